@@ -1,0 +1,185 @@
+//! What a Compose file says once every default is filled in and every path is absolute.
+
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::time::Duration;
+
+/// A whole application. Names of services, networks and volumes are the keys of their maps.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct App {
+    /// The project name: lower case letters, digits, `-` and `_`, starting with a letter or digit.
+    pub name: String,
+    /// The folder that relative paths of the file refer to. Absolute.
+    pub directory: PathBuf,
+    pub services: BTreeMap<String, Service>,
+    pub networks: BTreeMap<String, Network>,
+    pub volumes: BTreeMap<String, Volume>,
+}
+
+/// An image and a command, and how many replicas of it should run where and with what.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct Service {
+    pub name: String,
+    /// Image reference as written; with only `build`, `<project>-<service>`.
+    pub image: String,
+    pub build: Option<Build>,
+    /// Replaces the image's CMD.
+    pub command: Option<Vec<String>>,
+    /// Replaces the image's ENTRYPOINT; an empty list resets it.
+    pub entrypoint: Option<Vec<String>>,
+    pub environment: BTreeMap<String, String>,
+    pub working_dir: Option<String>,
+    /// `user[:group]` by name or number; `None` means the image's.
+    pub user: Option<String>,
+    pub hostname: Option<String>,
+    pub labels: BTreeMap<String, String>,
+    pub ports: Vec<Port>,
+    pub mounts: Vec<Mount>,
+    pub replicas: u32,
+    pub resources: Resources,
+    pub health_check: Option<HealthCheck>,
+    pub depends_on: BTreeMap<String, Dependency>,
+    /// Keys of [`App::networks`] this service is attached to, with extra names it answers to there.
+    pub networks: BTreeMap<String, NetworkAttachment>,
+    pub restart: RestartPolicy,
+    pub stop_signal: Option<String>,
+    /// How long a replica may take to leave after its stop signal. Compose's default is 10 s.
+    pub stop_grace_period: Duration,
+    /// Profiles that enable this service; empty means always enabled.
+    pub profiles: Vec<String>,
+}
+
+/// How to build a service's image.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct Build {
+    /// Absolute path of the build context.
+    pub context: PathBuf,
+    /// Path of the Dockerfile, absolute.
+    pub dockerfile: PathBuf,
+    pub target: Option<String>,
+    pub args: BTreeMap<String, String>,
+}
+
+/// Limits of one replica.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
+pub struct Resources {
+    /// CPUs, as a number of cores (0.5 is half of one).
+    pub cpus: Option<f64>,
+    /// Memory in bytes.
+    pub memory: Option<u64>,
+    /// Tasks (processes and threads).
+    pub pids: Option<u64>,
+}
+
+/// A port of the service published on the host. One front proxy listens for all replicas.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Port {
+    /// Address of the host to listen on. Throng's default is loopback, not every interface.
+    pub host_ip: Option<std::net::IpAddr>,
+    /// Port of the host; `None` lets the kernel choose.
+    pub published: Option<u16>,
+    /// Port inside the replicas.
+    pub target: u16,
+    pub protocol: Protocol,
+    /// Compose's `app_protocol`: `http`, `http2`, `grpc`, `tcp`; `None` means detect.
+    pub app_protocol: Option<String>,
+}
+
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Protocol {
+    #[default]
+    Tcp,
+    Udp,
+}
+
+/// Something mounted into every replica of a service.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Mount {
+    pub source: MountSource,
+    /// Absolute path inside the replica.
+    pub target: String,
+    pub read_only: bool,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum MountSource {
+    /// A key of [`App::volumes`]; all replicas share it.
+    Volume(String),
+    /// A file or folder of the host, absolute. `create`: make the folder if it is missing (short syntax).
+    Bind { path: PathBuf, create: bool },
+    /// Memory, empty at start; the limit is in bytes.
+    Tmpfs { size: Option<u64> },
+    /// An unnamed volume that lives and dies with its replica.
+    Anonymous,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct HealthCheck {
+    pub test: HealthTest,
+    pub interval: Duration,
+    pub timeout: Duration,
+    pub retries: u32,
+    pub start_period: Duration,
+    pub start_interval: Duration,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum HealthTest {
+    /// Run inside the replica; exit code 0 is healthy.
+    Exec(Vec<String>),
+    /// Run by `/bin/sh -c` inside the replica.
+    Shell(String),
+    /// `NONE` or `disable: true`: even the image's own check is off.
+    Disabled,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Dependency {
+    pub condition: Condition,
+    pub required: bool,
+    pub restart: bool,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Condition {
+    ServiceStarted,
+    ServiceHealthy,
+    ServiceCompletedSuccessfully,
+}
+
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NetworkAttachment {
+    pub aliases: Vec<String>,
+}
+
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Network {
+    /// No way out to the host's networks.
+    pub internal: bool,
+    /// Asked-for subnet; `None` lets the supervisor choose a free one.
+    pub subnet: Option<ipnet::Ipv4Net>,
+}
+
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Volume {
+    /// Name on disk; `<project>_<key>` unless the file gives one.
+    pub name: String,
+    /// Not made and not removed by this app.
+    pub external: bool,
+}
+
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum RestartPolicy {
+    #[default]
+    No,
+    Always,
+    /// With the most restarts that are tried, if there is such a number.
+    OnFailure(Option<u32>),
+    UnlessStopped,
+}

@@ -1,0 +1,13 @@
+//! The nouns of Throng and their units. No I/O, no clock, no knowledge of any back end.
+//!
+//! - [`app`]: what a Compose file says, fully resolved: an [`app::App`] of services, networks, volumes.
+//! - [`replica`]: one instance of a service: its name, what it needs to run, what was observed of it.
+//! - [`run`]: one recorded execution of an experiment, as the report reads it.
+//! - [`diagnostic`]: a finding that points at file, line and column.
+//! - [`units`]: sizes, shares and durations as people write them.
+
+pub mod app;
+pub mod diagnostic;
+pub mod replica;
+pub mod run;
+pub mod units;

@@ -1,0 +1,154 @@
+//! Sizes, shares and durations as people write them, read and printed the same way everywhere.
+
+use std::time::Duration;
+
+/// A text that is not what was expected there; the message says what would be.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub struct UnitError(String);
+
+/// A size in bytes as Compose writes it: `64m`, `1.5gb`, `2GiB`, `1048576`, units in powers of 1,024.
+pub fn parse_bytes(text: &str) -> Result<u64, UnitError> {
+    let trimmed = text.trim();
+    let split = trimmed.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(trimmed.len());
+    let (number, unit) = trimmed.split_at(split);
+    let wrong =
+        || UnitError(format!("{text:?} is not a size; write a number with b, k, m, g or t, as in 64m"));
+    let number: f64 = number.parse().map_err(|_| wrong())?;
+    let shift = match unit.trim().to_ascii_lowercase().as_str() {
+        "" | "b" => 0,
+        "k" | "kb" | "kib" => 10,
+        "m" | "mb" | "mib" => 20,
+        "g" | "gb" | "gib" => 30,
+        "t" | "tb" | "tib" => 40,
+        _ => return Err(wrong()),
+    };
+    let bytes = number * (1u64 << shift) as f64;
+    if bytes.is_finite() && bytes < u64::MAX as f64 { Ok(bytes as u64) } else { Err(wrong()) }
+}
+
+/// A duration as Compose and Go write it: `90s`, `1m30s`, `1.5h`, `200ms`, `10us`, `5ns`. A bare `0` is zero.
+pub fn parse_duration(text: &str) -> Result<Duration, UnitError> {
+    let wrong =
+        || UnitError(format!("{text:?} is not a duration; write numbers with units, as in 1m30s or 200ms"));
+    let mut rest = text.trim();
+    if rest == "0" {
+        return Ok(Duration::ZERO);
+    }
+    if rest.is_empty() {
+        return Err(wrong());
+    }
+    let mut seconds = 0f64;
+    while !rest.is_empty() {
+        let split = rest.find(|c: char| !c.is_ascii_digit() && c != '.').ok_or_else(wrong)?;
+        let number: f64 = rest[..split].parse().map_err(|_| wrong())?;
+        rest = &rest[split..];
+        let end = rest.find(|c: char| c.is_ascii_digit() || c == '.').unwrap_or(rest.len());
+        seconds += number
+            * match &rest[..end] {
+                "ns" => 1e-9,
+                "us" | "µs" => 1e-6,
+                "ms" => 1e-3,
+                "s" => 1.0,
+                "m" => 60.0,
+                "h" => 3600.0,
+                "d" => 86_400.0,
+                _ => return Err(wrong()),
+            };
+        rest = &rest[end..];
+    }
+    Duration::try_from_secs_f64(seconds).map_err(|_| wrong())
+}
+
+/// `1.5 GiB`, `12.0 MiB`, `312 B`.
+pub fn format_bytes(bytes: u64) -> String {
+    const UNITS: [&str; 5] = ["KiB", "MiB", "GiB", "TiB", "PiB"];
+    if bytes < 1024 {
+        return format!("{bytes} B");
+    }
+    let mut value = bytes as f64 / 1024.0;
+    let mut unit = 0;
+    while value >= 1024.0 && unit + 1 < UNITS.len() {
+        value /= 1024.0;
+        unit += 1;
+    }
+    format!("{value:.1} {}", UNITS[unit])
+}
+
+/// A latency with three significant digits: `850 µs`, `12.3 ms`, `1.04 s`.
+pub fn format_micros(micros: u64) -> String {
+    fn three(value: f64) -> String {
+        if value >= 99.95 {
+            format!("{value:.0}")
+        } else if value >= 9.995 {
+            format!("{value:.1}")
+        } else {
+            format!("{value:.2}")
+        }
+    }
+    match micros {
+        0..1_000 => format!("{micros} µs"),
+        1_000..1_000_000 => format!("{} ms", three(micros as f64 / 1e3)),
+        _ => format!("{} s", three(micros as f64 / 1e6)),
+    }
+}
+
+/// Compose's own notation, shortest form that keeps the value to the millisecond: `1m30s`, `200ms`, `0s`.
+pub fn format_duration(duration: Duration) -> String {
+    let millis = duration.as_millis();
+    if millis == 0 {
+        return "0s".into();
+    }
+    let (h, m, s, ms) = (millis / 3_600_000, millis / 60_000 % 60, millis / 1000 % 60, millis % 1000);
+    [(h, "h"), (m, "m"), (s, "s"), (ms, "ms")]
+        .iter()
+        .filter(|(n, _)| *n > 0)
+        .map(|(n, unit)| format!("{n}{unit}"))
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn bytes_as_compose_writes_them() {
+        for (text, bytes) in
+            [("64m", 64 << 20), ("1.5gb", 3 << 29), ("2GiB", 2 << 30), ("10", 10), ("1 k", 1024)]
+        {
+            assert_eq!(parse_bytes(text), Ok(bytes), "{text}");
+        }
+        for text in ["", "m", "12x", "-1", "1..2", "99999999999t"] {
+            assert!(parse_bytes(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn durations_as_go_writes_them() {
+        for (text, millis) in
+            [("90s", 90_000), ("1m30s", 90_000), ("200ms", 200), ("1.5h", 5_400_000), ("0", 0)]
+        {
+            assert_eq!(parse_duration(text), Ok(Duration::from_millis(millis)), "{text}");
+        }
+        for text in ["", "5", "s", "1x", "1m3", "--1s"] {
+            assert!(parse_duration(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_formatted_duration_reads_back() {
+        for millis in [0, 1, 999, 1000, 61_001, 3_600_000, 90_061_500] {
+            let duration = Duration::from_millis(millis);
+            assert_eq!(parse_duration(&format_duration(duration)), Ok(duration));
+        }
+    }
+
+    #[test]
+    fn latencies_keep_three_digits() {
+        for (micros, text) in
+            [(850, "850 µs"), (12_345, "12.3 ms"), (1_040_000, "1.04 s"), (99_960, "100 ms")]
+        {
+            assert_eq!(format_micros(micros), text);
+        }
+    }
+}

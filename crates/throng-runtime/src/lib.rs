@@ -1,0 +1,108 @@
+//! One replica at a time: the [`Runtime`] trait that every back end implements.
+//!
+//! A runtime decides nothing. Its orders are idempotent and carry the replica's generation: an order older than
+//! the newest one seen for that replica is refused, so a slow or crashed caller can do no harm.
+
+use async_trait::async_trait;
+use std::path::PathBuf;
+use std::time::Duration;
+use throng_model::replica::{Exit, NetworkSpec, Observed, ReplicaId, ReplicaSpec, Statistics};
+use tokio::sync::mpsc;
+
+/// Why an order could not be carried out. `hint` says what a person can do about it.
+#[derive(Debug, Clone, thiserror::Error)]
+#[error("{message}")]
+pub struct RuntimeError {
+    pub kind: ErrorKind,
+    /// Lower-case fragment that names the replica, the step and the kernel's own words.
+    pub message: String,
+    pub hint: Option<String>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ErrorKind {
+    /// No such replica or network.
+    NotFound,
+    /// A newer order for the same replica has been seen.
+    Stale,
+    /// The replica cannot be started as described (no such program, wrong architecture, bad mount).
+    Invalid,
+    /// The host refuses: permission, a limit, no space, no memory.
+    Host,
+}
+
+impl RuntimeError {
+    pub fn new(kind: ErrorKind, message: impl Into<String>) -> Self {
+        RuntimeError { kind, message: message.into(), hint: None }
+    }
+
+    pub fn hint(mut self, hint: impl Into<String>) -> Self {
+        self.hint = Some(hint.into());
+        self
+    }
+}
+
+pub type Result<T> = std::result::Result<T, RuntimeError>;
+
+/// Something that happened to a replica without being asked for.
+#[derive(Debug, Clone, PartialEq)]
+pub enum RuntimeEvent {
+    Exited { id: ReplicaId, generation: u64, exit: Exit },
+}
+
+/// A command to run inside a running replica.
+#[derive(Debug, Clone, Default)]
+pub struct ExecSpec {
+    pub args: Vec<String>,
+    /// Added to the replica's own environment.
+    pub env: Vec<String>,
+    pub cwd: Option<String>,
+    pub user: Option<String>,
+    /// The process is killed when this has passed; `None` waits for ever.
+    pub timeout: Option<Duration>,
+}
+
+/// File descriptors that become 0, 1 and 2 of an executed command.
+#[derive(Debug)]
+pub struct ExecIo {
+    pub stdin: std::os::fd::OwnedFd,
+    pub stdout: std::os::fd::OwnedFd,
+    pub stderr: std::os::fd::OwnedFd,
+}
+
+#[async_trait]
+pub trait Runtime: Send + Sync {
+    /// Makes the network if it is missing. The same name with another subnet is an error.
+    async fn create_network(&self, network: &NetworkSpec) -> Result<()>;
+
+    /// Removes the network; fine if it is gone, an error while a replica is attached.
+    async fn remove_network(&self, name: &str) -> Result<()>;
+
+    /// Prepares everything for the replica short of starting its process.
+    async fn create(&self, spec: &ReplicaSpec) -> Result<()>;
+
+    /// Starts the replica's process and returns its pid on the host once `execve` has succeeded.
+    /// Starting a running replica returns its pid; starting an exited one starts it afresh.
+    async fn start(&self, id: &ReplicaId, generation: u64) -> Result<u32>;
+
+    /// Sends `signal`, waits up to `grace`, then kills. Returns how it ended; fine if it had ended before.
+    async fn stop(&self, id: &ReplicaId, generation: u64, signal: i32, grace: Duration) -> Result<Exit>;
+
+    /// Removes everything of a stopped or created replica, its log last. Fine if there is none.
+    async fn remove(&self, id: &ReplicaId, generation: u64) -> Result<()>;
+
+    /// All replicas of a project that this runtime knows, running or not, also those of an earlier supervisor.
+    async fn observe(&self, project: &str) -> Result<Vec<Observed>>;
+
+    /// Events from now on. Each call gives a stream of its own; one that is not read loses its oldest events.
+    fn watch(&self) -> mpsc::Receiver<RuntimeEvent>;
+
+    /// The files that hold the replica's output, oldest first; the last one is being written.
+    async fn log_files(&self, id: &ReplicaId) -> Result<Vec<PathBuf>>;
+
+    /// Runs a command inside the replica's namespaces and limits, and returns how it ended.
+    async fn exec(&self, id: &ReplicaId, spec: &ExecSpec, io: ExecIo) -> Result<Exit>;
+
+    /// Counters of the given replicas, in the same order; `None` for one that is not running.
+    async fn statistics(&self, ids: &[ReplicaId]) -> Vec<Option<Statistics>>;
+}
