@@ -158,6 +158,12 @@ pub struct Event {
 pub struct ReplicaSeries {
     pub service: String,
     pub name: String,
+    /// Cores it may use; `None` where nothing but the host limits it.
+    #[serde(default)]
+    pub cpu_limit: Option<f64>,
+    /// Bytes it may use; `None` where nothing but the host limits it.
+    #[serde(default)]
+    pub memory_limit: Option<u64>,
     pub samples: Vec<Sample>,
 }
 
