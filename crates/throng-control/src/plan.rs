@@ -1,0 +1,361 @@
+//! From what is wanted and what is there to the next steps.
+//!
+//! ```text
+//!            Launch                    ends              Restart after back-off
+//!  missing ─────────> running ───────────────────> exited ────────────────────> running
+//!                        │  Probe … Probe             │
+//!                        │ surplus, outdated, going down
+//!                        └──────────────> Retire <────┘ ──────> missing
+//! ```
+//!
+//! A replica with a step under way (`busy`) gets no other step until that one has ended.
+
+use crate::health::{Health, Status};
+use crate::{Time, restart};
+use std::collections::BTreeMap;
+use throng_model::app::{Condition, Dependency, HealthCheck, RestartPolicy};
+use throng_model::replica::Exit;
+
+/// What should be there.
+#[derive(Debug, Clone, Default)]
+pub struct Wanted {
+    pub services: BTreeMap<String, WantedService>,
+    /// Everything is to be retired, dependents first.
+    pub going_down: bool,
+}
+
+#[derive(Debug, Clone)]
+pub struct WantedService {
+    pub replicas: u32,
+    pub config_hash: String,
+    pub restart: RestartPolicy,
+    pub depends_on: BTreeMap<String, Dependency>,
+    pub health: Option<HealthCheck>,
+}
+
+/// What is there: per service, replicas by ordinal.
+pub type World = BTreeMap<String, BTreeMap<u32, ReplicaView>>;
+
+#[derive(Debug, Clone)]
+pub struct ReplicaView {
+    pub config_hash: String,
+    pub phase: Phase,
+    pub busy: bool,
+    pub health: Health,
+    /// Restarts since the last clean run.
+    pub streak: u32,
+}
+
+#[derive(Debug, Clone, PartialEq)]
+pub enum Phase {
+    /// Made, or known from an earlier supervisor, but not running.
+    Created,
+    Running {
+        since: Time,
+    },
+    Exited {
+        exit: Exit,
+        at: Time,
+    },
+    /// It could not be launched; tried again like a crash.
+    Failed {
+        at: Time,
+        /// No retry will help (no such program, wrong architecture).
+        permanent: bool,
+    },
+}
+
+impl ReplicaView {
+    /// Whether it may be given work.
+    pub fn ready(&self, check: Option<&HealthCheck>) -> bool {
+        matches!(self.phase, Phase::Running { .. })
+            && (check.is_none() || self.health.status == Status::Healthy)
+    }
+}
+
+/// Named bounds on what a single plan may start.
+#[derive(Debug, Clone, Copy)]
+pub struct Limits {
+    /// Launches and restarts under way at once, over all services.
+    pub launches: usize,
+    /// Retirements under way at once.
+    pub retirements: usize,
+    /// Probes under way at once.
+    pub probes: usize,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Step {
+    /// Create and start a replica that does not exist.
+    Launch { service: String, ordinal: u32 },
+    /// Start a replica that has ended, with the same identity and files.
+    Restart { service: String, ordinal: u32 },
+    /// Take it out of the balancer, let its requests end, stop and remove it.
+    Retire { service: String, ordinal: u32 },
+    /// Run its health check once.
+    Probe { service: String, ordinal: u32 },
+}
+
+/// A service that cannot go on yet, and why, in words for people.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Waiting {
+    pub service: String,
+    pub reason: String,
+    /// Waiting longer will not help.
+    pub hopeless: bool,
+}
+
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Plan {
+    pub steps: Vec<Step>,
+    pub waiting: Vec<Waiting>,
+    /// When to plan again even if nothing happens until then.
+    pub wake: Option<Time>,
+}
+
+/// Everything that may start now. Pure: the same arguments give the same plan.
+pub fn plan(wanted: &Wanted, world: &World, limits: &Limits, now: Time) -> Plan {
+    let mut planner = Planner { wanted, world, now, room: Room::left(world, limits), plan: Plan::default() };
+    planner.retire_surplus();
+    if !wanted.going_down {
+        for (name, service) in &wanted.services {
+            planner.service(name, service);
+        }
+    }
+    planner.plan
+}
+
+/// How many more steps of each kind fit under the limits.
+struct Room {
+    launches: usize,
+    retirements: usize,
+    probes: usize,
+}
+
+impl Room {
+    fn left(world: &World, limits: &Limits) -> Room {
+        let busy = world.values().flat_map(BTreeMap::values).filter(|replica| replica.busy);
+        let (mut starting, mut running) = (0, 0);
+        for replica in busy {
+            match replica.phase {
+                Phase::Running { .. } => running += 1,
+                _ => starting += 1,
+            }
+        }
+        Room {
+            launches: limits.launches.saturating_sub(starting),
+            // A busy running replica is being probed or retired; both bounds count it.
+            retirements: limits.retirements.saturating_sub(running),
+            probes: limits.probes.saturating_sub(running),
+        }
+    }
+}
+
+struct Planner<'a> {
+    wanted: &'a Wanted,
+    world: &'a World,
+    now: Time,
+    room: Room,
+    plan: Plan,
+}
+
+impl Planner<'_> {
+    /// Replicas beyond the wanted count, of services that are gone, or of everything when going down.
+    /// When going down, a service waits until all that depend on it have left.
+    fn retire_surplus(&mut self) {
+        for (name, replicas) in self.world {
+            let service = self.wanted.services.get(name);
+            let keep = match service {
+                Some(service) if !self.wanted.going_down => service.replicas,
+                _ => 0,
+            };
+            if self.wanted.going_down && self.has_living_dependents(name) {
+                continue;
+            }
+            // The highest ordinals leave first, as in a StatefulSet.
+            for (&ordinal, _) in replicas.iter().rev().filter(|&(&ordinal, r)| ordinal > keep && !r.busy) {
+                self.retire(name, ordinal);
+            }
+        }
+    }
+
+    fn has_living_dependents(&self, name: &str) -> bool {
+        self.wanted.services.iter().any(|(other, service)| {
+            service.depends_on.contains_key(name) && self.world.get(other).is_some_and(|r| !r.is_empty())
+        })
+    }
+
+    fn service(&mut self, name: &str, service: &WantedService) {
+        if let Some(waiting) = self.unmet_dependency(name, service) {
+            self.plan.waiting.push(waiting);
+            // What already runs is still looked after; nothing new starts.
+            self.tend(name, service);
+            return;
+        }
+        let existing = self.world.get(name);
+        for ordinal in 1..=service.replicas {
+            if self.room.launches == 0 {
+                break;
+            }
+            if existing.is_none_or(|replicas| !replicas.contains_key(&ordinal)) {
+                self.room.launches -= 1;
+                self.plan.steps.push(Step::Launch { service: name.into(), ordinal });
+            }
+        }
+        self.replace_outdated(name, service);
+        self.tend(name, service);
+    }
+
+    /// One outdated replica at a time, and only while every other one is ready, so that a definition that does
+    /// not work stops at its first replica.
+    fn replace_outdated(&mut self, name: &str, service: &WantedService) {
+        let Some(replicas) = self.world.get(name) else { return };
+        let kept = || replicas.range(..=service.replicas);
+        let outdated =
+            kept().find(|(_, replica)| replica.config_hash != service.config_hash && !replica.busy);
+        let Some((&ordinal, _)) = outdated else { return };
+        // A replica that does not run serves nobody: replacing it first costs nothing.
+        let idle = kept().find(|(_, replica)| {
+            replica.config_hash != service.config_hash
+                && !replica.busy
+                && !matches!(replica.phase, Phase::Running { .. })
+        });
+        if let Some((&ordinal, _)) = idle {
+            self.retire(name, ordinal);
+            return;
+        }
+        let complete = kept().count() == service.replicas as usize;
+        let steady = kept().all(|(&other, replica)| {
+            other == ordinal || (!replica.busy && replica.ready(service.health.as_ref()))
+        });
+        if complete && steady {
+            self.retire(name, ordinal);
+        }
+    }
+
+    /// Restarts what has ended and probes what is due.
+    fn tend(&mut self, name: &str, service: &WantedService) {
+        let Some(replicas) = self.world.get(name) else { return };
+        for (&ordinal, replica) in replicas.range(..=service.replicas) {
+            if replica.busy || replica.config_hash != service.config_hash {
+                continue;
+            }
+            match replica.phase {
+                Phase::Created => self.restart_at(name, ordinal, self.now),
+                Phase::Running { since } => self.probe(name, ordinal, service, replica, since),
+                Phase::Exited { exit, at } => {
+                    if let Some(delay) = restart::delay(service.restart, exit, replica.streak) {
+                        self.restart_at(name, ordinal, at + delay);
+                    }
+                }
+                Phase::Failed { at, permanent: false } => {
+                    self.restart_at(name, ordinal, at + restart::back_off(replica.streak.max(1)));
+                }
+                Phase::Failed { permanent: true, .. } => {}
+            }
+        }
+    }
+
+    fn probe(
+        &mut self,
+        name: &str,
+        ordinal: u32,
+        service: &WantedService,
+        replica: &ReplicaView,
+        since: Time,
+    ) {
+        let Some(check) = &service.health else { return };
+        let due = replica.health.next_probe(check, since);
+        if due > self.now {
+            self.wake_at(due);
+        } else if self.room.probes > 0 {
+            self.room.probes -= 1;
+            self.plan.steps.push(Step::Probe { service: name.into(), ordinal });
+        }
+    }
+
+    fn restart_at(&mut self, name: &str, ordinal: u32, due: Time) {
+        if due > self.now {
+            self.wake_at(due);
+        } else if self.room.launches > 0 {
+            self.room.launches -= 1;
+            self.plan.steps.push(Step::Restart { service: name.into(), ordinal });
+        }
+    }
+
+    fn retire(&mut self, name: &str, ordinal: u32) {
+        let step = Step::Retire { service: name.into(), ordinal };
+        if self.room.retirements > 0 && !self.plan.steps.contains(&step) {
+            self.room.retirements -= 1;
+            self.plan.steps.push(step);
+        }
+    }
+
+    fn wake_at(&mut self, time: Time) {
+        self.plan.wake = Some(self.plan.wake.map_or(time, |wake| wake.min(time)));
+    }
+
+    /// The first dependency that does not hold yet. Only services that still have replicas to launch ask.
+    fn unmet_dependency(&self, name: &str, service: &WantedService) -> Option<Waiting> {
+        let running = self.world.get(name).map_or(0, BTreeMap::len);
+        if running >= service.replicas as usize {
+            return None;
+        }
+        service.depends_on.iter().find_map(|(on, dependency)| {
+            let Some(target) = self.wanted.services.get(on) else {
+                return dependency.required.then(|| waiting(name, format!("{on} is not enabled"), true));
+            };
+            self.condition(on, target, dependency.condition)
+                .err()
+                .map(|(reason, hopeless)| waiting(name, reason, hopeless))
+        })
+    }
+
+    fn condition(
+        &self,
+        on: &str,
+        target: &WantedService,
+        condition: Condition,
+    ) -> Result<(), (String, bool)> {
+        let replicas = self.world.get(on);
+        let count = |test: &dyn Fn(&ReplicaView) -> bool| {
+            replicas.map_or(0, |replicas| replicas.values().filter(|replica| test(replica)).count())
+        };
+        let wanted = target.replicas as usize;
+        let ended_badly = |r: &ReplicaView| match r.phase {
+            Phase::Exited { exit, .. } => {
+                !exit.is_success() && restart::delay(target.restart, exit, r.streak).is_none()
+            }
+            Phase::Failed { permanent, .. } => permanent,
+            _ => false,
+        };
+        let ok = |r: &ReplicaView| match condition {
+            Condition::ServiceStarted => matches!(r.phase, Phase::Running { .. } | Phase::Exited { .. }),
+            Condition::ServiceHealthy => r.ready(target.health.as_ref()),
+            Condition::ServiceCompletedSuccessfully => {
+                matches!(r.phase, Phase::Exited { exit, .. } if exit.is_success())
+            }
+        };
+        let word = match condition {
+            Condition::ServiceStarted => "started",
+            Condition::ServiceHealthy => "ready",
+            Condition::ServiceCompletedSuccessfully => "completed",
+        };
+        let good = count(&ok);
+        if good >= wanted {
+            return Ok(());
+        }
+        let bad = count(&ended_badly);
+        if bad > 0 {
+            return Err((format!("{on} failed: {bad} of {wanted} ended and will not start again"), true));
+        }
+        Err((format!("{on}: {good} of {wanted} {word}"), false))
+    }
+}
+
+fn waiting(service: &str, reason: String, hopeless: bool) -> Waiting {
+    Waiting { service: service.into(), reason, hopeless }
+}
+
+#[cfg(test)]
+mod tests;

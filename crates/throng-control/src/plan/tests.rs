@@ -1,0 +1,231 @@
+use super::*;
+use proptest::prelude::*;
+use std::time::Duration;
+use throng_model::app::HealthTest;
+
+const LIMITS: Limits = Limits { launches: 4, retirements: 4, probes: 4 };
+
+fn service(replicas: u32) -> WantedService {
+    WantedService {
+        replicas,
+        config_hash: "a".into(),
+        restart: RestartPolicy::Always,
+        depends_on: BTreeMap::new(),
+        health: None,
+    }
+}
+
+fn running(hash: &str) -> ReplicaView {
+    ReplicaView {
+        config_hash: hash.into(),
+        phase: Phase::Running { since: Time::ZERO },
+        busy: false,
+        health: Health::default(),
+        streak: 0,
+    }
+}
+
+fn wanted(services: &[(&str, WantedService)]) -> Wanted {
+    let services = services.iter().map(|(name, service)| (name.to_string(), service.clone())).collect();
+    Wanted { services, going_down: false }
+}
+
+fn world(replicas: &[(&str, u32, ReplicaView)]) -> World {
+    let mut world = World::new();
+    for (name, ordinal, replica) in replicas {
+        world.entry(name.to_string()).or_default().insert(*ordinal, replica.clone());
+    }
+    world
+}
+
+/// Steps in words: `launch web-1`.
+fn steps(plan: &Plan) -> Vec<String> {
+    plan.steps
+        .iter()
+        .map(|step| match step {
+            Step::Launch { service, ordinal } => format!("launch {service}-{ordinal}"),
+            Step::Restart { service, ordinal } => format!("restart {service}-{ordinal}"),
+            Step::Retire { service, ordinal } => format!("retire {service}-{ordinal}"),
+            Step::Probe { service, ordinal } => format!("probe {service}-{ordinal}"),
+        })
+        .collect()
+}
+
+#[test]
+fn missing_replicas_are_launched_within_the_limit() {
+    let plan = plan(&wanted(&[("web", service(9))]), &World::new(), &LIMITS, Time::ZERO);
+    assert_eq!(steps(&plan), ["launch web-1", "launch web-2", "launch web-3", "launch web-4"]);
+}
+
+#[test]
+fn surplus_leaves_from_the_top_and_unknown_services_leave_whole() {
+    let there = world(&[
+        ("old", 1, running("x")),
+        ("web", 1, running("a")),
+        ("web", 2, running("a")),
+        ("web", 3, running("a")),
+    ]);
+    let plan = plan(&wanted(&[("web", service(1))]), &there, &LIMITS, Time::ZERO);
+    assert_eq!(steps(&plan), ["retire old-1", "retire web-3", "retire web-2"]);
+}
+
+#[test]
+fn an_update_replaces_one_replica_and_waits_for_it() {
+    let target = wanted(&[("web", service(2))]);
+    let both_old = world(&[("web", 1, running("old")), ("web", 2, running("old"))]);
+    assert_eq!(steps(&plan(&target, &both_old, &LIMITS, Time::ZERO)), ["retire web-1"]);
+    let mut busy = running("a");
+    busy.busy = true;
+    let first_starting = world(&[("web", 1, busy), ("web", 2, running("old"))]);
+    assert_eq!(steps(&plan(&target, &first_starting, &LIMITS, Time::ZERO)), Vec::<String>::new());
+}
+
+#[test]
+fn a_dependent_waits_and_says_for_what() {
+    let mut web = service(1);
+    let dependency = Dependency { condition: Condition::ServiceHealthy, required: true, restart: false };
+    web.depends_on.insert("db".into(), dependency);
+    let mut db = service(1);
+    db.health = Some(HealthCheck {
+        test: HealthTest::Shell("true".into()),
+        interval: Duration::from_secs(1),
+        timeout: Duration::from_secs(1),
+        retries: 3,
+        start_period: Duration::ZERO,
+        start_interval: Duration::from_secs(1),
+    });
+    let target = wanted(&[("db", db), ("web", web)]);
+    let mut replica = running("a");
+    let before = plan(&target, &world(&[("db", 1, replica.clone())]), &LIMITS, Time::ZERO);
+    assert_eq!(steps(&before), ["probe db-1"]);
+    assert_eq!(before.waiting, [waiting("web", "db: 0 of 1 ready".into(), false)]);
+    replica.health.status = Status::Healthy;
+    let after = plan(&target, &world(&[("db", 1, replica)]), &LIMITS, Time::ZERO);
+    assert_eq!(steps(&after), ["probe db-1", "launch web-1"]);
+}
+
+#[test]
+fn a_failed_job_makes_its_dependents_hopeless() {
+    let mut web = service(1);
+    let condition = Condition::ServiceCompletedSuccessfully;
+    web.depends_on.insert("job".into(), Dependency { condition, required: true, restart: false });
+    let mut job = service(1);
+    job.restart = RestartPolicy::No;
+    let mut ended = running("a");
+    ended.phase = Phase::Exited { exit: Exit::Code { code: 3 }, at: Time::ZERO };
+    let target = wanted(&[("job", job), ("web", web)]);
+    let plan = plan(&target, &world(&[("job", 1, ended)]), &LIMITS, Time::ZERO);
+    assert!(plan.steps.is_empty());
+    assert!(plan.waiting[0].hopeless, "{:?}", plan.waiting);
+}
+
+#[test]
+fn a_crash_is_restarted_at_once_then_later() {
+    let target = wanted(&[("web", service(1))]);
+    let at = Duration::from_secs(5);
+    let mut replica = running("a");
+    replica.phase = Phase::Exited { exit: Exit::Code { code: 1 }, at };
+    let first = plan(&target, &world(&[("web", 1, replica.clone())]), &LIMITS, at);
+    assert_eq!(steps(&first), ["restart web-1"]);
+    replica.streak = 1;
+    let second = plan(&target, &world(&[("web", 1, replica)]), &LIMITS, at);
+    assert!(second.steps.is_empty());
+    assert_eq!(second.wake, Some(Duration::from_secs(15)));
+}
+
+#[test]
+fn going_down_takes_dependents_first() {
+    let mut web = service(1);
+    let condition = Condition::ServiceStarted;
+    web.depends_on.insert("db".into(), Dependency { condition, required: true, restart: false });
+    let mut target = wanted(&[("db", service(1)), ("web", web)]);
+    target.going_down = true;
+    let both = world(&[("db", 1, running("a")), ("web", 1, running("a"))]);
+    assert_eq!(steps(&plan(&target, &both, &LIMITS, Time::ZERO)), ["retire web-1"]);
+    let mut rest = both.clone();
+    rest.remove("web");
+    assert_eq!(steps(&plan(&target, &rest, &LIMITS, Time::ZERO)), ["retire db-1"]);
+}
+
+/// Carries a plan out as a perfect runtime would.
+fn apply(world: &mut World, plan: &Plan, target: &Wanted, now: Time) {
+    for step in &plan.steps {
+        match step {
+            Step::Launch { service, ordinal } | Step::Restart { service, ordinal } => {
+                let hash = &target.services[service].config_hash;
+                let mut replica = running(hash);
+                replica.phase = Phase::Running { since: now };
+                world.entry(service.clone()).or_default().insert(*ordinal, replica);
+            }
+            Step::Retire { service, ordinal } => {
+                let replicas = world.get_mut(service).expect("retired what exists");
+                replicas.remove(ordinal).expect("retired what exists");
+                if replicas.is_empty() {
+                    world.remove(service);
+                }
+            }
+            Step::Probe { .. } => {}
+        }
+    }
+}
+
+fn any_replica() -> impl Strategy<Value = ReplicaView> {
+    (any::<bool>(), 0..4u8).prop_map(|(current, phase)| {
+        let at = Time::ZERO;
+        let mut replica = running(if current { "a" } else { "old" });
+        replica.phase = match phase {
+            0 => Phase::Created,
+            1 => Phase::Running { since: at },
+            2 => Phase::Exited { exit: Exit::Code { code: 1 }, at },
+            _ => Phase::Failed { at, permanent: false },
+        };
+        replica
+    })
+}
+
+proptest! {
+    /// From any world, carrying plans out reaches the wanted counts, and then the plan is empty.
+    #[test]
+    fn plans_converge_and_then_are_empty(
+        replicas in proptest::collection::btree_map(1..12u32, any_replica(), 0..10),
+        count in 0..12u32,
+        down in any::<bool>(),
+    ) {
+        let mut target = wanted(&[("web", service(count))]);
+        target.going_down = down;
+        let mut there = World::from([("web".to_string(), replicas)]);
+        there.retain(|_, replicas| !replicas.is_empty());
+        let mut now = Time::ZERO;
+        for _ in 0..100 {
+            let next = plan(&target, &there, &LIMITS, now);
+            prop_assert!(next.steps.len() <= LIMITS.launches + LIMITS.retirements + LIMITS.probes);
+            apply(&mut there, &next, &target, now);
+            now += Duration::from_secs(60);
+        }
+        let last = plan(&target, &there, &LIMITS, now);
+        prop_assert!(last.steps.is_empty(), "{:?}", last.steps);
+        let running = there.get("web").map_or(0, BTreeMap::len);
+        prop_assert_eq!(running, if down { 0 } else { count as usize });
+    }
+
+    /// No two steps of one plan concern the same replica, and no step concerns a busy one.
+    #[test]
+    fn one_step_a_replica(
+        replicas in proptest::collection::btree_map(1..12u32, (any_replica(), any::<bool>()), 0..10),
+        count in 0..12u32,
+    ) {
+        let replicas: BTreeMap<u32, ReplicaView> = replicas
+            .into_iter()
+            .map(|(ordinal, (mut replica, busy))| { replica.busy = busy; (ordinal, replica) })
+            .collect();
+        let there = World::from([("web".to_string(), replicas.clone())]);
+        let plan = plan(&wanted(&[("web", service(count))]), &there, &LIMITS, Time::ZERO);
+        let mut seen = std::collections::BTreeSet::new();
+        for step in &plan.steps {
+            let (Step::Launch { ordinal, .. } | Step::Restart { ordinal, .. } | Step::Retire { ordinal, .. }
+                | Step::Probe { ordinal, .. }) = step;
+            prop_assert!(seen.insert(*ordinal), "{:?}", plan.steps);
+            prop_assert!(!replicas.get(ordinal).is_some_and(|replica| replica.busy));
+        }
+    }
+}
