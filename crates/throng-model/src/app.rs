@@ -35,6 +35,9 @@ pub struct Service {
     pub hostname: Option<String>,
     pub labels: BTreeMap<String, String>,
     pub ports: Vec<Port>,
+    /// Ports that only other services use. They are reachable anyway; this says which ones are meant.
+    #[serde(default)]
+    pub expose: Vec<ExposedPort>,
     pub mounts: Vec<Mount>,
     pub replicas: u32,
     pub resources: Resources,
@@ -84,6 +87,13 @@ pub struct Port {
     pub protocol: Protocol,
     /// Compose's `app_protocol`: `http`, `http2`, `grpc`, `tcp`; `None` means detect.
     pub app_protocol: Option<String>,
+}
+
+/// A port inside the replicas that is not published on the host.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ExposedPort {
+    pub port: u16,
+    pub protocol: Protocol,
 }
 
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]

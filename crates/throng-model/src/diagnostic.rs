@@ -35,11 +35,27 @@ pub struct Diagnostic {
     pub location: Option<Location>,
     /// What to do about it, one sentence without a full stop.
     pub hint: Option<String>,
+    /// Other places that belong to the finding, such as the first use of a name that is used twice.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub related: Vec<Related>,
+}
+
+/// A second place of a finding and what it has to do with it: `also published here`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Related {
+    pub location: Location,
+    pub label: String,
 }
 
 impl Diagnostic {
     pub fn error(message: impl Into<String>) -> Self {
-        Diagnostic { severity: Severity::Error, message: message.into(), location: None, hint: None }
+        Diagnostic {
+            severity: Severity::Error,
+            message: message.into(),
+            location: None,
+            hint: None,
+            related: Vec::new(),
+        }
     }
 
     pub fn warning(message: impl Into<String>) -> Self {
@@ -55,6 +71,11 @@ impl Diagnostic {
         self.hint = Some(hint.into());
         self
     }
+
+    pub fn related(mut self, location: Location, label: impl Into<String>) -> Self {
+        self.related.push(Related { location, label: label.into() });
+        self
+    }
 }
 
 impl fmt::Display for Diagnostic {
@@ -68,6 +89,9 @@ impl fmt::Display for Diagnostic {
             Severity::Error => "error",
         };
         write!(f, "{severity}: {}", self.message)?;
+        for related in &self.related {
+            write!(f, "; {}: {}", related.location, related.label)?;
+        }
         if let Some(hint) = &self.hint {
             write!(f, " (hint: {hint})")?;
         }

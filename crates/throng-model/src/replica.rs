@@ -131,6 +131,8 @@ pub struct Observed {
     pub id: ReplicaId,
     pub generation: u64,
     pub config_hash: String,
+    /// Where it is attached, as its specification said.
+    pub networks: Vec<Attachment>,
     pub state: ReplicaState,
 }
 
