@@ -1,0 +1,295 @@
+//! The canonical form: what `docker compose config` prints, under its key names.
+
+use serde_json::{Map, Value, json};
+use std::path::Path;
+use std::time::Duration;
+use throng_model::app::{
+    App, Build, Condition, HealthCheck, HealthTest, Mount, MountSource, Port, Protocol, RestartPolicy,
+    Service,
+};
+
+/// The app as `docker compose config --format json` shows it: every default that matters filled in, paths absolute,
+/// lists of `NAME=value` as mappings, limits under `deploy`. Dollar signs stand for themselves.
+pub fn canonical(app: &App) -> Value {
+    let mut top = Map::new();
+    top.insert("name".into(), json!(app.name));
+    top.insert("services".into(), object(app.services.iter().map(|(key, s)| (key, service(app, s)))));
+    if !app.networks.is_empty() {
+        let network = |key: &str, network: &throng_model::app::Network| {
+            let mut map = Map::new();
+            map.insert("name".into(), json!(format!("{}_{key}", app.name)));
+            if let Some(subnet) = network.subnet {
+                map.insert("ipam".into(), json!({ "config": [{ "subnet": subnet.to_string() }] }));
+            }
+            set(&mut map, "internal", network.internal.then_some(true));
+            Value::Object(map)
+        };
+        let networks = app.networks.iter().map(|(key, value)| (key, network(key, value)));
+        top.insert("networks".into(), object(networks));
+    }
+    if !app.volumes.is_empty() {
+        let volume = |volume: &throng_model::app::Volume| {
+            let mut map = Map::new();
+            map.insert("name".into(), json!(volume.name));
+            set(&mut map, "external", volume.external.then_some(true));
+            Value::Object(map)
+        };
+        top.insert("volumes".into(), object(app.volumes.iter().map(|(key, value)| (key, volume(value)))));
+    }
+    Value::Object(top)
+}
+
+fn object<'a>(entries: impl Iterator<Item = (&'a String, Value)>) -> Value {
+    Value::Object(entries.map(|(key, value)| (key.clone(), value)).collect())
+}
+
+fn set(map: &mut Map<String, Value>, key: &str, value: Option<impl Into<Value>>) {
+    if let Some(value) = value {
+        map.insert(key.into(), value.into());
+    }
+}
+
+fn service(app: &App, service: &Service) -> Value {
+    let mut map = Map::new();
+    let built_name = format!("{}-{}", app.name, service.name);
+    if service.build.is_none() || service.image != built_name {
+        map.insert("image".into(), json!(service.image));
+    }
+    set(&mut map, "build", service.build.as_ref().map(build));
+    // Null and not absence, as Docker prints it: the image decides.
+    map.insert("command".into(), json!(service.command));
+    map.insert("entrypoint".into(), json!(service.entrypoint));
+    for (key, texts) in [("environment", &service.environment), ("labels", &service.labels)] {
+        set(&mut map, key, (!texts.is_empty()).then(|| json!(texts)));
+    }
+    set(&mut map, "working_dir", service.working_dir.clone());
+    set(&mut map, "user", service.user.clone());
+    set(&mut map, "hostname", service.hostname.clone());
+    set(&mut map, "stop_signal", service.stop_signal.clone());
+    map.insert("stop_grace_period".into(), json!(duration(service.stop_grace_period)));
+    set(&mut map, "ports", list(&service.ports, port));
+    set(
+        &mut map,
+        "expose",
+        list(&service.expose, |exposed| match exposed.protocol {
+            Protocol::Tcp => json!(exposed.port.to_string()),
+            Protocol::Udp => json!(format!("{}/udp", exposed.port)),
+        }),
+    );
+    set(&mut map, "volumes", list(&service.mounts, mount));
+    set(&mut map, "healthcheck", service.health_check.as_ref().map(health_check));
+    map.insert("deploy".into(), deploy(service));
+    set(&mut map, "depends_on", (!service.depends_on.is_empty()).then(|| dependencies(service)));
+    let attachments = service.networks.iter().map(|(key, attachment)| {
+        let aliases = &attachment.aliases;
+        (key, if aliases.is_empty() { Value::Null } else { json!({ "aliases": aliases }) })
+    });
+    map.insert("networks".into(), object(attachments));
+    set(&mut map, "restart", restart(service.restart));
+    set(&mut map, "profiles", list(&service.profiles, |profile| json!(profile)));
+    Value::Object(map)
+}
+
+fn list<T>(items: &[T], value: impl Fn(&T) -> Value) -> Option<Value> {
+    (!items.is_empty()).then(|| Value::Array(items.iter().map(value).collect()))
+}
+
+fn build(build: &Build) -> Value {
+    // Docker prints a Dockerfile inside its context relative to it.
+    let dockerfile = build.dockerfile.strip_prefix(&build.context).unwrap_or(&build.dockerfile);
+    let mut map = Map::new();
+    map.insert("context".into(), json!(text(&build.context)));
+    map.insert("dockerfile".into(), json!(text(dockerfile)));
+    set(&mut map, "target", build.target.clone());
+    set(&mut map, "args", (!build.args.is_empty()).then(|| json!(build.args)));
+    Value::Object(map)
+}
+
+/// Paths come out of UTF-8 files; a folder above them with other bytes can only be shown approximately.
+fn text(path: &Path) -> String {
+    path.to_string_lossy().into_owned()
+}
+
+fn port(port: &Port) -> Value {
+    let mut map = Map::new();
+    map.insert("mode".into(), json!("ingress"));
+    set(&mut map, "host_ip", port.host_ip.map(|ip| ip.to_string()));
+    map.insert("target".into(), json!(port.target));
+    set(&mut map, "published", port.published.map(|port| port.to_string()));
+    map.insert("protocol".into(), json!(if port.protocol == Protocol::Udp { "udp" } else { "tcp" }));
+    set(&mut map, "app_protocol", port.app_protocol.clone());
+    Value::Object(map)
+}
+
+fn mount(mount: &Mount) -> Value {
+    let mut map = Map::new();
+    let (kind, source) = match &mount.source {
+        MountSource::Volume(name) => ("volume", Some(name.clone())),
+        MountSource::Anonymous => ("volume", None),
+        MountSource::Bind { path, .. } => ("bind", Some(text(path))),
+        MountSource::Tmpfs { .. } => ("tmpfs", None),
+    };
+    map.insert("type".into(), json!(kind));
+    set(&mut map, "source", source);
+    map.insert("target".into(), json!(mount.target));
+    set(&mut map, "read_only", mount.read_only.then_some(true));
+    match &mount.source {
+        MountSource::Volume(_) | MountSource::Anonymous => map.insert("volume".into(), json!({})),
+        MountSource::Bind { create, .. } => map.insert("bind".into(), json!({ "create_host_path": create })),
+        MountSource::Tmpfs { size } => {
+            size.and_then(|size| map.insert("tmpfs".into(), json!({ "size": size.to_string() })))
+        }
+    };
+    Value::Object(map)
+}
+
+fn health_check(check: &HealthCheck) -> Value {
+    let mut map = Map::new();
+    match &check.test {
+        HealthTest::Disabled => {
+            map.insert("disable".into(), json!(true));
+        }
+        HealthTest::Shell(command) => {
+            map.insert("test".into(), json!(["CMD-SHELL", command]));
+        }
+        HealthTest::Exec(command) => {
+            let words: Vec<&str> = std::iter::once("CMD").chain(command.iter().map(String::as_str)).collect();
+            map.insert("test".into(), json!(words));
+        }
+    }
+    map.insert("interval".into(), json!(duration(check.interval)));
+    map.insert("timeout".into(), json!(duration(check.timeout)));
+    map.insert("retries".into(), json!(check.retries));
+    map.insert("start_period".into(), json!(duration(check.start_period)));
+    map.insert("start_interval".into(), json!(duration(check.start_interval)));
+    Value::Object(map)
+}
+
+fn deploy(service: &Service) -> Value {
+    let mut map = Map::new();
+    map.insert("replicas".into(), json!(service.replicas));
+    let mut limits = Map::new();
+    set(&mut limits, "cpus", service.resources.cpus);
+    set(&mut limits, "memory", service.resources.memory.map(|bytes| bytes.to_string()));
+    set(&mut limits, "pids", service.resources.pids);
+    set(&mut map, "resources", (!limits.is_empty()).then(|| json!({ "limits": limits })));
+    Value::Object(map)
+}
+
+fn dependencies(service: &Service) -> Value {
+    object(service.depends_on.iter().map(|(key, dependency)| {
+        let condition = match dependency.condition {
+            Condition::ServiceStarted => "service_started",
+            Condition::ServiceHealthy => "service_healthy",
+            Condition::ServiceCompletedSuccessfully => "service_completed_successfully",
+        };
+        let mut map = Map::new();
+        map.insert("condition".into(), json!(condition));
+        set(&mut map, "restart", dependency.restart.then_some(true));
+        map.insert("required".into(), json!(dependency.required));
+        (key, Value::Object(map))
+    }))
+}
+
+fn restart(policy: RestartPolicy) -> Option<String> {
+    match policy {
+        RestartPolicy::No => None,
+        RestartPolicy::Always => Some("always".into()),
+        RestartPolicy::UnlessStopped => Some("unless-stopped".into()),
+        RestartPolicy::OnFailure(None) => Some("on-failure".into()),
+        RestartPolicy::OnFailure(Some(most)) => Some(format!("on-failure:{most}")),
+    }
+}
+
+/// As Go prints it down to milliseconds, else in nanoseconds, so that nothing is lost.
+fn duration(duration: Duration) -> String {
+    if duration.subsec_nanos().is_multiple_of(1_000_000) {
+        throng_model::units::format_duration(duration)
+    } else {
+        format!("{}ns", duration.as_nanos())
+    }
+}
+
+/// The canonical form as YAML that loads to the same app: dollar signs are doubled.
+pub fn to_yaml(app: &App) -> String {
+    let mut out = String::new();
+    emit(&canonical(app), 0, &mut out);
+    out
+}
+
+fn emit(value: &Value, indent: usize, out: &mut String) {
+    match value {
+        Value::Object(map) => {
+            for (key, value) in map {
+                out.push_str(&" ".repeat(indent));
+                out.push_str(&scalar(key));
+                out.push(':');
+                emit_child(value, indent + 2, out);
+            }
+        }
+        Value::Array(items) => {
+            for item in items {
+                out.push_str(&" ".repeat(indent));
+                out.push('-');
+                match item {
+                    Value::Object(map) if !map.is_empty() => {
+                        // The first key goes on the dash's line, in the column of the others.
+                        let mut nested = String::new();
+                        emit(item, indent + 2, &mut nested);
+                        out.push(' ');
+                        out.push_str(nested.trim_start());
+                    }
+                    _ => emit_child(item, indent + 2, out),
+                }
+            }
+        }
+        _ => {}
+    }
+}
+
+fn emit_child(value: &Value, indent: usize, out: &mut String) {
+    match value {
+        Value::Object(map) if map.is_empty() => out.push_str(" {}\n"),
+        Value::Array(items) if items.is_empty() => out.push_str(" []\n"),
+        Value::Object(_) | Value::Array(_) => {
+            out.push('\n');
+            emit(value, indent, out);
+        }
+        Value::String(text) => {
+            out.push(' ');
+            out.push_str(&scalar(&text.replace('$', "$$")));
+            out.push('\n');
+        }
+        Value::Null | Value::Bool(_) | Value::Number(_) => {
+            out.push_str(&format!(" {value}\n"));
+        }
+    }
+}
+
+/// A text as YAML: bare where nobody could read it as anything else, in double quotes otherwise.
+fn scalar(text: &str) -> String {
+    let starts_well = text.starts_with(|c: char| c.is_ascii_alphabetic() || matches!(c, '/' | '_'));
+    let bare = |c: char| c.is_ascii_alphanumeric() || matches!(c, '/' | '_' | '.' | '-');
+    // Words that some YAML reader takes for a boolean, nothing or a number.
+    const WORDS: [&str; 11] = ["null", "true", "false", "yes", "no", "on", "off", "y", "n", "inf", "nan"];
+    if starts_well && text.chars().all(bare) && !WORDS.contains(&&*text.to_ascii_lowercase()) {
+        return text.to_owned();
+    }
+    let mut out = String::from("\"");
+    for c in text.chars() {
+        match c {
+            '"' | '\\' => out.extend(['\\', c]),
+            '\n' => out.push_str("\\n"),
+            '\t' => out.push_str("\\t"),
+            // Characters that YAML does not allow as they are, or takes for line breaks.
+            c if c.is_control()
+                || matches!(c, '\u{2028}' | '\u{2029}' | '\u{feff}' | '\u{fffe}' | '\u{ffff}') =>
+            {
+                out.push_str(&format!("\\U{:08x}", u32::from(c)));
+            }
+            c => out.push(c),
+        }
+    }
+    out.push('"');
+    out
+}

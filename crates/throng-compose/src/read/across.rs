@@ -1,0 +1,115 @@
+//! What can only be checked over all services: dependencies, cycles among them, ports of the host.
+
+use super::Placed;
+use crate::yaml::{Findings, Position};
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+use throng_model::app::Port;
+use throng_model::diagnostic::Diagnostic;
+
+/// Drops optional dependencies on services that are off, and refuses required ones.
+pub(super) fn check_dependencies(
+    enabled: &mut BTreeMap<String, Placed>,
+    disabled: &BTreeMap<String, Placed>,
+    findings: &mut Findings,
+) {
+    for placed in enabled.values_mut() {
+        let at = &placed.dependencies_at;
+        placed.service.depends_on.retain(|name, dependency| {
+            let Some(off) = disabled.get(name) else { return true };
+            if dependency.required
+                && let Some(at) = at.get(name)
+            {
+                let profiles = off.service.profiles.join(", ");
+                let message = format!("the service {name:?} that this one needs is off by its profiles");
+                findings.error_with_hint(at, message, format!("enable one of its profiles: {profiles}"));
+            }
+            false
+        });
+    }
+}
+
+/// One finding for each cycle of `depends_on`, at the dependency that closes it.
+pub(super) fn check_cycles(services: &BTreeMap<String, Placed>, findings: &mut Findings) {
+    let mut done: BTreeSet<&str> = BTreeSet::new();
+    for start in services.keys() {
+        // Depth first with a stack of our own: a file may chain more services than the program's stack is deep.
+        let mut path: Vec<(&str, Vec<&str>)> = vec![(start, dependencies(services, start))];
+        while let Some((name, waiting)) = path.last_mut() {
+            let name: &str = name;
+            let Some(next) = waiting.pop() else {
+                done.insert(name);
+                path.pop();
+                continue;
+            };
+            if let Some(index) = path.iter().position(|(on_path, _)| *on_path == next) {
+                let cycle: Vec<&str> = path[index..].iter().map(|(name, _)| *name).collect();
+                report_cycle(services, &cycle, findings);
+            } else if !done.contains(next) && services.contains_key(next) {
+                path.push((next, dependencies(services, next)));
+            }
+        }
+    }
+}
+
+fn dependencies<'a>(services: &'a BTreeMap<String, Placed>, name: &str) -> Vec<&'a str> {
+    let names = services.get(name).map(|placed| placed.service.depends_on.keys());
+    names.into_iter().flatten().rev().map(String::as_str).collect()
+}
+
+fn report_cycle(services: &BTreeMap<String, Placed>, cycle: &[&str], findings: &mut Findings) {
+    let place = |index: usize| -> Option<&Position> {
+        let next = cycle[(index + 1) % cycle.len()];
+        services.get(cycle[index])?.dependencies_at.get(next)
+    };
+    let mut names = cycle.to_vec();
+    names.extend(cycle.first());
+    let mut finding =
+        Diagnostic::error(format!("services wait for each other in a circle: {}", names.join(" → ")))
+            .hint("remove one of these dependencies; no service of the circle could ever start");
+    let last = cycle.len() - 1;
+    if let Some(at) = place(last) {
+        finding = finding.at(at.location());
+    }
+    for (index, at) in (0..last).filter_map(|index| Some((index, place(index)?))) {
+        finding = finding.related(at.location(), format!("{} waits for {}", cycle[index], cycle[index + 1]));
+    }
+    findings.push(finding);
+}
+
+/// One finding for each port of the host that two entries want, pointing at both.
+pub(super) fn check_host_ports(services: &BTreeMap<String, Placed>, findings: &mut Findings) {
+    let mut taken: BTreeMap<u16, Vec<(&str, &Port, &Position)>> = BTreeMap::new();
+    for (name, placed) in services {
+        for (port, at) in placed.service.ports.iter().zip(&placed.ports_at) {
+            let Some(published) = port.published else { continue };
+            let holders = taken.entry(published).or_default();
+            if let Some((holder, _, holder_at)) = holders.iter().find(|(_, other, _)| overlap(port, other)) {
+                // The later place in the text is the one to change.
+                let ((first, first_at), (second, second_at)) =
+                    if (holder_at.line, holder_at.column) <= (at.line, at.column) {
+                        ((*holder, *holder_at), (name.as_str(), at))
+                    } else {
+                        ((name.as_str(), at), (*holder, *holder_at))
+                    };
+                let message =
+                    format!("port {published} of the host is published twice, by {first} and by {second}");
+                findings.push(
+                    Diagnostic::error(message)
+                        .at(second_at.location())
+                        .related(first_at.location(), format!("{first} publishes it here"))
+                        .hint("give one of them another port of the host, or let several replicas share one entry"),
+                );
+            } else {
+                holders.push((name, port, at));
+            }
+        }
+    }
+}
+
+/// Whether two ports with the same number cannot both be listened on. Without an address it is loopback's.
+fn overlap(a: &Port, b: &Port) -> bool {
+    let address = |port: &Port| port.host_ip.unwrap_or(IpAddr::from([127, 0, 0, 1]));
+    let (x, y) = (address(a), address(b));
+    a.protocol == b.protocol && (x == y || x.is_unspecified() || y.is_unspecified())
+}

@@ -1,0 +1,268 @@
+//! From the merged tree to an [`App`].
+//!
+//! Networks and volumes are read before the services that name them, so that every reference is checked where it
+//! stands. What can only be seen over all services (cycles, host ports) is in [`across`].
+
+mod across;
+mod health;
+mod mounts;
+mod names;
+mod ports;
+mod service;
+
+pub(crate) use names::{project as check_project_name, project_name_from};
+
+use crate::keys::Section;
+use crate::yaml::{Entry, Findings, Node, Position};
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
+use throng_model::app::{App, Network, NetworkAttachment, Service, Volume};
+
+/// What the reader has to know besides the tree.
+pub(crate) struct Context<'a> {
+    /// The project name given on the command line or in the environment; wins over the file's `name`.
+    pub name: Option<String>,
+    /// The project directory, absolute.
+    pub directory: PathBuf,
+    pub environment: &'a dyn Fn(&str) -> Option<String>,
+    pub profiles: &'a [String],
+}
+
+/// The key of the network that services without `networks` share.
+pub(crate) const DEFAULT_NETWORK: &str = "default";
+
+/// A service with the places that later checks point at.
+struct Placed {
+    service: Service,
+    key_at: Position,
+    /// One for each of the service's ports, in the same order.
+    ports_at: Vec<Position>,
+    dependencies_at: BTreeMap<String, Position>,
+}
+
+/// What the file declares for services to refer to.
+struct Declared {
+    services: BTreeSet<String>,
+    networks: BTreeMap<String, Network>,
+    volumes: BTreeMap<String, Volume>,
+}
+
+/// Reads the merged tree; services whose profiles are off come back apart.
+pub(crate) fn read(
+    root: &Node,
+    context: &Context<'_>,
+    findings: &mut Findings,
+) -> Option<(App, BTreeMap<String, Service>)> {
+    let mut section = Section::open("", root, findings)?;
+    let name = read_name(section.take("name"), context, findings);
+    let networks = read_named(section.take("networks"), "network", findings, |entry, findings| {
+        read_network(entry, &name, findings)
+    });
+    let volumes = read_named(section.take("volumes"), "volume", findings, |entry, findings| {
+        read_volume(entry, &name, findings)
+    });
+    let services_node = section.take("services");
+    section.close(findings);
+    let Some(services_node) = services_node else {
+        let hint = "add a mapping \"services\" with at least one service";
+        findings.error_with_hint(&root.position, "the file has no services", hint);
+        return None;
+    };
+    let entries = services_node.map(findings)?;
+    if entries.is_empty() {
+        let hint = "add at least one service with an image or a build";
+        findings.error_with_hint(&services_node.position, "\"services\" is empty", hint);
+        return None;
+    }
+    let declared =
+        Declared { services: entries.iter().map(|entry| entry.key.clone()).collect(), networks, volumes };
+    let mut placed = BTreeMap::new();
+    for entry in entries {
+        names::check("service", &entry.key, &entry.key_at, findings);
+        if let Some(read) = service::read(entry, &name, context, &declared, findings) {
+            placed.insert(entry.key.clone(), read);
+        }
+    }
+    Some(assemble(placed, declared, name, context, findings))
+}
+
+fn assemble(
+    placed: BTreeMap<String, Placed>,
+    declared: Declared,
+    name: String,
+    context: &Context<'_>,
+    findings: &mut Findings,
+) -> (App, BTreeMap<String, Service>) {
+    let (mut enabled, disabled): (BTreeMap<_, _>, BTreeMap<_, _>) =
+        placed.into_iter().partition(|(_, placed)| is_enabled(&placed.service, context.profiles));
+    across::check_dependencies(&mut enabled, &disabled, findings);
+    across::check_cycles(&enabled, findings);
+    across::check_host_ports(&enabled, findings);
+    if enabled.is_empty() && !disabled.is_empty() && !findings.has_errors() {
+        let at = disabled.values().map(|placed| &placed.key_at).min_by_key(|at| at.line);
+        if let Some(at) = at {
+            findings.error_with_hint(at, "every service is off by its profiles", "enable one with --profile");
+        }
+    }
+    let mut networks = declared.networks;
+    let uses_default = enabled.values().any(|placed| placed.service.networks.contains_key(DEFAULT_NETWORK));
+    if uses_default {
+        networks.entry(DEFAULT_NETWORK.into()).or_default();
+    }
+    let services = enabled.into_iter().map(|(name, placed)| (name, placed.service)).collect();
+    let app =
+        App { name, directory: context.directory.clone(), services, networks, volumes: declared.volumes };
+    (app, disabled.into_iter().map(|(name, placed)| (name, placed.service)).collect())
+}
+
+fn is_enabled(service: &Service, profiles: &[String]) -> bool {
+    service.profiles.is_empty()
+        || profiles.iter().any(|profile| profile == "*" || service.profiles.contains(profile))
+}
+
+fn read_name(node: Option<&Node>, context: &Context<'_>, findings: &mut Findings) -> String {
+    let in_file = node.and_then(|node| {
+        let name = node.nonempty(findings)?;
+        if let Err(why) = names::project(name) {
+            let hint = "use lower-case letters, digits, - and _, and begin with a letter or digit";
+            findings.error_with_hint(&node.position, why, hint);
+        }
+        Some(name.to_owned())
+    });
+    match (&context.name, in_file) {
+        (Some(name), _) => name.clone(),
+        (None, Some(name)) => name,
+        (None, None) => project_name_from(&context.directory),
+    }
+}
+
+/// A mapping of names to declarations, where a name without a value is a declaration with defaults.
+fn read_named<T>(
+    node: Option<&Node>,
+    what: &str,
+    findings: &mut Findings,
+    mut read: impl FnMut(&Entry, &mut Findings) -> T,
+) -> BTreeMap<String, T> {
+    let mut map = BTreeMap::new();
+    for entry in node.and_then(|node| node.map(findings)).unwrap_or_default() {
+        if entry.key.starts_with("x-") {
+            continue;
+        }
+        names::check(what, &entry.key, &entry.key_at, findings);
+        map.insert(entry.key.clone(), read(entry, findings));
+    }
+    map
+}
+
+fn read_network(entry: &Entry, project: &str, findings: &mut Findings) -> Network {
+    let mut network = Network::default();
+    if entry.value.is_null() {
+        return network;
+    }
+    let Some(mut section) = Section::open("networks.*", &entry.value, findings) else { return network };
+    network.internal = section.take("internal").and_then(|node| node.boolean(findings)).unwrap_or_default();
+    // Networks have no name outside their project here, so only the name they would have anyway says nothing new.
+    section.accept("name", &format!("{project}_{}", entry.key), &entry.value);
+    if let Some(ipam) = section.take("ipam") {
+        network.subnet = read_ipam(ipam, findings);
+    }
+    section.close(findings);
+    network
+}
+
+fn read_ipam(node: &Node, findings: &mut Findings) -> Option<ipnet::Ipv4Net> {
+    let mut ipam = Section::open("networks.*.ipam", node, findings)?;
+    let config = ipam.take("config");
+    ipam.close(findings);
+    let mut subnet = None;
+    for (index, item) in config?.list(findings)?.iter().enumerate() {
+        let Some(mut section) = Section::open("networks.*.ipam.config.*", item, findings) else { continue };
+        let node = section.take("subnet");
+        section.close(findings);
+        if index > 0 {
+            findings.warn(&item.position, "only the first address range of a network is honoured yet");
+            continue;
+        }
+        subnet = node.and_then(|node| read_subnet(node, findings));
+    }
+    subnet
+}
+
+/// Smallest subnet that holds the bridge, one replica, network and broadcast address.
+const LONGEST_PREFIX: u8 = 30;
+
+fn read_subnet(node: &Node, findings: &mut Findings) -> Option<ipnet::Ipv4Net> {
+    let text = node.text(findings)?;
+    if text.parse::<ipnet::Ipv6Net>().is_ok() {
+        findings.warn(&node.position, "IPv6 subnets are not honoured yet");
+        return None;
+    }
+    let Ok(net) = text.parse::<ipnet::Ipv4Net>() else {
+        findings.error(&node.position, format!("{text:?} is not a subnet; write one like 172.28.0.0/16"));
+        return None;
+    };
+    if net.trunc() != net {
+        let message = format!("{text:?} has bits set beyond its prefix; the subnet is {}", net.trunc());
+        findings.error(&node.position, message);
+        return None;
+    }
+    if net.prefix_len() > LONGEST_PREFIX {
+        findings.error(&node.position, format!("{text:?} is too small; /{LONGEST_PREFIX} is the smallest"));
+        return None;
+    }
+    Some(net)
+}
+
+fn read_volume(entry: &Entry, project: &str, findings: &mut Findings) -> Volume {
+    let mut volume = Volume { name: format!("{project}_{}", entry.key), external: false };
+    if entry.value.is_null() {
+        return volume;
+    }
+    let Some(mut section) = Section::open("volumes.*", &entry.value, findings) else { return volume };
+    let external = section.take("external");
+    volume.external = external.and_then(|node| node.boolean(findings)).unwrap_or_default();
+    if volume.external {
+        volume.name.clone_from(&entry.key);
+    }
+    if let Some(node) = section.take("name")
+        && let Some(name) = node.nonempty(findings)
+    {
+        names::check("volume", name, &node.position, findings);
+        volume.name = name.to_owned();
+    }
+    section.close(findings);
+    volume
+}
+
+/// The attachment of a service that names no network.
+fn default_attachment() -> BTreeMap<String, NetworkAttachment> {
+    BTreeMap::from([(DEFAULT_NETWORK.into(), NetworkAttachment::default())])
+}
+
+/// A path of the host as written in the file: `~` is the caller's home, the rest is relative to the project.
+fn host_path(text: &str, context: &Context<'_>) -> PathBuf {
+    let home = || (context.environment)("HOME").filter(|home| home.starts_with('/'));
+    let path = match text.strip_prefix('~') {
+        Some(rest) if rest.is_empty() || rest.starts_with('/') => {
+            home().map_or_else(|| PathBuf::from(text), |home| PathBuf::from(home + rest))
+        }
+        _ => PathBuf::from(text),
+    };
+    clean(&context.directory.join(path))
+}
+
+/// Removes `.` and resolves `..` by the text alone, as Compose does.
+pub(crate) fn clean(path: &Path) -> PathBuf {
+    use std::path::Component;
+    let mut out = PathBuf::new();
+    for part in path.components() {
+        match part {
+            Component::CurDir => {}
+            Component::ParentDir => {
+                out.pop();
+            }
+            part => out.push(part),
+        }
+    }
+    out
+}

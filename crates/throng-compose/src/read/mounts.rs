@@ -1,0 +1,229 @@
+//! `volumes` and `tmpfs` of a service.
+
+use super::{Context, Declared, host_path};
+use crate::keys::Section;
+use crate::yaml::{Findings, Node, Position, nearest};
+use throng_model::app::{Mount, MountSource};
+use throng_model::diagnostic::Diagnostic;
+use throng_model::units;
+
+/// Collects the mounts of one service; of several at the same place the last one counts.
+#[derive(Default)]
+pub(super) struct Mounts {
+    list: Vec<(Mount, Position)>,
+}
+
+impl Mounts {
+    pub fn into_vec(self) -> Vec<Mount> {
+        self.list.into_iter().map(|(mount, _)| mount).collect()
+    }
+
+    pub fn read_volumes(
+        &mut self,
+        node: &Node,
+        context: &Context<'_>,
+        declared: &Declared,
+        findings: &mut Findings,
+    ) {
+        for item in node.list(findings).unwrap_or_default() {
+            let mount = match item.scalar() {
+                Some(text) => short(text, item, context, declared, findings),
+                None => long(item, context, declared, findings),
+            };
+            self.add(mount, &item.position, findings);
+        }
+    }
+
+    pub fn read_tmpfs(&mut self, node: &Node, findings: &mut Findings) {
+        for item in node.list(findings).unwrap_or_default() {
+            let Some(text) = item.nonempty(findings) else { continue };
+            let (target, options) = text.split_once(':').unwrap_or((text, ""));
+            let mut size = None;
+            for option in options.split(',').filter(|option| !option.is_empty()) {
+                match option.split_once('=') {
+                    Some(("size", value)) => match units::parse_bytes(value) {
+                        Ok(bytes) => size = Some(bytes),
+                        Err(e) => findings.error(&item.position, e.to_string()),
+                    },
+                    _ => findings
+                        .warn(&item.position, format!("the tmpfs option {option:?} is not honoured yet")),
+                }
+            }
+            let source = MountSource::Tmpfs { size };
+            let mount = target_of(target, &item.position, findings).map(|target| Mount {
+                source,
+                target,
+                read_only: false,
+            });
+            self.add(mount, &item.position, findings);
+        }
+    }
+
+    fn add(&mut self, mount: Option<Mount>, at: &Position, findings: &mut Findings) {
+        let Some(mount) = mount else { return };
+        match self.list.iter_mut().find(|(old, _)| old.target == mount.target) {
+            None => self.list.push((mount, at.clone())),
+            Some(old) => {
+                if old.1.file == at.file {
+                    let message = format!("{} is mounted twice; the last one counts", mount.target);
+                    findings.push(
+                        Diagnostic::warning(message)
+                            .at(at.location())
+                            .related(old.1.location(), "first mounted here"),
+                    );
+                }
+                *old = (mount, at.clone());
+            }
+        }
+    }
+}
+
+fn target_of(text: &str, at: &Position, findings: &mut Findings) -> Option<String> {
+    if !text.starts_with('/') {
+        let message = format!("the path inside the container must be absolute, and {text:?} is not");
+        findings.error_with_hint(at, message, "begin it with /");
+        return None;
+    }
+    let target = super::clean(text.as_ref()).to_string_lossy().into_owned();
+    if target == "/" {
+        findings.error(at, "nothing can be mounted over the root of a container");
+        return None;
+    }
+    Some(target)
+}
+
+/// `[SOURCE:]TARGET[:OPTIONS]`.
+fn short(
+    text: &str,
+    item: &Node,
+    context: &Context<'_>,
+    declared: &Declared,
+    findings: &mut Findings,
+) -> Option<Mount> {
+    let at = &item.position;
+    let parts: Vec<&str> = text.split(':').collect();
+    let (source, target, options) = match parts[..] {
+        [target] => (None, target, ""),
+        [source, target] => (Some(source), target, ""),
+        [source, target, options] => (Some(source), target, options),
+        _ => {
+            let hint = "write SOURCE:TARGET[:ro]; paths with colons need the long form";
+            findings.error_with_hint(at, format!("{text:?} has too many colons"), hint);
+            return None;
+        }
+    };
+    let mut read_only = false;
+    for option in options.split(',').filter(|option| !option.is_empty()) {
+        match option {
+            "ro" => read_only = true,
+            "rw" => read_only = false,
+            // These ask for what is done anyway: no label is needed, nothing is cached between host and replica.
+            "z" | "Z" | "cached" | "delegated" | "consistent" | "rprivate" => {}
+            _ => findings.warn_with_hint(
+                at,
+                format!("the volume option {option:?} is not honoured yet"),
+                "ro and rw are",
+            ),
+        }
+    }
+    let target = target_of(target, at, findings)?;
+    let source = match source {
+        None => MountSource::Anonymous,
+        Some("") => {
+            findings.error(at, "the source before the colon is empty");
+            return None;
+        }
+        Some(path) if path.starts_with(['.', '/', '~']) => {
+            MountSource::Bind { path: host_path(path, context), create: true }
+        }
+        Some(name) => MountSource::Volume(named(name, at, declared, findings)?),
+    };
+    Some(Mount { source, target, read_only })
+}
+
+fn named(name: &str, at: &Position, declared: &Declared, findings: &mut Findings) -> Option<String> {
+    if declared.volumes.contains_key(name) {
+        return Some(name.to_owned());
+    }
+    let hint = match nearest(name, declared.volumes.keys().map(String::as_str)) {
+        Some(near) => format!("did you mean {near:?}?"),
+        None => format!("declare {name} under the top-level volumes, or begin a folder's path with ./"),
+    };
+    findings.error_with_hint(at, format!("unknown volume {name:?}"), hint);
+    None
+}
+
+#[derive(Clone, Copy, PartialEq)]
+enum Kind {
+    Bind,
+    Volume,
+    Tmpfs,
+    Unsupported,
+}
+
+fn long(node: &Node, context: &Context<'_>, declared: &Declared, findings: &mut Findings) -> Option<Mount> {
+    const KINDS: [(&str, Kind); 6] = [
+        ("bind", Kind::Bind),
+        ("volume", Kind::Volume),
+        ("tmpfs", Kind::Tmpfs),
+        ("npipe", Kind::Unsupported),
+        ("cluster", Kind::Unsupported),
+        ("image", Kind::Unsupported),
+    ];
+    let mut section = Section::open("services.*.volumes.*", node, findings)?;
+    let kind_node = section.take("type");
+    let kind = match kind_node {
+        Some(node) => node.choice(&KINDS, findings),
+        None => Some(Kind::Volume),
+    };
+    let source = section.take("source").and_then(|node| Some((node.nonempty(findings)?, &node.position)));
+    let target = section.take("target");
+    let read_only = section.take("read_only").and_then(|node| node.boolean(findings)).unwrap_or_default();
+    let create = section.take("bind").and_then(|node| read_bind(node, findings)).unwrap_or(true);
+    let size = section.take("tmpfs").and_then(|node| read_tmpfs_size(node, findings));
+    section.close(findings);
+    let kind = kind?;
+    if kind == Kind::Unsupported {
+        let at = kind_node.map_or(&node.position, |node| &node.position);
+        findings.error_with_hint(at, "this kind of mount is not supported", "use bind, volume or tmpfs");
+        return None;
+    }
+    let Some(target) = target else {
+        findings.error_with_hint(&node.position, "a mount without target", "add target: with a path inside");
+        return None;
+    };
+    let target = target_of(target.text(findings)?, &target.position, findings)?;
+    let source = match (kind, source) {
+        (Kind::Bind, None) => {
+            findings.error_with_hint(
+                &node.position,
+                "a bind mount without source",
+                "add source: with a path",
+            );
+            return None;
+        }
+        (Kind::Bind, Some((path, _))) => MountSource::Bind { path: host_path(path, context), create },
+        (Kind::Volume, Some((name, at))) => MountSource::Volume(named(name, at, declared, findings)?),
+        (Kind::Volume, None) => MountSource::Anonymous,
+        (_, None) => MountSource::Tmpfs { size },
+        (_, Some((_, at))) => {
+            findings.error_with_hint(at, "a tmpfs has no source", "remove source:");
+            return None;
+        }
+    };
+    Some(Mount { source, target, read_only })
+}
+
+fn read_bind(node: &Node, findings: &mut Findings) -> Option<bool> {
+    let mut section = Section::open("services.*.volumes.*.bind", node, findings)?;
+    let create = section.take("create_host_path").and_then(|node| node.boolean(findings));
+    section.close(findings);
+    create
+}
+
+fn read_tmpfs_size(node: &Node, findings: &mut Findings) -> Option<u64> {
+    let mut section = Section::open("services.*.volumes.*.tmpfs", node, findings)?;
+    let size = section.take("size").and_then(|node| node.bytes(findings));
+    section.close(findings);
+    size
+}
