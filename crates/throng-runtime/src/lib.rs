@@ -1,7 +1,10 @@
-//! One replica at a time: the [`Runtime`] trait that every back end implements.
+//! The two traits that every back end implements: [`Runtime`] for one replica at a time, and
+//! [`cluster::Cluster`] for an app as a whole.
 //!
 //! A runtime decides nothing. Its orders are idempotent and carry the replica's generation: an order older than
 //! the newest one seen for that replica is refused, so a slow or crashed caller can do no harm.
+
+pub mod cluster;
 
 use async_trait::async_trait;
 use std::path::PathBuf;

@@ -1,0 +1,107 @@
+//! How an app is doing now, whatever runs it: readiness, listings, events, samples.
+
+use crate::replica::{Exit, Statistics};
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::PathBuf;
+use std::time::SystemTime;
+
+/// How far one service is.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Readiness {
+    pub wanted: u32,
+    /// Replicas that exist, in whatever state.
+    pub present: u32,
+    pub running: u32,
+    pub ready: u32,
+    /// Replicas that ended with code 0 and stay so.
+    pub completed: u32,
+    /// Replicas that ended badly or could not be launched, with the first reason.
+    pub failed: u32,
+    pub trouble: Option<String>,
+    /// What it waits for before it can start.
+    pub waiting: Option<String>,
+    /// Waiting longer will not help.
+    pub hopeless: bool,
+}
+
+impl Readiness {
+    /// All wanted replicas ready (or completed) and none too many.
+    pub fn settled(&self) -> bool {
+        self.ready + self.completed >= self.wanted && self.present == self.wanted
+    }
+}
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Status {
+    pub project: String,
+    pub directory: PathBuf,
+    /// `container`, `container (rootless)` or `process`.
+    pub isolation: String,
+    /// What this isolation lacks, in one line.
+    pub lost: Option<String>,
+    pub services: BTreeMap<String, ServiceStatus>,
+    pub replicas: Vec<ReplicaStatus>,
+}
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct ServiceStatus {
+    pub image: String,
+    pub readiness: Readiness,
+    pub published: Vec<Published>,
+}
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Published {
+    pub address: SocketAddr,
+    pub target: u16,
+}
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct ReplicaStatus {
+    /// `shop-web-3`.
+    pub name: String,
+    pub service: String,
+    pub ordinal: u32,
+    pub image: String,
+    pub command: String,
+    /// `created`, `starting`, `running`, `exited`, `failed`, `leaving`.
+    pub state: String,
+    /// `starting`, `healthy`, `unhealthy`, or empty without a health check.
+    pub health: String,
+    pub exit: Option<Exit>,
+    pub error: Option<String>,
+    pub restarts: u32,
+    pub addresses: Vec<Ipv4Addr>,
+    pub created_at: SystemTime,
+    pub started_at: Option<SystemTime>,
+    pub finished_at: Option<SystemTime>,
+    pub statistics: Option<Statistics>,
+    /// Cores in use over the last second.
+    pub cpu: f64,
+}
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Event {
+    pub at: SystemTime,
+    /// `replica`, `health`, `scale`, `app`, `warning`.
+    pub kind: String,
+    /// `web-3`, `web`, or the project.
+    pub subject: String,
+    pub message: String,
+}
+
+/// What a replica used, as rates since the sample before.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct ReplicaSample {
+    pub service: String,
+    /// `web-3`.
+    pub name: String,
+    pub cpu: f64,
+    pub memory: u64,
+    pub pids: u64,
+    /// Bytes a second.
+    pub received: f64,
+    pub sent: f64,
+}
