@@ -36,8 +36,9 @@ pub struct Diagnostic {
     /// What to do about it, one sentence without a full stop.
     pub hint: Option<String>,
     /// Other places that belong to the finding, such as the first use of a name that is used twice.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub related: Vec<Related>,
+    /// Boxed to keep results with a diagnostic as their error small.
+    #[serde(default, skip_serializing_if = "<[Related]>::is_empty")]
+    pub related: Box<[Related]>,
 }
 
 /// A second place of a finding and what it has to do with it: `also published here`.
@@ -54,7 +55,7 @@ impl Diagnostic {
             message: message.into(),
             location: None,
             hint: None,
-            related: Vec::new(),
+            related: Box::default(),
         }
     }
 
@@ -73,7 +74,9 @@ impl Diagnostic {
     }
 
     pub fn related(mut self, location: Location, label: impl Into<String>) -> Self {
-        self.related.push(Related { location, label: label.into() });
+        let mut related = std::mem::take(&mut self.related).into_vec();
+        related.push(Related { location, label: label.into() });
+        self.related = related.into_boxed_slice();
         self
     }
 }
