@@ -1,0 +1,198 @@
+//! Tables for a terminal of a given width. No text of a run reaches the terminal as a control sequence.
+
+use unicode_width::UnicodeWidthStr;
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Border {
+    None,
+    Box,
+}
+
+/// Narrower terminals are treated as this wide.
+pub const NARROWEST: usize = 30;
+/// The first column keeps at least this much room while others can be dropped.
+const NAME_ROOM: usize = 12;
+
+pub struct Grid {
+    pub head: Vec<String>,
+    pub rows: Vec<Vec<String>>,
+    /// Columns that may be left out where there is no room, the least important first.
+    pub optional: Vec<usize>,
+}
+
+impl Grid {
+    /// The first column is left-aligned and takes the blame for want of room; figures are never cut.
+    pub fn render(&self, width: usize, border: Border) -> String {
+        let width = width.max(NARROWEST);
+        let mut columns: Vec<usize> = (0..self.head.len()).collect();
+        let mut optional = self.optional.iter();
+        let name_room = self.longest(0).min(NAME_ROOM);
+        while self.needed(&columns, border) + name_room > width {
+            match optional.next() {
+                Some(drop) => columns.retain(|c| c != drop),
+                None => break,
+            }
+        }
+        let name = self.longest(0).min(width.saturating_sub(self.needed(&columns, border))).max(4);
+        let widths: Vec<usize> =
+            columns.iter().map(|c| if *c == 0 { name } else { self.longest(*c) }).collect();
+        let mut out = String::new();
+        let line = |cells: &[String]| -> String {
+            let padded: Vec<String> = columns
+                .iter()
+                .zip(&widths)
+                .map(|(c, room)| pad(cells.get(*c).map_or("", String::as_str), *room, *c == 0))
+                .collect();
+            match border {
+                Border::None => padded.join("  ").trim_end().to_string(),
+                Border::Box => format!("│ {} │", padded.join(" │ ")),
+            }
+        };
+        let rule = |left: char, middle: &str, right: char| {
+            let parts: Vec<String> = widths.iter().map(|w| "─".repeat(w + 2)).collect();
+            format!("{left}{}{right}\n", parts.join(middle))
+        };
+        if border == Border::Box {
+            out.push_str(&rule('┌', "┬", '┐'));
+        }
+        out.push_str(&line(&self.head));
+        out.push('\n');
+        if border == Border::Box {
+            out.push_str(&rule('├', "┼", '┤'));
+        }
+        for row in &self.rows {
+            out.push_str(&line(row));
+            out.push('\n');
+        }
+        if border == Border::Box {
+            out.push_str(&rule('└', "┴", '┘'));
+        }
+        out
+    }
+
+    fn longest(&self, column: usize) -> usize {
+        let cells = self.rows.iter().chain([&self.head]).filter_map(|row| row.get(column));
+        cells.map(|cell| plain(cell).width()).max().unwrap_or(0)
+    }
+
+    /// Columns taken by everything but the first column's text.
+    fn needed(&self, columns: &[usize], border: Border) -> usize {
+        let (gap, edge) = if border == Border::Box { (3, 4) } else { (2, 0) };
+        let texts: usize = columns.iter().filter(|c| **c != 0).map(|c| self.longest(*c)).sum();
+        texts + gap * columns.len().saturating_sub(1) + edge
+    }
+}
+
+/// The text on one line without control characters.
+pub fn plain(text: &str) -> String {
+    let bidirectional = |c: char| matches!(c, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
+    text.chars()
+        .map(|c| if c.is_whitespace() { ' ' } else { c })
+        .filter(|c| !c.is_control() && !bidirectional(*c))
+        .collect()
+}
+
+/// Cut or filled to exactly `room` columns.
+fn pad(text: &str, room: usize, left: bool) -> String {
+    let text = fit(&plain(text), room);
+    let blank = " ".repeat(room.saturating_sub(text.width()));
+    if left { format!("{text}{blank}") } else { format!("{blank}{text}") }
+}
+
+fn fit(text: &str, room: usize) -> String {
+    if text.width() <= room {
+        return text.into();
+    }
+    let mut out = String::new();
+    for c in text.chars() {
+        let mut longer = out.clone();
+        longer.push(c);
+        if longer.width() + 1 > room {
+            break;
+        }
+        out = longer;
+    }
+    out.push('…');
+    out
+}
+
+/// Words in lines of at most `width` columns, the first after `first` and the others after as many blanks.
+pub fn wrap(first: &str, text: &str, width: usize) -> String {
+    let width = width.max(NARROWEST);
+    let indent = " ".repeat(first.width());
+    let mut out = String::new();
+    let mut line = first.to_string();
+    let mut empty = true;
+    for word in plain(text).split_whitespace() {
+        let mut word = word;
+        if !empty && line.width() + 1 + word.width() > width {
+            out.push_str(line.trim_end());
+            out.push('\n');
+            line = indent.clone();
+            empty = true;
+        }
+        // A word longer than a line is broken where the line ends.
+        while line.width() + word.width() + usize::from(!empty) > width {
+            let room = width.saturating_sub(line.width()).max(1);
+            let cut = word
+                .char_indices()
+                .map(|(i, c)| i + c.len_utf8())
+                .take_while(|end| word[..*end].width() <= room)
+                .last();
+            let (head, tail) = word.split_at(cut.unwrap_or(word.len()));
+            out.push_str(&line);
+            out.push_str(head);
+            out.push('\n');
+            line = indent.clone();
+            word = tail;
+        }
+        if !empty {
+            line.push(' ');
+        }
+        line.push_str(word);
+        empty = word.is_empty();
+    }
+    out.push_str(line.trim_end());
+    out.push('\n');
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn a_table_drops_columns_before_it_cuts_figures() {
+        let row = |cells: [&str; 4]| cells.map(String::from).to_vec();
+        let grid = Grid {
+            head: row(["stage", "rate", "p99", "errors"]),
+            rows: vec![row(["a rather long stage name", "1,234/s", "12.3 ms", "0"])],
+            optional: vec![2],
+        };
+        assert_eq!(
+            grid.render(80, Border::None),
+            "stage                        rate      p99  errors\na rather long stage name  1,234/s  12.3 ms       0\n"
+        );
+        assert_eq!(
+            grid.render(32, Border::None),
+            "stage               rate  errors\na rather long …  1,234/s       0\n"
+        );
+        assert!(grid.render(50, Border::Box).lines().all(|l| l.width() <= 50));
+        assert!(!grid.render(80, Border::None).contains('\u{1b}'));
+    }
+
+    #[test]
+    fn control_sequences_do_not_reach_the_terminal() {
+        assert_eq!(plain("a\u{1b}[31mb\nc\u{202e}"), "a[31mb c");
+    }
+
+    proptest! {
+        #[test]
+        fn wrapped_lines_fit(text in "[a-zé漢 ]{0,200}", width in 30usize..100) {
+            for line in wrap("* ", &text, width).lines() {
+                prop_assert!(line.width() <= width, "{line:?}");
+            }
+        }
+    }
+}
