@@ -1,0 +1,263 @@
+//! Requests per second and p99 of a small answer through this balancer, nginx and HAProxy, side by side.
+//!
+//! Starts one nginx with three ports as the backends, puts each balancer in front of them in turn, and lets `wrk` ask.
+//! Each balancer runs as a process of its own with the same number of threads. Rounds alternate between them, so that
+//! a machine that gets slower gets slower for all; the median round of each is reported. Prints one JSON object.
+//!
+//! Usage: proxy_bench [--workers N] [--rounds N] [--seconds N] [--connections N] [--also NAME=ADDRESS]
+//!
+//! `--also` measures one more proxy that listens already; the backends' ports are printed on standard error for it.
+//! Needs the Debian packages nginx-light (or nginx), haproxy and wrk.
+
+use std::collections::BTreeMap;
+use std::error::Error;
+use std::fs;
+use std::io::{BufRead, BufReader, Write};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+use throng_proxy::{Backend, Limits, ProtocolHint, Proxy, ProxyConfig};
+
+type Result<T> = std::result::Result<T, Box<dyn Error>>;
+
+const BACKENDS: usize = 3;
+/// How long a server may take until it accepts connections.
+const START_TIMEOUT: Duration = Duration::from_secs(10);
+
+struct Options {
+    workers: usize,
+    rounds: usize,
+    seconds: u32,
+    connections: u32,
+    also: Vec<(String, SocketAddr)>,
+}
+
+/// A server that ends with this process.
+struct Server(Child);
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        // It may have ended by itself; then there is nothing left to do.
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+fn main() -> Result<()> {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    if let [mode, workers, backends @ ..] = arguments.as_slice()
+        && mode == "serve"
+    {
+        return serve(workers.parse()?, backends);
+    }
+    let options = parse(&arguments)?;
+    let folder = tempfile::tempdir()?;
+    let ports: Vec<u16> = (0..BACKENDS).map(|_| free_port()).collect::<Result<_>>()?;
+    eprintln!("backends: {}", ports.iter().map(|p| format!("127.0.0.1:{p}")).collect::<Vec<_>>().join(" "));
+    let _backends = nginx(folder.path(), "backend", &backend_config(&ports), 1)?;
+    ports.iter().try_for_each(|port| wait_for(*port))?;
+
+    let (nginx_port, haproxy_port) = (free_port()?, free_port()?);
+    let _nginx =
+        nginx(folder.path(), "balancer", &balancer_config(&ports, nginx_port), options.workers)?;
+    let _haproxy = haproxy(folder.path(), &ports, haproxy_port, options.workers)?;
+    let (_ours, ours_port) = ours(&ports, options.workers)?;
+    let loopback = |port| SocketAddr::from((Ipv4Addr::LOCALHOST, port));
+    let mut peers = vec![
+        ("ours".to_owned(), loopback(ours_port)),
+        ("nginx".to_owned(), loopback(nginx_port)),
+        ("haproxy".to_owned(), loopback(haproxy_port)),
+    ];
+    peers.extend(options.also.iter().cloned());
+    peers.push(("direct".to_owned(), loopback(ports[0])));
+    for (_, address) in &peers {
+        wait_for(address.port())?;
+    }
+    let measured = measure(&peers, &options)?;
+    println!("{}", serde_json::to_string(&measured)?);
+    Ok(())
+}
+
+fn parse(arguments: &[String]) -> Result<Options> {
+    let mut options = Options { workers: 1, rounds: 5, seconds: 4, connections: 32, also: Vec::new() };
+    let mut rest = arguments.iter();
+    while let Some(flag) = rest.next() {
+        let value = rest.next().ok_or_else(|| format!("{flag} needs a value"))?;
+        match flag.as_str() {
+            "--workers" => options.workers = value.parse()?,
+            "--rounds" => options.rounds = value.parse::<usize>()?.max(1),
+            "--seconds" => options.seconds = value.parse()?,
+            "--connections" => options.connections = value.parse()?,
+            "--also" => {
+                let (name, address) = value.split_once('=').ok_or("--also needs NAME=ADDRESS")?;
+                options.also.push((name.to_owned(), address.parse()?));
+            }
+            _ => return Err(format!("unknown option {flag}").into()),
+        }
+    }
+    Ok(options)
+}
+
+/// This program as the balancer under test: prints its port and serves until its standard input ends.
+fn serve(workers: usize, backends: &[String]) -> Result<()> {
+    let mut config = ProxyConfig::new(SocketAddr::from((Ipv4Addr::LOCALHOST, 0)));
+    config.protocol = ProtocolHint::Detect;
+    config.limits = Limits { workers, ..Limits::default() };
+    let proxy = Proxy::bind(config, None)?;
+    let backends = backends.iter().enumerate().map(|(i, address)| {
+        Ok(Backend { name: format!("backend-{}", i + 1), address: address.parse()? })
+    });
+    proxy.set_backends(backends.collect::<Result<_>>()?);
+    println!("{}", proxy.local_addr().port());
+    std::io::stdin().read_line(&mut String::new())?;
+    Ok(())
+}
+
+fn ours(ports: &[u16], workers: usize) -> Result<(Server, u16)> {
+    let mut child = Command::new(std::env::current_exe()?)
+        .args(["serve", &workers.to_string()])
+        .args(ports.iter().map(|port| format!("127.0.0.1:{port}")))
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()?;
+    let output = child.stdout.take().ok_or("the balancer has no output")?;
+    let server = Server(child);
+    let mut line = String::new();
+    BufReader::new(output).read_line(&mut line)?;
+    Ok((server, line.trim().parse()?))
+}
+
+fn free_port() -> Result<u16> {
+    Ok(TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?.port())
+}
+
+fn wait_for(port: u16) -> Result<()> {
+    let begin = Instant::now();
+    while TcpStream::connect((Ipv4Addr::LOCALHOST, port)).is_err() {
+        if begin.elapsed() > START_TIMEOUT {
+            return Err(format!("nothing listens on port {port} after {START_TIMEOUT:?}").into());
+        }
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    Ok(())
+}
+
+fn backend_config(ports: &[u16]) -> String {
+    let listen: String = ports.iter().map(|port| format!("listen 127.0.0.1:{port} backlog=1024;")).collect();
+    format!("server {{ {listen} location / {{ default_type text/plain; return 200 'ok\n'; }} }}")
+}
+
+fn balancer_config(ports: &[u16], port: u16) -> String {
+    let servers: String = ports.iter().map(|port| format!("server 127.0.0.1:{port};")).collect();
+    format!(
+        "upstream b {{ random two least_conn; {servers} keepalive 64; keepalive_requests 100000000; }}
+         server {{ listen 127.0.0.1:{port} backlog=1024; location / {{ proxy_pass http://b; \
+         proxy_http_version 1.1; proxy_set_header Connection ''; proxy_set_header Host $host; \
+         proxy_set_header X-Forwarded-Host $host; proxy_set_header X-Forwarded-Proto $scheme; \
+         proxy_set_header X-Forwarded-For $proxy_add_x_forwarded_for; }} }}"
+    )
+}
+
+fn nginx(folder: &Path, name: &str, http: &str, workers: usize) -> Result<Server> {
+    let folder = folder.join(name);
+    fs::create_dir(&folder)?;
+    let temporary: String = ["client_body", "proxy", "fastcgi", "uwsgi", "scgi"]
+        .iter()
+        .map(|kind| format!("{kind}_temp_path {}/{kind};", folder.display()))
+        .collect();
+    let config = format!(
+        "daemon off; worker_processes {workers}; pid {dir}/pid; error_log {dir}/error.log; \
+         events {{ worker_connections 4096; }} http {{ access_log off; keepalive_requests 100000000; \
+         {temporary} {http} }}",
+        dir = folder.display()
+    );
+    let path = folder.join("nginx.conf");
+    fs::write(&path, config)?;
+    // Workers of nginx end when their master does; killed hard, it would leave them behind.
+    let child = Command::new("nginx")
+        .args(["-e".as_ref(), folder.join("error.log").as_os_str(), "-c".as_ref(), path.as_os_str()])
+        .args(["-g", if workers == 1 { "master_process off;" } else { "" }])
+        .spawn()
+        .map_err(|e| format!("cannot start nginx ({e}); install the package nginx-light"))?;
+    Ok(Server(child))
+}
+
+fn haproxy(folder: &Path, ports: &[u16], port: u16, workers: usize) -> Result<Server> {
+    let servers: String = ports
+        .iter()
+        .enumerate()
+        .map(|(i, port)| format!("  server s{i} 127.0.0.1:{port}\n"))
+        .collect();
+    let config = format!(
+        "global\n  nbthread {workers}\n  maxconn 4096\n\
+         defaults\n  mode http\n  option forwardfor\n  option http-keep-alive\n  http-reuse always\n  \
+         timeout connect 5s\n  timeout client 60s\n  timeout server 60s\n\
+         frontend f\n  bind 127.0.0.1:{port}\n  http-request set-header X-Forwarded-Proto http\n  \
+         http-request set-header X-Forwarded-Host %[req.hdr(Host)]\n  default_backend b\n\
+         backend b\n  balance random(2)\n{servers}"
+    );
+    let path = folder.join("haproxy.cfg");
+    fs::File::create(&path)?.write_all(config.as_bytes())?;
+    let child = Command::new("haproxy")
+        .args(["-db".as_ref(), "-q".as_ref(), "-f".as_ref(), path.as_os_str()])
+        .spawn()
+        .map_err(|e| format!("cannot start haproxy ({e}); install the package haproxy"))?;
+    Ok(Server(child))
+}
+
+/// Runs the rounds and keeps each proxy's median one by rate.
+fn measure(
+    peers: &[(String, SocketAddr)],
+    options: &Options,
+) -> Result<BTreeMap<String, serde_json::Value>> {
+    let mut figures: BTreeMap<&str, Vec<(f64, f64)>> = BTreeMap::new();
+    for (_, address) in peers {
+        wrk(*address, options.connections, 1)?;
+    }
+    for round in 1..=options.rounds {
+        for (name, address) in peers {
+            let (rate, p99) = wrk(*address, options.connections, options.seconds)?;
+            eprintln!("round {round}: {name:>8} {rate:>9.0}/s p99 {p99:>7.0} µs");
+            figures.entry(name).or_default().push((rate, p99));
+        }
+    }
+    let median = |mut rounds: Vec<(f64, f64)>| {
+        rounds.sort_by(|a, b| a.0.total_cmp(&b.0));
+        let rates: Vec<f64> = rounds.iter().map(|r| r.0.round()).collect();
+        rounds.sort_by(|a, b| a.1.total_cmp(&b.1));
+        serde_json::json!({
+            "rate": rates[rates.len() / 2],
+            "p99_us": rounds[rounds.len() / 2].1,
+            "rates": rates,
+        })
+    };
+    Ok(figures.into_iter().map(|(name, rounds)| (name.to_owned(), median(rounds))).collect())
+}
+
+/// Requests per second and the 99th percentile in microseconds, as `wrk` sees them.
+fn wrk(address: SocketAddr, connections: u32, seconds: u32) -> Result<(f64, f64)> {
+    let output = Command::new("wrk")
+        .args(["-t1", &format!("-c{connections}"), &format!("-d{seconds}s"), "--latency"])
+        .arg(format!("http://{address}/"))
+        .output()
+        .map_err(|e| format!("cannot start wrk ({e}); install the package wrk"))?;
+    let text = String::from_utf8_lossy(&output.stdout);
+    if text.contains("Non-2xx") || text.contains("Socket errors") {
+        return Err(format!("{address} gave errors:\n{text}").into());
+    }
+    let after = |label: &str| {
+        text.lines().find_map(|line| line.trim().strip_prefix(label)).map(str::trim).ok_or("wrk said nothing")
+    };
+    Ok((after("Requests/sec:")?.parse()?, micros(after("99%")?)?))
+}
+
+/// A latency as `wrk` prints it: `850.00us`, `1.50ms`, `2.00s`.
+fn micros(text: &str) -> Result<f64> {
+    let (number, scale) = match text {
+        t if t.ends_with("us") => (&t[..t.len() - 2], 1.0),
+        t if t.ends_with("ms") => (&t[..t.len() - 2], 1e3),
+        t => (t.trim_end_matches('s'), 1e6),
+    };
+    Ok(number.parse::<f64>()? * scale)
+}

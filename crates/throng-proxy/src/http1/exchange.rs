@@ -1,0 +1,281 @@
+//! One request at one backend: both directions at once, each no faster than its reader takes it.
+
+use super::body::Body;
+use super::head::{Delivery, Request, Response, read_response};
+use crate::Limits;
+use crate::buffer::Buffer;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::time::Duration;
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
+use tokio::time::{sleep, timeout};
+
+/// Bytes read at once while a body streams.
+const STREAM_BUFFER: usize = 64 << 10;
+
+/// Why an exchange did not come to its end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Failure {
+    /// Not one byte of the request was sent.
+    NotSent,
+    /// The backend closed its connection before the first byte of an answer.
+    NoResponse,
+    /// The backend answered with something else than HTTP, or stopped within its answer.
+    BadResponse(&'static str),
+    /// The answer did not begin in time.
+    Late,
+    /// The client closed its connection, or takes nothing any more.
+    ClientLeft,
+    /// The client stopped sending within its body.
+    ClientSlow,
+    /// The client's chunks are not well formed.
+    BadRequestBody,
+}
+
+/// What the parts of an exchange tell each other while they run.
+#[derive(Debug, Default)]
+pub(crate) struct Progress {
+    /// The answer's head was begun to be written: no other answer can take its place.
+    pub answering: AtomicBool,
+}
+
+/// An exchange that came to its end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Answer {
+    /// The backend's connection can carry another request.
+    pub reusable: bool,
+    /// The client's connection can.
+    pub keep_alive: bool,
+    /// Both sides have left HTTP (101).
+    pub upgraded: bool,
+}
+
+/// The client's side of a request's body that has not been read whole.
+pub(crate) struct Upload<'a> {
+    pub body: Body,
+    pub input: &'a mut Buffer,
+}
+
+/// Why an upload ended before its body did.
+enum Broken {
+    Client(Failure),
+    /// The backend takes no more; it may have answered already.
+    Backend,
+}
+
+impl Upload<'_> {
+    async fn run<R, W>(mut self, client: &mut R, backend: &mut W, patience: Duration) -> Result<(), Broken>
+    where
+        R: AsyncRead + Unpin,
+        W: AsyncWrite + Unpin,
+    {
+        while !self.body.is_done() {
+            if self.input.is_empty() {
+                match timeout(patience, self.input.read_from(client, STREAM_BUFFER)).await {
+                    Err(_) => return Err(Broken::Client(Failure::ClientSlow)),
+                    Ok(Ok(0) | Err(_)) => return Err(Broken::Client(Failure::ClientLeft)),
+                    Ok(Ok(_)) => {}
+                }
+            }
+            let bytes = self.input.filled();
+            let n = self.body.take(bytes).map_err(|_| Broken::Client(Failure::BadRequestBody))?;
+            backend.write_all(&bytes[..n]).await.map_err(|_| Broken::Backend)?;
+            self.input.consume(n);
+        }
+        Ok(())
+    }
+}
+
+/// Sends the rest of a request's body while the answer already comes back.
+pub(crate) async fn exchange<CR, CW, BR, BW>(
+    client: (&mut CR, &mut CW),
+    backend: (&mut BR, &mut BW),
+    upload: Upload<'_>,
+    mut download: Download<'_>,
+) -> Result<Answer, Failure>
+where
+    CR: AsyncRead + Unpin,
+    CW: AsyncWrite + Unpin,
+    BR: AsyncRead + Unpin,
+    BW: AsyncWrite + Unpin,
+{
+    let (limits, progress) = (download.limits, download.progress);
+    let upload = upload.run(client.0, backend.1, limits.body_timeout);
+    let download = download.run(backend.0, client.1);
+    tokio::pin!(upload, download);
+    let late = expire(None, progress);
+    tokio::pin!(late);
+    let (mut uploading, mut complete) = (true, false);
+    loop {
+        tokio::select! {
+            biased;
+            answer = &mut download => {
+                // An answer that came before the whole body leaves both connections in the middle of a message.
+                return answer.map(|a| Answer {
+                    reusable: a.reusable && complete,
+                    keep_alive: a.keep_alive && complete,
+                    ..a
+                });
+            }
+            ended = &mut upload, if uploading => {
+                uploading = false;
+                match ended {
+                    Ok(()) => {
+                        complete = true;
+                        late.set(expire(limits.response_timeout, progress));
+                    }
+                    Err(Broken::Client(failure)) => return Err(failure),
+                    Err(Broken::Backend) => {}
+                }
+            }
+            () = &mut late => return Err(Failure::Late),
+        }
+    }
+}
+
+/// Completes when the limit has passed and the answer has not begun.
+pub(crate) async fn expire(limit: Option<Duration>, progress: &Progress) {
+    if let Some(limit) = limit {
+        sleep(limit).await;
+        if !progress.answering.load(Relaxed) {
+            return;
+        }
+    }
+    std::future::pending().await
+}
+
+/// The way of an answer from backend to client.
+pub(crate) struct Download<'a> {
+    pub request: &'a Request,
+    pub limits: &'a Limits,
+    pub progress: &'a Progress,
+    /// Bytes from the backend not passed on yet.
+    pub buffer: &'a mut Buffer,
+    /// Scratch space for what is written to the client.
+    pub out: &'a mut Vec<u8>,
+    /// The client's connection is to be closed after this answer whatever it says.
+    pub last: bool,
+}
+
+impl Download<'_> {
+    pub async fn run<R, W>(&mut self, backend: &mut R, client: &mut W) -> Result<Answer, Failure>
+    where
+        R: AsyncRead + Unpin,
+        W: AsyncWrite + Unpin,
+    {
+        let mut interim = false;
+        loop {
+            let (response, delivery) = self.head(backend, interim).await?;
+            self.buffer.consume(response.length);
+            match response.status {
+                101 if self.request.upgrade => {
+                    self.progress.answering.store(true, Relaxed);
+                    self.send(client).await?;
+                    return Ok(Answer { reusable: false, keep_alive: false, upgraded: true });
+                }
+                101 => return Err(Failure::BadResponse("with a change of protocol nobody asked for")),
+                100..200 => {
+                    interim = true;
+                    if !self.request.old {
+                        self.send(client).await?;
+                    }
+                }
+                _ => return self.body(response, delivery, backend, client).await,
+            }
+        }
+    }
+
+    /// Reads the next head and leaves it rewritten in `out`.
+    async fn head<R: AsyncRead + Unpin>(
+        &mut self,
+        backend: &mut R,
+        interim: bool,
+    ) -> Result<(Response, Delivery), Failure> {
+        loop {
+            if !self.buffer.is_empty() {
+                self.out.clear();
+                let mut delivery = Delivery { keep_alive: false, old: self.request.old };
+                let (request, last) = (self.request, self.last);
+                let read = read_response(self.buffer.filled(), request.is_head, self.out, |response| {
+                    delivery.keep_alive = !last && keeps_client(request, response);
+                    delivery
+                });
+                match read {
+                    Ok(Some(response)) => return Ok((response, delivery)),
+                    Ok(None) => {}
+                    Err(what) => return Err(Failure::BadResponse(what)),
+                }
+            }
+            if self.buffer.is_full(self.limits.max_head) {
+                return Err(Failure::BadResponse("with a head larger than allowed (limit max_head)"));
+            }
+            match self.buffer.read_from(backend, self.limits.max_head).await {
+                Ok(n) if n > 0 => {}
+                _ if self.buffer.is_empty() && !interim => return Err(Failure::NoResponse),
+                _ => return Err(Failure::BadResponse("that broke off")),
+            }
+        }
+    }
+
+    async fn body<R, W>(
+        &mut self,
+        response: Response,
+        delivery: Delivery,
+        backend: &mut R,
+        client: &mut W,
+    ) -> Result<Answer, Failure>
+    where
+        R: AsyncRead + Unpin,
+        W: AsyncWrite + Unpin,
+    {
+        let mut body = Body::new(response.framing);
+        let bare = delivery.old && response.framing == super::body::Framing::Chunked;
+        loop {
+            let bytes = self.buffer.filled();
+            let before = self.out.len();
+            let taken = if bare {
+                body.take_data(bytes, self.out)
+            } else {
+                body.take(bytes).inspect(|n| self.out.extend_from_slice(&bytes[..*n]))
+            };
+            let taken = taken.map_err(|_| Failure::BadResponse("with malformed chunks"))?;
+            self.buffer.consume(taken);
+            if self.out.len() > before || before > 0 {
+                self.progress.answering.store(true, Relaxed);
+                self.send(client).await?;
+                self.out.clear();
+            }
+            if body.is_done() {
+                break;
+            }
+            match self.buffer.read_from(backend, STREAM_BUFFER).await {
+                Ok(n) if n > 0 => {}
+                Ok(_) if body.may_end_here() => break,
+                _ => return Err(Failure::BadResponse("that broke off")),
+            }
+        }
+        Ok(Answer {
+            // Bytes after the end of the answer belong to no request: such a connection is out of step.
+            reusable: response.keep_alive && self.buffer.is_empty(),
+            keep_alive: delivery.keep_alive,
+            upgraded: false,
+        })
+    }
+
+    async fn send<W: AsyncWrite + Unpin>(&mut self, client: &mut W) -> Result<(), Failure> {
+        match timeout(self.limits.body_timeout, client.write_all(self.out)).await {
+            Ok(Ok(())) => Ok(()),
+            _ => Err(Failure::ClientLeft),
+        }
+    }
+}
+
+/// Whether the client can tell where this answer ends without the end of its connection.
+fn keeps_client(request: &Request, response: &Response) -> bool {
+    use super::body::Framing;
+    request.keep_alive
+        && match response.framing {
+            Framing::UntilClose => false,
+            Framing::Chunked => !request.old,
+            Framing::None | Framing::Length(_) => true,
+        }
+}

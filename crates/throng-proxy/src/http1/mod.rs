@@ -1,0 +1,321 @@
+//! HTTP/1 connections: one request after another, each at the backend that is chosen for it.
+//!
+//! ```text
+//!   rest ──bytes──> head ──complete──> lease ──> connect ──> exchange ──> answer sent ──> rest
+//!    │ end or         │ malformed,       │ none    │ refused: another backend    │ not reusable
+//!    │ too long       │ too large/slow   │ ready   └──> lease                    └──> close
+//!    └──> close       └──> 4xx, close    └──> 503
+//! ```
+
+mod body;
+mod exchange;
+mod head;
+mod reply;
+
+pub(crate) use reply::sentence_for;
+
+use crate::backends::{BackendState, Lease, Unavailable};
+use crate::buffer::Buffer;
+use crate::pool::connect;
+use crate::worker::Context;
+use body::Body;
+use exchange::{Answer, Download, Failure, Progress, Upload, exchange, expire};
+use head::{Refusal, Request};
+use std::net::SocketAddr;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+use std::time::Duration;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio::net::tcp::ReadHalf;
+use tokio::time::{Instant, timeout, timeout_at};
+use tokio_util::sync::WaitForCancellationFutureOwned;
+
+/// How much a client that was refused may still send, and how long, before its connection is closed for good.
+/// Closing at once would reset the connection, and the client could lose the answer that says why.
+const LINGER_BYTES: usize = 256 << 10;
+const LINGER_TIME: Duration = Duration::from_secs(2);
+
+/// What becomes of the client's connection.
+enum After {
+    Rest,
+    Close,
+    /// Reset, so that a truncated answer cannot be taken for a whole one.
+    Reset,
+    /// Carries another protocol from here on.
+    Tunnel(TcpStream, Lease),
+}
+
+struct Connection {
+    context: Context,
+    client: TcpStream,
+    peer: String,
+    input: Buffer,
+    /// The request as the backend gets it: its head and what of the body came with it.
+    request: Vec<u8>,
+    answer: Buffer,
+    out: Vec<u8>,
+    closing: Pin<Box<WaitForCancellationFutureOwned>>,
+}
+
+/// Serves a client until it leaves; `input` holds what was read while its protocol was found out.
+pub(crate) async fn serve(context: Context, client: TcpStream, peer: SocketAddr, input: Buffer) {
+    let closing = Box::pin(context.shared.closing.clone().cancelled_owned());
+    let mut connection = Connection {
+        context,
+        client,
+        peer: peer.ip().to_canonical().to_string(),
+        input,
+        request: Vec::new(),
+        answer: Buffer::default(),
+        out: Vec::new(),
+        closing,
+    };
+    loop {
+        let after = match connection.next_request().await {
+            Ok(Some(request)) => connection.forward(&request).await,
+            Ok(None) => return,
+            Err(refusal) => {
+                connection.context.shared.counters.refused.fetch_add(1, Relaxed);
+                connection.reply(refusal, true, false).await
+            }
+        };
+        match after {
+            After::Rest => {}
+            After::Close => return connection.linger().await,
+            After::Reset => {
+                // Best effort: an error here means that the connection is gone already.
+                let _ = connection.client.set_zero_linger();
+                return;
+            }
+            After::Tunnel(backend, lease) => {
+                let Connection { client, input, answer, .. } = connection;
+                return crate::tunnel::run((client, input), (backend, answer), lease).await;
+            }
+        }
+    }
+}
+
+impl Connection {
+    /// Waits for the next request's head. `Ok(None)`: there is none any more.
+    async fn next_request(&mut self) -> Result<Option<Request>, Refusal> {
+        let Connection { context, client, peer, input, request, closing, .. } = self;
+        let limits = &context.shared.limits;
+        if input.is_empty() {
+            let first = timeout(limits.keep_alive, input.read_from(client, limits.max_head));
+            tokio::select! {
+                biased;
+                read = first => if !matches!(read, Ok(Ok(1..))) { return Ok(None) },
+                () = closing.as_mut() => return Ok(None),
+            }
+        }
+        if let Some(read) = head::read_request(input.filled(), peer, request)? {
+            return Ok(Some(read));
+        }
+        let deadline = Instant::now() + limits.head_timeout;
+        loop {
+            if input.is_full(limits.max_head) {
+                return Err(Refusal { status: 431, sentence: "The request's head is larger than allowed." });
+            }
+            let seen = input.filled().len();
+            match timeout_at(deadline, input.read_from(client, limits.max_head)).await {
+                Err(_) => {
+                    return Err(Refusal { status: 408, sentence: "The request's head took too long to arrive." });
+                }
+                Ok(Ok(1..)) => {}
+                Ok(_) => return Ok(None),
+            }
+            // Only a line's end can complete a head: looking before that would cost a slow sender's bytes squared.
+            if input.filled()[seen..].contains(&b'\n')
+                && let Some(read) = head::read_request(input.filled(), peer, request)?
+            {
+                return Ok(Some(read));
+            }
+        }
+    }
+
+    /// Sends a request to backend after backend as far as that is safe, and the answer to the client.
+    async fn forward(&mut self, request: &Request) -> After {
+        self.context.shared.counters.requests.fetch_add(1, Relaxed);
+        self.input.consume(request.length);
+        let mut body = Body::new(request.framing);
+        let Ok(came_along) = body.take(self.input.filled()) else {
+            return self.failed(request, Failure::BadRequestBody, true).await;
+        };
+        self.request.extend_from_slice(&self.input.filled()[..came_along]);
+        self.input.consume(came_along);
+        let unread = !body.is_done();
+        let mut tried: Vec<Arc<BackendState>> = Vec::new();
+        let mut retries = self.context.shared.limits.retries;
+        loop {
+            let lease = match self.context.shared.lease(&tried).await {
+                Ok(lease) => lease,
+                Err(why) => return self.unavailable(request, why, unread).await,
+            };
+            let (failure, backend_failed) = match self.attempt(request, body, lease).await {
+                Attempt::Over(after) => return after,
+                Attempt::NoConnection(backend) => (Failure::NotSent, Some(backend)),
+                Attempt::Stale(failure) => (failure, None),
+                Attempt::Failed(failure) => return self.failed(request, failure, unread).await,
+            };
+            if retries == 0 {
+                return self.failed(request, failure, unread).await;
+            }
+            retries -= 1;
+            self.context.shared.counters.retries.fetch_add(1, Relaxed);
+            tried.extend(backend_failed);
+        }
+    }
+
+    async fn attempt(&mut self, request: &Request, body: Body, lease: Lease) -> Attempt {
+        let backend = lease.backend.clone();
+        let pool = &backend.pools[self.context.worker];
+        let idle = pool.take(!request.is_replayable());
+        let reused = idle.is_some();
+        let mut stream = match idle {
+            Some(stream) => stream,
+            None => match connect(&self.context.shared, &backend).await {
+                Ok(stream) => stream,
+                Err(_) => return Attempt::NoConnection(backend),
+            },
+        };
+        let progress = Progress::default();
+        match self.exchange(request, body, &mut stream, &progress).await {
+            Ok(Answer { upgraded: true, .. }) => Attempt::Over(After::Tunnel(stream, lease)),
+            Ok(answer) => {
+                if answer.reusable {
+                    pool.put(stream, &backend, self.context.shared.limits.idle_per_backend);
+                }
+                Attempt::Over(if answer.keep_alive { After::Rest } else { After::Close })
+            }
+            Err(Failure::ClientLeft) => Attempt::Over(After::Reset),
+            Err(_) if progress.answering.load(Relaxed) => {
+                self.context.shared.counters.failed.fetch_add(1, Relaxed);
+                Attempt::Over(After::Reset)
+            }
+            Err(failure) => {
+                let unharmed = failure == Failure::NotSent
+                    || (failure == Failure::NoResponse && request.is_replayable());
+                if reused && unharmed {
+                    // Where one idle connection was closed, the others were too, most likely.
+                    pool.clear();
+                    return Attempt::Stale(failure);
+                }
+                Attempt::Failed(failure)
+            }
+        }
+    }
+
+    async fn exchange(
+        &mut self,
+        request: &Request,
+        body: Body,
+        backend: &mut TcpStream,
+        progress: &Progress,
+    ) -> Result<Answer, Failure> {
+        let limits = &self.context.shared.limits;
+        send_first(backend, &self.request).await?;
+        self.answer.clear();
+        let mut download = Download {
+            request,
+            limits,
+            progress,
+            buffer: &mut self.answer,
+            out: &mut self.out,
+            last: self.context.shared.closing.is_cancelled(),
+        };
+        let (mut from_client, mut to_client) = self.client.split();
+        let (mut from_backend, mut to_backend) = backend.split();
+        if !body.is_done() {
+            let upload = Upload { body, input: &mut self.input };
+            let client = (&mut from_client, &mut to_client);
+            return exchange(client, (&mut from_backend, &mut to_backend), upload, download).await;
+        }
+        let answer = download.run(&mut from_backend, &mut to_client);
+        let late = expire(limits.response_timeout, progress);
+        tokio::select! {
+            biased;
+            answer = answer => answer,
+            () = client_leaves(&mut from_client, self.input.is_empty()) => Err(Failure::ClientLeft),
+            () = late => Err(Failure::Late),
+        }
+    }
+
+    async fn unavailable(&mut self, request: &Request, why: Unavailable, unread: bool) -> After {
+        self.context.shared.counters.failed.fetch_add(1, Relaxed);
+        let refusal = reply::unavailable(why);
+        self.reply(refusal, unread || !request.keep_alive, request.is_head).await
+    }
+
+    async fn failed(&mut self, request: &Request, failure: Failure, unread: bool) -> After {
+        self.context.shared.counters.failed.fetch_add(1, Relaxed);
+        let refusal = reply::failed(failure);
+        self.reply(refusal, unread || !request.keep_alive, request.is_head).await
+    }
+
+    /// Answers in the balancer's own name.
+    async fn reply(&mut self, refusal: Refusal, close: bool, is_head: bool) -> After {
+        let close = close || self.context.shared.closing.is_cancelled();
+        self.out.clear();
+        reply::write(refusal, close, is_head, &mut self.out);
+        let patience = self.context.shared.limits.body_timeout;
+        match timeout(patience, self.client.write_all(&self.out)).await {
+            Ok(Ok(())) if !close => After::Rest,
+            Ok(Ok(())) => After::Close,
+            _ => After::Reset,
+        }
+    }
+
+    /// Ends the answer's direction and reads the other one dry for a while, so that the answer arrives.
+    async fn linger(mut self) {
+        if self.client.shutdown().await.is_err() {
+            return;
+        }
+        let mut scratch = [0; 4096];
+        let dry = async {
+            let mut read = 0;
+            while read < LINGER_BYTES {
+                match self.client.read(&mut scratch).await {
+                    Ok(n) if n > 0 => read += n,
+                    _ => return,
+                }
+            }
+        };
+        // Its end or its time limit: either way the connection is closed now.
+        let _ = timeout(LINGER_TIME, dry).await;
+    }
+}
+
+/// How one try at one backend ended.
+enum Attempt {
+    Over(After),
+    NoConnection(Arc<BackendState>),
+    /// An idle connection turned out to be closed, and nothing can have come of the request.
+    Stale(Failure),
+    Failed(Failure),
+}
+
+/// Sends the request's first bytes and tells "none of it was sent" from "some of it may have arrived".
+async fn send_first(backend: &mut TcpStream, bytes: &[u8]) -> Result<(), Failure> {
+    let mut sent = 0;
+    while sent < bytes.len() {
+        match backend.write(&bytes[sent..]).await {
+            Ok(n) if n > 0 => sent += n,
+            _ if sent == 0 => return Err(Failure::NotSent),
+            // The backend may have answered before it closed; reading will tell.
+            _ => return Ok(()),
+        }
+    }
+    Ok(())
+}
+
+/// Completes when the client has closed its connection. As in other reverse proxies, a client that ends its
+/// direction while it waits for an answer counts as gone, so that abandoned work ends with it.
+async fn client_leaves(client: &mut ReadHalf<'_>, watch: bool) {
+    if watch && !matches!(client.peek(&mut [0]).await, Ok(1..)) {
+        return;
+    }
+    // The next request is there already: whether its sender leaves shows when the answer is written.
+    std::future::pending().await
+}

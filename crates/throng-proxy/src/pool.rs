@@ -1,0 +1,95 @@
+//! Connections to backends: making them, and keeping idle ones for the next request.
+
+use crate::backends::{BackendState, Shared, lock};
+use crate::h2c::Sender;
+use std::io;
+use std::mem::MaybeUninit;
+use std::sync::Mutex;
+use std::sync::atomic::Ordering::Relaxed;
+use std::time::{Duration, Instant};
+use tokio::net::{TcpSocket, TcpStream};
+
+/// What one worker keeps open to one backend.
+#[derive(Default)]
+pub(crate) struct WorkerPool {
+    /// The most recently used is at the end and is taken first, so that the others grow old and are closed.
+    idle: Mutex<Vec<Idle>>,
+    /// The HTTP/2 connection that all requests share.
+    pub h2: tokio::sync::Mutex<Option<Sender>>,
+}
+
+struct Idle {
+    stream: TcpStream,
+    since: Instant,
+}
+
+impl WorkerPool {
+    /// Takes an idle connection that the backend has not closed.
+    ///
+    /// `certain` asks the kernel instead of the poller's last report: a closed connection that is found out only
+    /// by sending on it costs a retry, and a request that must not be sent twice has none.
+    pub fn take(&self, certain: bool) -> Option<TcpStream> {
+        let mut idle = lock(&self.idle);
+        while let Some(Idle { stream, .. }) = idle.pop() {
+            if is_quiet(&stream, certain) {
+                return Some(stream);
+            }
+        }
+        None
+    }
+
+    pub fn put(&self, stream: TcpStream, backend: &BackendState, most: usize) {
+        let mut idle = lock(&self.idle);
+        // Looked at under the lock: `clear` comes after the mark was set, so nothing slips in behind it.
+        if !backend.is_leaving() && idle.len() < most {
+            idle.push(Idle { stream, since: Instant::now() });
+        }
+    }
+
+    /// Closes what is idle, because the backend leaves or has shown that it closed such connections.
+    pub fn clear(&self) {
+        lock(&self.idle).clear();
+        if let Ok(mut sender) = self.h2.try_lock() {
+            *sender = None;
+        }
+    }
+
+    /// Closes connections that have been idle for `limit` or were closed by the backend.
+    pub fn prune(&self, limit: Duration) {
+        lock(&self.idle).retain(|i| i.since.elapsed() < limit && is_quiet(&i.stream, false));
+    }
+}
+
+/// An idle connection has nothing to read: bytes nobody asked for are as bad as its end.
+fn is_quiet(stream: &TcpStream, certain: bool) -> bool {
+    let looked = if certain {
+        socket2::SockRef::from(stream).peek(&mut [MaybeUninit::uninit()])
+    } else {
+        stream.try_read(&mut [0])
+    };
+    matches!(looked, Err(e) if e.kind() == io::ErrorKind::WouldBlock)
+}
+
+/// Makes a new TCP connection to a backend within the time allowed.
+pub(crate) async fn connect(shared: &Shared, backend: &BackendState) -> io::Result<TcpStream> {
+    let made = tokio::time::timeout(shared.limits.connect_timeout, async {
+        let socket = match &shared.dial {
+            Some(dial) => TcpSocket::from_std_stream(dial()?.into()),
+            None if backend.address.is_ipv4() => TcpSocket::new_v4()?,
+            None => TcpSocket::new_v6()?,
+        };
+        let stream = socket.connect(backend.address).await?;
+        // A port in the ephemeral range without a listener can be connected to itself; nobody is there.
+        if stream.local_addr()? == stream.peer_addr()? {
+            return Err(io::ErrorKind::ConnectionRefused.into());
+        }
+        stream.set_nodelay(true)?;
+        Ok(stream)
+    })
+    .await
+    .unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()));
+    if made.is_err() {
+        backend.connect_failures.fetch_add(1, Relaxed);
+    }
+    made
+}
