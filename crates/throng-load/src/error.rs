@@ -1,0 +1,121 @@
+use std::borrow::Cow;
+
+/// Why a load could not be carried out at all. Failed requests are not errors of the load: they are counted in
+/// its result, by [`ErrorKind`].
+#[derive(Debug, thiserror::Error)]
+pub enum LoadError {
+    #[error("{what}\n  hint: {hint}")]
+    Spec { what: String, hint: Cow<'static, str> },
+    #[error("cannot resolve {host}\n  hint: check the name, or give the address to dial")]
+    Resolve {
+        host: String,
+        #[source]
+        source: std::io::Error,
+    },
+    #[error("cannot prepare TLS\n  hint: {hint}")]
+    Tls {
+        hint: &'static str,
+        #[source]
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
+    #[error("cannot encode a {width} × {height} picture\n  hint: choose another size or format")]
+    Picture {
+        width: u16,
+        height: u16,
+        #[source]
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
+    #[error(
+        "cannot start a load thread\n  hint: lower the number of threads, or raise the limit of processes"
+    )]
+    Thread(#[source] std::io::Error),
+    #[error(
+        "a load thread ended before its work was done\n  hint: this is a defect, please report it with the messages above"
+    )]
+    ThreadLost,
+    #[error(
+        "cannot read the recorded histogram\n  hint: the record was made by something else or is damaged"
+    )]
+    Histogram(#[source] Box<dyn std::error::Error + Send + Sync>),
+    #[error("cannot write the histogram log")]
+    Log(#[source] std::io::Error),
+}
+
+impl LoadError {
+    pub(crate) fn spec(what: impl Into<String>, hint: impl Into<Cow<'static, str>>) -> Self {
+        LoadError::Spec { what: what.into(), hint: hint.into() }
+    }
+}
+
+/// Why one request did not succeed. `name` gives the keys of `LoadResult::errors`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum ErrorKind {
+    /// Nobody accepted the connection.
+    Connect,
+    /// This machine ran out of descriptors, or of local ports: a limit of the generator, not of the service.
+    LocalDescriptors,
+    LocalPorts,
+    /// The TLS handshake failed.
+    Tls,
+    /// Not over within the time limit.
+    Timeout,
+    /// The peer reset the connection.
+    Reset,
+    /// The peer closed the connection before the answer began.
+    Closed,
+    /// The peer closed the connection inside the answer.
+    Truncated,
+    /// The answer is not HTTP.
+    Protocol,
+    /// More redirects than allowed, or one without a usable `Location`.
+    Redirect,
+    /// An answer with a status that does not count as success.
+    Status(u16),
+    /// An answer over HTTP/2 whose `grpc-status` is not 0.
+    Grpc(u32),
+    /// Open loop: due while the backlog was at its limit, so never sent.
+    Dropped,
+    /// Open loop: still waiting for a connection when the time after the schedule's end was up.
+    Unsent,
+}
+
+impl ErrorKind {
+    pub fn name(self) -> String {
+        match self {
+            ErrorKind::Connect => "connect".into(),
+            ErrorKind::LocalDescriptors => "local: no free descriptor".into(),
+            ErrorKind::LocalPorts => "local: no free port".into(),
+            ErrorKind::Tls => "tls".into(),
+            ErrorKind::Timeout => "timeout".into(),
+            ErrorKind::Reset => "reset".into(),
+            ErrorKind::Closed => "closed".into(),
+            ErrorKind::Truncated => "truncated".into(),
+            ErrorKind::Protocol => "protocol".into(),
+            ErrorKind::Redirect => "redirect".into(),
+            ErrorKind::Status(code) => format!("status {code}"),
+            ErrorKind::Grpc(code) => format!("grpc {code}"),
+            ErrorKind::Dropped => "dropped".into(),
+            ErrorKind::Unsent => "unsent".into(),
+        }
+    }
+
+    /// What an I/O error on an established connection is called.
+    pub(crate) fn of_stream(error: &std::io::Error) -> ErrorKind {
+        use std::io::ErrorKind as Io;
+        match error.kind() {
+            Io::UnexpectedEof => ErrorKind::Truncated,
+            Io::InvalidData => ErrorKind::Tls,
+            Io::TimedOut => ErrorKind::Timeout,
+            _ => ErrorKind::Reset,
+        }
+    }
+
+    /// What an I/O error while dialling is called.
+    pub(crate) fn of_dial(error: &std::io::Error) -> ErrorKind {
+        match error.raw_os_error().map(rustix::io::Errno::from_raw_os_error) {
+            Some(rustix::io::Errno::MFILE | rustix::io::Errno::NFILE) => ErrorKind::LocalDescriptors,
+            Some(rustix::io::Errno::ADDRNOTAVAIL) => ErrorKind::LocalPorts,
+            _ => ErrorKind::Connect,
+        }
+    }
+}
