@@ -2,7 +2,7 @@
 //! its letters keep their size without a script; the style sheet shows one of the two.
 
 use crate::quantity::Unit;
-use crate::scale::Scale;
+use crate::scale::{Scale, Tick};
 use crate::svg::{coordinate, escape, path};
 use std::fmt::Write as _;
 
@@ -119,11 +119,23 @@ pub struct Axis {
     pub unit: Unit,
     /// What it measures; the unit is added.
     pub label: String,
+    /// Names at values, where the axis shows things and not quantities.
+    pub names: Vec<(f64, String)>,
 }
 
 impl Axis {
     pub fn new(scale: Scale, unit: Unit, label: &str) -> Axis {
-        Axis { scale, unit, label: label.into() }
+        Axis { scale, unit, label: label.into(), names: Vec::new() }
+    }
+
+    fn ticks(&self, want: usize) -> Vec<Tick> {
+        if self.names.is_empty() {
+            return self.scale.ticks(self.unit, want);
+        }
+        self.names
+            .iter()
+            .map(|(value, name)| Tick { at: self.scale.at(*value), text: name.clone() })
+            .collect()
     }
 
     /// The label with the unit of its ticks, where the ticks themselves do not carry it.
@@ -154,6 +166,19 @@ pub struct Chart {
     pub marks: Vec<Mark>,
 }
 
+/// Drawings one under the other share the wider margins, so that their axes lie in line.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Margins {
+    left: f64,
+    right: f64,
+}
+
+impl Margins {
+    pub fn widest(self, other: Margins) -> Margins {
+        Margins { left: self.left.max(other.left), right: self.right.max(other.right) }
+    }
+}
+
 /// The plot area inside the drawing.
 #[derive(Debug, Clone, Copy)]
 struct Frame {
@@ -170,8 +195,8 @@ const LABEL_CHARS: usize = 18;
 
 impl Chart {
     /// The drawing at one of the fixed widths, as one `svg` element.
-    pub fn svg(&self, width: f64) -> String {
-        let frame = self.frame(width);
+    pub fn svg(&self, width: f64, margins: Margins) -> String {
+        let frame = self.frame(width, margins);
         let name = format!("{}-{}", self.id, width as u32);
         let total = frame.top + frame.height + 38.0;
         let mut out = format!(
@@ -243,18 +268,19 @@ impl Chart {
         }
     }
 
-    fn frame(&self, width: f64) -> Frame {
-        let widest = self
-            .y
-            .scale
-            .ticks(self.y.unit, self.y_ticks())
-            .iter()
-            .map(|t| t.text.chars().count())
-            .max()
-            .unwrap_or(1) as f64;
-        let left = (widest * LETTER + 12.0).clamp(28.0, 110.0);
+    /// Room that the labels left and right of the plot take.
+    pub fn margins(&self, width: f64) -> Margins {
+        let ticks = self.y.ticks(self.y_ticks());
+        let widest = ticks.iter().map(|t| t.text.chars().count()).max().unwrap_or(1) as f64;
         let longest = self.end_label_texts().map(|l| l.chars().count().min(LABEL_CHARS)).max().unwrap_or(0);
-        let right = if width > NARROW && longest > 0 { longest as f64 * LETTER + 16.0 } else { 14.0 };
+        Margins {
+            left: (widest * LETTER + 12.0).clamp(28.0, 110.0),
+            right: if width > NARROW && longest > 0 { longest as f64 * LETTER + 16.0 } else { 14.0 },
+        }
+    }
+
+    fn frame(&self, width: f64, margins: Margins) -> Frame {
+        let Margins { left, right } = margins.widest(self.margins(width));
         let spans = self.marks.iter().any(|m| matches!(m, Mark::Span { .. }));
         let rows = self.marks.iter().filter_map(|m| match m {
             Mark::Upright { row, .. } => Some(f64::from(*row) + 1.0),
@@ -265,7 +291,7 @@ impl Chart {
     }
 
     fn y_ticks(&self) -> usize {
-        ((self.height / 38.0) as usize).clamp(2, 7)
+        ((self.height / 32.0) as usize).clamp(2, 7)
     }
 
     fn end_label_texts(&self) -> impl Iterator<Item = &str> {
@@ -288,7 +314,7 @@ impl Chart {
     fn axes(&self, out: &mut String, frame: Frame, width: f64) {
         let Frame { left, top, width: w, height: h } = frame;
         out.push_str("<g class=\"axis\">");
-        for tick in self.y.scale.ticks(self.y.unit, self.y_ticks()) {
+        for tick in self.y.ticks(self.y_ticks()) {
             let y = top + h * (1.0 - tick.at);
             let _ = write!(
                 out,
@@ -303,7 +329,7 @@ impl Chart {
         }
         let room = (w / if matches!(self.x.scale, Scale::Log { .. }) { 62.0 } else { 74.0 }) as usize;
         let mut free_from = f64::MIN;
-        for tick in self.x.scale.ticks(self.x.unit, room.max(2)) {
+        for tick in self.x.ticks(room.max(2)) {
             let x = left + w * tick.at;
             let half = tick.text.chars().count() as f64 * LETTER / 2.0;
             let _ = write!(
@@ -358,7 +384,7 @@ impl Chart {
                 x = coordinate(x0),
                 w = coordinate(wide),
             );
-            let room = (wide / LETTER) as usize;
+            let room = ((wide - 6.0).max(0.0) / LETTER) as usize;
             let text = shorten(label, room);
             if text.chars().count() >= label.chars().count().min(4) && room >= 3 {
                 let _ = write!(

@@ -1,6 +1,6 @@
 //! A figure on the page: heading, what it shows, key, drawings, and the same figures as a table.
 
-use crate::chart::{CELL, Chart, Ink, NARROW, WIDE};
+use crate::chart::{CELL, Chart, Ink, Margins, NARROW, WIDE};
 use crate::svg::{escape, script_json};
 use std::fmt::Write as _;
 
@@ -48,8 +48,14 @@ impl Figure {
         out.push_str("</figcaption>");
         self.key(&mut out);
         out.push_str(if self.small { "<div class=\"cells\">" } else { "<div class=\"stack\">" });
+        let margins = |width| {
+            let each = self.charts.iter().map(|chart| chart.margins(width));
+            each.fold(Margins::default(), Margins::widest)
+        };
+        let widths = if self.small { vec![CELL] } else { vec![WIDE, NARROW] };
+        let sizes: Vec<(f64, Margins)> = widths.into_iter().map(|width| (width, margins(width))).collect();
         for chart in &self.charts {
-            self.chart(&mut out, chart);
+            self.chart(&mut out, chart, &sizes);
         }
         out.push_str("</div>");
         self.details(&mut out);
@@ -57,21 +63,18 @@ impl Figure {
         out
     }
 
-    fn chart(&self, out: &mut String, chart: &Chart) {
-        let (long, heading) = (chart.title.as_str(), if self.charts.len() > 1 { "h4" } else { "" });
+    fn chart(&self, out: &mut String, chart: &Chart, sizes: &[(f64, Margins)]) {
         out.push_str("<div class=\"plot\">");
-        if !heading.is_empty() {
-            let _ = write!(out, "<h4>{}</h4>", escape(long));
+        if self.charts.len() > 1 || self.small {
+            let _ = write!(out, "<h4>{}</h4>", escape(&chart.title));
         }
-        if self.small {
-            out.push_str(&chart.svg(CELL));
-        } else {
-            let _ = write!(
-                out,
-                "<div class=\"wide\">{}</div><div class=\"narrow\">{}</div>",
-                chart.svg(WIDE),
-                chart.svg(NARROW)
-            );
+        for (width, margins) in sizes {
+            let class = match *width {
+                WIDE => "wide",
+                NARROW => "narrow",
+                _ => "cell",
+            };
+            let _ = write!(out, "<div class=\"{class}\">{}</div>", chart.svg(*width, *margins));
         }
         let _ = write!(
             out,

@@ -53,6 +53,7 @@ pub fn distributions(data: &Data) -> Option<Figure> {
             ink: ink(*index),
         }];
         let mut told = Vec::new();
+        // The leftmost label stands highest, so that no line runs through another's label.
         for (row, share) in [0.5, 0.95, 0.99].into_iter().enumerate() {
             let Some(micros) = load.pooled.quantile(share) else { continue };
             let label = format!(
@@ -61,7 +62,7 @@ pub fn distributions(data: &Data) -> Option<Figure> {
                 latency(micros as f64)
             );
             told.push(label.clone());
-            marks.push(Mark::Upright { x: micros as f64, label, ink: Ink::Strong, row: row as u8 });
+            marks.push(Mark::Upright { x: micros as f64, label, ink: Ink::Strong, row: 2 - row as u8 });
         }
         charts.push(Chart {
             id: format!("distribution-{index}"),

@@ -307,9 +307,14 @@ fn method(data: &Data) -> String {
     }
     let mut out = String::from(
         "<p>Each answer's time goes into a histogram with three significant digits, so no answer is dropped or averaged \
-         away; only successful answers count for latency, failures are counted by kind. The generator of the load and the \
-         service share this machine, so each takes from the other.</p>",
+         away; only successful answers count for latency, failures are counted by kind.",
     );
+    if !data.uses.is_empty() {
+        out.push_str(
+            " The generator of the load and the replicas share one machine, so each takes from the other.",
+        );
+    }
+    out.push_str("</p>");
     let little: Vec<String> = data
         .loads
         .iter()

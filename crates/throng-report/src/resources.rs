@@ -5,7 +5,7 @@ use crate::data::{Data, Load};
 use crate::figure::{Figure, Sign, Table};
 use crate::quantity::{Unit, plural};
 use crate::scale::Scale;
-use crate::usage::{Band, QUANTILE_NAMES, Series, ServiceUse, Usage};
+use crate::usage::{Band, MAX_SINGLE, QUANTILE_NAMES, Series, ServiceUse, Usage};
 
 /// Services whose use is drawn; resources.csv has the others too.
 pub const MAX_SERVICES: usize = 12;
@@ -246,11 +246,12 @@ pub fn balance(data: &Data) -> Option<Figure> {
             Unit::Share.text(most),
             Unit::Share.text(fair)
         ));
-        charts.push(shares_chart(*index, load, &shares, fair, most));
+        charts.push(shares_chart(*index, load, fair, most));
     }
     (!charts.is_empty()).then(|| Figure {
         heading: "How the balancer shared the load".into(),
         note: notes.join(" "),
+        key: vec![(Ink::Quiet, Sign::Dashed, "an equal share".into())],
         charts,
         small: true,
         table,
@@ -259,31 +260,48 @@ pub fn balance(data: &Data) -> Option<Figure> {
     })
 }
 
-/// Bars of the sorted shares; a crowd is drawn by every so many replicas.
-fn shares_chart(index: usize, load: &Load, shares: &[f64], fair: f64, most: f64) -> Chart {
+/// A bar for each replica; of a crowd, the sorted shares of every so many.
+fn shares_chart(index: usize, load: &Load, fair: f64, most: f64) -> Chart {
     const MAX_BARS: usize = 100;
-    let count = shares.len();
-    let bars: Vec<(f64, f64, f64)> = if count <= MAX_BARS {
-        shares.iter().enumerate().map(|(i, share)| (i as f64, i as f64 + 1.0, *share)).collect()
+    let answers = load.by_replica();
+    let count = answers.len();
+    let total: f64 = answers.values().map(|n| *n as f64).sum();
+    let mut shares: Vec<(&str, f64)> =
+        answers.into_iter().map(|(name, n)| (name, n as f64 / total)).collect();
+    let mut x = Axis::new(Scale::Linear { low: 0.0, high: count as f64 }, Unit::Count, "replica");
+    if count <= MAX_SINGLE {
+        // `web-10` after `web-9`: by length first, as the names end in numbers.
+        shares.sort_by_key(|(name, _)| (name.len(), *name));
+        x.names =
+            shares.iter().enumerate().map(|(i, (name, _))| (i as f64 + 0.5, short_name(name))).collect();
     } else {
-        let shown: Vec<&f64> = crate::figure::evenly(shares, MAX_BARS).collect();
-        let wide = count as f64 / MAX_BARS as f64;
-        shown.iter().enumerate().map(|(i, share)| (i as f64 * wide, (i + 1) as f64 * wide, **share)).collect()
-    };
+        shares.sort_by(|a, b| a.1.total_cmp(&b.1));
+        x.label = "replicas, sorted by share".into();
+    }
+    let shown: Vec<f64> = crate::figure::evenly(&shares, MAX_BARS).map(|(_, share)| *share).collect();
+    let wide = count as f64 / shown.len().max(1) as f64;
+    let bars =
+        shown.iter().enumerate().map(|(i, share)| (i as f64 * wide, (i + 1) as f64 * wide, *share)).collect();
     Chart {
         id: format!("balance-{index}"),
         title: load.stage.name.clone(),
-        description: format!("Share of the answers of each of {count} replicas, sorted."),
-        x: Axis::new(
-            Scale::Linear { low: 0.0, high: count as f64 },
-            Unit::Count,
-            "replicas, sorted by share",
-        ),
+        description: format!("Share of the answers of each of {count} replicas."),
+        x,
         y: Axis::new(Scale::from_zero(most), Unit::Share, "share of answers"),
         height: 84.0,
         marks: vec![
             Mark::Bars { name: "share".into(), bars, ink: Ink::Series(index) },
-            Mark::Level { y: fair, label: "equal share".into() },
+            Mark::Level { y: fair, label: String::new() },
         ],
+    }
+}
+
+/// The number of a replica in its service, or a name cut to a few letters.
+fn short_name(name: &str) -> String {
+    match name.rsplit_once('-') {
+        Some((_, number)) if !number.is_empty() && number.bytes().all(|b| b.is_ascii_digit()) => {
+            shorten(number, 8)
+        }
+        _ => shorten(name, 8),
     }
 }

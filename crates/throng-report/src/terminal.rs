@@ -11,7 +11,9 @@ pub enum Border {
 /// Narrower terminals are treated as this wide.
 pub const NARROWEST: usize = 30;
 /// The first column keeps at least this much room while others can be dropped.
-const NAME_ROOM: usize = 12;
+const NAME_ROOM: usize = 10;
+/// Lines that a name may take.
+const CELL_LINES: usize = 4;
 
 pub struct Grid {
     pub head: Vec<String>,
@@ -21,7 +23,7 @@ pub struct Grid {
 }
 
 impl Grid {
-    /// The first column is left-aligned and takes the blame for want of room; figures are never cut.
+    /// The first column is left-aligned and wraps where room is short; figures are never cut.
     pub fn render(&self, width: usize, border: Border) -> String {
         let width = width.max(NARROWEST);
         let mut columns: Vec<usize> = (0..self.head.len()).collect();
@@ -38,15 +40,23 @@ impl Grid {
             columns.iter().map(|c| if *c == 0 { name } else { self.longest(*c) }).collect();
         let mut out = String::new();
         let line = |cells: &[String]| -> String {
-            let padded: Vec<String> = columns
-                .iter()
-                .zip(&widths)
-                .map(|(c, room)| pad(cells.get(*c).map_or("", String::as_str), *room, *c == 0))
-                .collect();
-            match border {
-                Border::None => padded.join("  ").trim_end().to_string(),
-                Border::Box => format!("│ {} │", padded.join(" │ ")),
+            let names = cell_lines(cells.first().map_or("", String::as_str), name);
+            let mut text = String::new();
+            for (index, part) in names.iter().enumerate() {
+                let cell = |c: usize| match (c, index) {
+                    (0, _) => part.as_str(),
+                    (_, 0) => cells.get(c).map_or("", String::as_str),
+                    _ => "",
+                };
+                let padded: Vec<String> =
+                    columns.iter().zip(&widths).map(|(c, room)| pad(cell(*c), *room, *c == 0)).collect();
+                match border {
+                    Border::None => text.push_str(padded.join("  ").trim_end()),
+                    Border::Box => text.push_str(&format!("│ {} │", padded.join(" │ "))),
+                }
+                text.push('\n');
             }
+            text
         };
         let rule = |left: char, middle: &str, right: char| {
             let parts: Vec<String> = widths.iter().map(|w| "─".repeat(w + 2)).collect();
@@ -56,13 +66,11 @@ impl Grid {
             out.push_str(&rule('┌', "┬", '┐'));
         }
         out.push_str(&line(&self.head));
-        out.push('\n');
         if border == Border::Box {
             out.push_str(&rule('├', "┼", '┤'));
         }
         for row in &self.rows {
             out.push_str(&line(row));
-            out.push('\n');
         }
         if border == Border::Box {
             out.push_str(&rule('└', "┴", '┘'));
@@ -90,6 +98,23 @@ pub fn plain(text: &str) -> String {
         .map(|c| if c.is_whitespace() { ' ' } else { c })
         .filter(|c| !c.is_control() && !bidirectional(*c))
         .collect()
+}
+
+/// The words of a cell in at most [`CELL_LINES`] lines; what is left is cut in the last one.
+fn cell_lines(text: &str, room: usize) -> Vec<String> {
+    let text = plain(text);
+    let mut lines = vec![String::new()];
+    for word in text.split_whitespace() {
+        let last = lines.len() - 1;
+        let blank = usize::from(!lines[last].is_empty());
+        if blank == 1 && lines[last].width() + blank + word.width() > room && lines.len() < CELL_LINES {
+            lines.push(word.to_string());
+        } else {
+            lines[last].push_str(&" ".repeat(blank));
+            lines[last].push_str(word);
+        }
+    }
+    lines
 }
 
 /// Cut or filled to exactly `room` columns.
@@ -176,7 +201,7 @@ mod tests {
         );
         assert_eq!(
             grid.render(32, Border::None),
-            "stage               rate  errors\na rather long …  1,234/s       0\n"
+            "stage               rate  errors\na rather long    1,234/s       0\nstage name\n"
         );
         assert!(grid.render(50, Border::Box).lines().all(|l| l.width() <= 50));
         assert!(!grid.render(80, Border::None).contains('\u{1b}'));
