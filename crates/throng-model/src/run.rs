@@ -65,6 +65,9 @@ pub struct Stage {
     pub kind: String,
     /// What it did in words: `10 clients × 100 requests`.
     pub detail: String,
+    /// One sentence for the reader about why this is done; empty if the file gives none.
+    #[serde(default)]
+    pub explain: String,
     pub begin: f64,
     pub end: f64,
     /// Replicas of the loaded service while the stage ran, for load stages.

@@ -68,6 +68,9 @@ pub trait Cluster: Send + Sync {
     /// An address that leads to the ready replicas of a service; `None`: its first published port.
     async fn endpoint(&self, service: &str, port: Option<u16>) -> Result<SocketAddr, ClusterError>;
 
+    /// The last `most` bytes that each replica of a service has written, by replica.
+    async fn log_tails(&self, service: &str, most: u64) -> Result<Vec<(String, Vec<u8>)>, ClusterError>;
+
     /// Events, counts and samples from now on.
     async fn watch(&self) -> Result<Box<dyn FeedStream>, ClusterError>;
 

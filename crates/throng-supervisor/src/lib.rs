@@ -1,1 +1,28 @@
+//! The local cluster: one task owns an app's state, plans, and has the steps carried out.
+//!
+//! ```text
+//!  throng up ── socket ──> connection task ──> ┌───────┐ ── steps ──> tasks over the Runtime
+//!                                              │ actor │ <─ outcomes ─┘
+//!  exits, samples, timers ───────────────────> └───────┘ ──> balancers, DNS directory, subscribers, state file
+//! ```
+//!
+//! - [`client`]: how a command finds, starts and talks to the supervisor of a project.
+//! - [`serve`]: the supervisor's process.
+//! - [`protocol`]: what both say to each other.
+//! - [`paths`]: where everything lives on this host.
+//!
+//! The supervisor may die at any moment: replicas and their logs go on without it, and the next one adopts them.
 
+mod actor;
+mod front;
+mod listing;
+mod server;
+mod spec;
+mod state;
+mod steps;
+
+pub mod client;
+pub mod paths;
+pub mod protocol;
+
+pub use server::{ServeError, ServeOptions, serve};

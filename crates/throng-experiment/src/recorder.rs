@@ -1,0 +1,188 @@
+//! Takes down what happens to the app while an experiment runs, in memory bounded whatever its length.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::SystemTime;
+use throng_model::app::App;
+use throng_model::run::{Event, ReplicaSeries, Sample};
+use throng_model::status::{Readiness, ReplicaSample};
+use throng_runtime::cluster::{Feed, FeedStream};
+
+/// Samples kept of one replica. A longer run keeps every second one, then every fourth, …
+const SAMPLES_MOST: usize = 2_000;
+/// Events kept of one run; what comes later is counted.
+const EVENTS_MOST: usize = 50_000;
+/// Points kept of one service's count.
+const COUNTS_MOST: usize = 50_000;
+
+/// Shared by the task that reads the feed and the runner that adds its own events.
+#[derive(Clone)]
+pub struct Recorder {
+    begin: SystemTime,
+    inner: Arc<Mutex<Recording>>,
+}
+
+#[derive(Default)]
+pub struct Recording {
+    pub events: Vec<Event>,
+    pub events_lost: u64,
+    pub counts: BTreeMap<String, Vec<(f64, u32)>>,
+    series: BTreeMap<String, Series>,
+    limits: BTreeMap<String, (Option<f64>, Option<u64>)>,
+}
+
+struct Series {
+    service: String,
+    samples: Vec<Sample>,
+    /// Only every `stride`th sample is kept.
+    stride: u64,
+    seen: u64,
+}
+
+impl Recorder {
+    pub fn new(begin: SystemTime, app: &App) -> Recorder {
+        let limits = app.services.iter();
+        let limits =
+            limits.map(|(name, service)| (name.clone(), (service.resources.cpus, service.resources.memory)));
+        let recording = Recording { limits: limits.collect(), ..Recording::default() };
+        Recorder { begin, inner: Arc::new(Mutex::new(recording)) }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Recording> {
+        // Every change to the recording is complete in itself, so a panic elsewhere leaves it usable.
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub fn seconds(&self, at: SystemTime) -> f64 {
+        at.duration_since(self.begin).map_or(0.0, |passed| passed.as_secs_f64())
+    }
+
+    pub fn event(&self, kind: &str, subject: &str, message: String) {
+        let at = self.seconds(SystemTime::now());
+        self.lock().event(Event { at, kind: kind.into(), subject: subject.into(), message });
+    }
+
+    /// Reads the feed until it ends or this future is dropped.
+    pub async fn follow(self, mut feed: Box<dyn FeedStream>) {
+        while let Some(message) = feed.next().await {
+            match message {
+                Feed::Event(event) => {
+                    let at = self.seconds(event.at);
+                    let event =
+                        Event { at, kind: event.kind, subject: event.subject, message: event.message };
+                    self.lock().event(event);
+                }
+                Feed::Counts { at, services } => {
+                    let at = self.seconds(at);
+                    self.lock().counts(at, &services);
+                }
+                Feed::Samples { at, samples } => {
+                    let at = self.seconds(at);
+                    self.lock().samples(at, samples);
+                }
+            }
+        }
+    }
+
+    /// Ready replicas of a service now.
+    pub fn ready(&self, service: &str) -> Option<u32> {
+        self.lock().counts.get(service).and_then(|counts| counts.last()).map(|(_, count)| *count)
+    }
+
+    /// Takes out everything recorded so far.
+    pub fn take(&self) -> (Recording, Vec<ReplicaSeries>) {
+        let mut recording = std::mem::take(&mut *self.lock());
+        let limits = std::mem::take(&mut recording.limits);
+        let series = std::mem::take(&mut recording.series).into_iter();
+        let series = series.map(|(name, series)| {
+            let (cpu_limit, memory_limit) = limits.get(&series.service).copied().unwrap_or_default();
+            ReplicaSeries { name, service: series.service, cpu_limit, memory_limit, samples: series.samples }
+        });
+        (recording, series.collect())
+    }
+}
+
+impl Recording {
+    fn event(&mut self, event: Event) {
+        if self.events.len() < EVENTS_MOST {
+            self.events.push(event);
+        } else {
+            self.events_lost += 1;
+        }
+    }
+
+    fn counts(&mut self, at: f64, services: &BTreeMap<String, Readiness>) {
+        for (service, readiness) in services {
+            let counts = self.counts.entry(service.clone()).or_default();
+            let changed = counts.last().is_none_or(|(_, count)| *count != readiness.ready);
+            if changed && counts.len() < COUNTS_MOST {
+                counts.push((at, readiness.ready));
+            }
+        }
+    }
+
+    fn samples(&mut self, at: f64, samples: Vec<ReplicaSample>) {
+        for sample in samples {
+            let series = self.series.entry(sample.name).or_insert_with(|| Series {
+                service: sample.service,
+                samples: Vec::new(),
+                stride: 1,
+                seen: 0,
+            });
+            series.seen += 1;
+            if !series.seen.is_multiple_of(series.stride) {
+                continue;
+            }
+            if series.samples.len() >= SAMPLES_MOST {
+                let mut index = 0;
+                series.samples.retain(|_| {
+                    index += 1;
+                    index % 2 == 0
+                });
+                series.stride *= 2;
+            }
+            series.samples.push(Sample {
+                at,
+                cpu: sample.cpu,
+                memory: sample.memory,
+                pids: sample.pids,
+                received: sample.received,
+                sent: sample.sent,
+            });
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn sample() -> ReplicaSample {
+        let (service, name) = ("web".to_owned(), "web-1".to_owned());
+        ReplicaSample { service, name, cpu: 0.5, memory: 1, pids: 1, received: 0.0, sent: 0.0 }
+    }
+
+    #[test]
+    fn a_long_run_stays_bounded_and_covers_its_whole_length() {
+        let recorder = Recorder::new(SystemTime::UNIX_EPOCH, &App::default());
+        for second in 0..100_000 {
+            recorder.lock().samples(f64::from(second), vec![sample()]);
+        }
+        let (_, series) = recorder.take();
+        let samples = &series[0].samples;
+        assert!(samples.len() <= SAMPLES_MOST && samples.len() > SAMPLES_MOST / 3, "{}", samples.len());
+        assert!(samples[0].at < 200.0 && samples[samples.len() - 1].at > 99_800.0);
+        assert!(samples.windows(2).all(|pair| pair[0].at < pair[1].at));
+    }
+
+    #[test]
+    fn only_changes_of_a_count_are_kept() {
+        let recorder = Recorder::new(SystemTime::UNIX_EPOCH, &App::default());
+        for (at, ready) in [(0.0, 0), (1.0, 1), (2.0, 1), (3.0, 3)] {
+            let services = BTreeMap::from([("web".to_owned(), Readiness { ready, ..Readiness::default() })]);
+            recorder.lock().counts(at, &services);
+        }
+        assert_eq!(recorder.ready("web"), Some(3));
+        assert_eq!(recorder.take().0.counts["web"], [(0.0, 0), (1.0, 1), (3.0, 3)]);
+    }
+}

@@ -1,0 +1,407 @@
+//! How a command finds, starts and talks to the supervisor of a project.
+
+use crate::paths::Paths;
+use crate::protocol::{Exec, MESSAGE_MOST, Refusal, RefusalKind, Reply, Request};
+use crate::steps;
+use async_trait::async_trait;
+use std::collections::BTreeMap;
+use std::io::Read;
+use std::net::SocketAddr;
+use std::os::fd::AsFd;
+use std::path::PathBuf;
+use std::time::{Duration, SystemTime};
+use throng_model::app::App;
+use throng_model::replica::Exit;
+use throng_model::status::{Event, Readiness, Status};
+use throng_runtime::cluster::{Cluster, ClusterError, ClusterErrorKind, Feed, FeedStream, Progress};
+use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
+use tokio::net::UnixStream;
+
+#[derive(Debug, thiserror::Error)]
+pub enum ClientError {
+    #[error("no app {0} is up")]
+    NotUp(String),
+    #[error("{0}")]
+    Refused(Refusal),
+    #[error("cannot start the supervisor of {project}: {reason}")]
+    NotStarted { project: String, reason: String },
+    #[error("lost the supervisor of {project}: {source}")]
+    Lost { project: String, source: std::io::Error },
+}
+
+impl ClientError {
+    pub fn hint(&self) -> Option<String> {
+        match self {
+            ClientError::NotUp(_) => Some("start it with `throng up -d`, or name another one with -p".into()),
+            ClientError::Refused(refusal) => refusal.hint.clone(),
+            ClientError::NotStarted { .. } => None,
+            ClientError::Lost { .. } => {
+                Some("its replicas go on; any command starts a supervisor that takes them up again".into())
+            }
+        }
+    }
+}
+
+pub type Result<T> = std::result::Result<T, ClientError>;
+
+/// A way to one project's supervisor. Each call opens a connection of its own.
+#[derive(Debug, Clone)]
+pub struct Client {
+    paths: Paths,
+    project: String,
+}
+
+impl Client {
+    /// The supervisor of an app that is up; starts one if the last one was killed.
+    pub async fn find(paths: &Paths, project: &str, isolation: Option<&str>) -> Result<Client> {
+        let client = Client { paths: paths.clone(), project: project.into() };
+        if client.answers().await {
+            return Ok(client);
+        }
+        if !paths.state_file(project).exists() {
+            return Err(ClientError::NotUp(project.into()));
+        }
+        client.spawn(isolation).await?;
+        Ok(client)
+    }
+
+    /// The supervisor of a project, started if there is none.
+    pub async fn start(paths: &Paths, project: &str, isolation: Option<&str>) -> Result<Client> {
+        let client = Client { paths: paths.clone(), project: project.into() };
+        if !client.answers().await {
+            client.spawn(isolation).await?;
+        }
+        Ok(client)
+    }
+
+    async fn answers(&self) -> bool {
+        UnixStream::connect(self.paths.socket(&self.project)).await.is_ok()
+    }
+
+    /// Starts the supervisor as a process of its own and waits until it listens.
+    async fn spawn(&self, isolation: Option<&str>) -> Result<()> {
+        let failed = |reason: String| ClientError::NotStarted { project: self.project.clone(), reason };
+        let executable = std::env::current_exe().map_err(|error| failed(error.to_string()))?;
+        self.paths.prepare().map_err(|error| failed(error.to_string()))?;
+        let log = self.paths.supervisor_log(&self.project);
+        if let Some(folder) = log.parent() {
+            std::fs::create_dir_all(folder).map_err(|error| failed(error.to_string()))?;
+        }
+        let open = std::fs::OpenOptions::new().create(true).append(true).open(&log);
+        let log_file = open.map_err(|error| failed(format!("{}: {error}", log.display())))?;
+        let mut command = steps::supervisor_command(executable, &self.project);
+        if let Some(isolation) = isolation {
+            command.args(["--isolation", isolation]);
+        }
+        command.stderr(log_file);
+        let mut child = command.spawn().map_err(|error| failed(error.to_string()))?;
+        let Some(mut out) = child.stdout.take() else { return Err(failed("no standard output".into())) };
+        let said = tokio::task::spawn_blocking(move || {
+            let mut byte = [0u8; 1];
+            let said = out.read(&mut byte).unwrap_or(0) > 0;
+            (said, child)
+        });
+        let (said, mut child) = said.await.map_err(|error| failed(error.to_string()))?;
+        if said {
+            // Its exit status is nobody's here; a thread that waits keeps it from staying as a zombie.
+            std::thread::spawn(move || child.wait());
+            return Ok(());
+        }
+        let _ = child.wait();
+        // Another command may have started one at the same moment.
+        if self.answers().await { Ok(()) } else { Err(failed(last_line(&log))) }
+    }
+
+    async fn open(&self, request: &Request) -> Result<Exchange> {
+        let stream = UnixStream::connect(self.paths.socket(&self.project)).await;
+        let stream = stream.map_err(|_| ClientError::NotUp(self.project.clone()))?;
+        let mut exchange = Exchange { stream: BufReader::new(stream), project: self.project.clone() };
+        exchange.send(request).await?;
+        Ok(exchange)
+    }
+
+    /// A request with a single reply.
+    async fn ask(&self, request: &Request) -> Result<Reply> {
+        self.open(request).await?.next().await
+    }
+
+    /// Makes the app wanted; it is reached later (see [`Client::wait`]).
+    pub async fn apply(&self, app: &App, only: &[String]) -> Result<()> {
+        let request = Request::Apply { app: Box::new(app.clone()), only: only.to_vec() };
+        self.ask(&request).await.map(|_| ())
+    }
+
+    pub async fn scale(&self, replicas: BTreeMap<String, u32>) -> Result<()> {
+        self.ask(&Request::Scale { replicas }).await.map(|_| ())
+    }
+
+    /// Waits until the services are as wanted; `progress` is told of every change.
+    pub async fn wait(
+        &self,
+        services: &[String],
+        timeout: Duration,
+        progress: Progress<'_>,
+    ) -> Result<()> {
+        let request = Request::Wait { services: services.to_vec(), timeout };
+        let mut exchange = self.open(&request).await?;
+        loop {
+            match exchange.next().await? {
+                Reply::Readiness { services } => progress(&services),
+                _ => return Ok(()),
+            }
+        }
+    }
+
+    pub async fn status(&self) -> Result<Status> {
+        match self.ask(&Request::Status).await? {
+            Reply::Status { status } => Ok(*status),
+            other => Err(self.unexpected(&other)),
+        }
+    }
+
+    /// An address of this host that leads to the ready replicas of a service.
+    pub async fn endpoint(&self, service: &str, port: Option<u16>) -> Result<SocketAddr> {
+        match self.ask(&Request::Endpoint { service: service.into(), port }).await? {
+            Reply::Endpoint { address } => Ok(address),
+            other => Err(self.unexpected(&other)),
+        }
+    }
+
+    /// Log files of each replica, oldest file first.
+    pub async fn log_files(&self, services: &[String]) -> Result<Vec<(String, Vec<PathBuf>)>> {
+        match self.ask(&Request::LogFiles { services: services.to_vec() }).await? {
+            Reply::LogFiles { files } => Ok(files),
+            other => Err(self.unexpected(&other)),
+        }
+    }
+
+    /// Runs a command in a replica with this process' own standard input and outputs.
+    pub async fn exec(&self, exec: Exec) -> Result<Exit> {
+        let mut exchange = self.open(&Request::Exec { exec }).await?;
+        match exchange.next().await? {
+            Reply::SendDescriptors => {}
+            other => return Err(self.unexpected(&other)),
+        }
+        exchange.send_descriptors().await?;
+        match exchange.next().await? {
+            Reply::Exited { exit } => Ok(exit),
+            other => Err(self.unexpected(&other)),
+        }
+    }
+
+    /// Past events and, with `follow`, new ones until the app is down.
+    pub async fn events(&self, follow: bool, mut each: impl FnMut(Event)) -> Result<()> {
+        let mut exchange = self.open(&Request::Events { follow }).await?;
+        loop {
+            match exchange.next().await {
+                Ok(Reply::Event { event }) => each(event),
+                Ok(_) => return Ok(()),
+                // While following, the end of the app is the end of its events.
+                Err(ClientError::Lost { .. }) if follow => return Ok(()),
+                Err(error) => return Err(error),
+            }
+        }
+    }
+
+    /// Events, counts and samples from now on.
+    pub async fn watch(&self) -> Result<Watch> {
+        Ok(Watch { exchange: self.open(&Request::Watch).await? })
+    }
+
+    /// Takes everything down; `progress` is told of every change.
+    pub async fn down(
+        &self,
+        volumes: bool,
+        grace: Option<Duration>,
+        progress: Progress<'_>,
+    ) -> Result<()> {
+        let mut exchange = self.open(&Request::Down { volumes, grace }).await?;
+        loop {
+            match exchange.next().await? {
+                Reply::Readiness { services } => progress(&services),
+                _ => return Ok(()),
+            }
+        }
+    }
+
+    /// Ties the app's life to the returned value: when it goes away unreleased, even because this process was
+    /// killed, the supervisor takes the app down.
+    pub async fn lease(&self) -> Result<Lease> {
+        let mut exchange = self.open(&Request::Lease).await?;
+        exchange.next().await?;
+        Ok(Lease { exchange })
+    }
+
+    fn unexpected(&self, reply: &Reply) -> ClientError {
+        let message = format!("the supervisor gave an unexpected answer: {reply:?}");
+        ClientError::Refused(
+            Refusal::new(RefusalKind::Invalid, message)
+                .hint("the supervisor may be of another version: `throng down`, then `throng up` again"),
+        )
+    }
+}
+
+/// Names of this user's projects that have been brought up and not taken down.
+pub fn projects(paths: &Paths) -> Vec<String> {
+    let folders = std::fs::read_dir(paths.projects()).into_iter().flatten().flatten();
+    let mut names: Vec<String> = folders
+        .filter(|folder| folder.path().join("state.json").exists())
+        .filter_map(|folder| folder.file_name().into_string().ok())
+        .collect();
+    names.sort();
+    names
+}
+
+fn tail(path: &std::path::Path, most: u64) -> std::io::Result<Vec<u8>> {
+    use std::io::{Seek, SeekFrom};
+    let mut file = std::fs::File::open(path)?;
+    let length = file.metadata()?.len();
+    file.seek(SeekFrom::Start(length.saturating_sub(most)))?;
+    let mut text = Vec::new();
+    file.take(most).read_to_end(&mut text)?;
+    Ok(text)
+}
+
+fn last_line(log: &std::path::Path) -> String {
+    let text = std::fs::read_to_string(log).unwrap_or_default();
+    text.lines().rev().find(|line| !line.trim().is_empty()).unwrap_or("it ended without a word").to_owned()
+}
+
+pub struct Watch {
+    exchange: Exchange,
+}
+
+#[async_trait]
+impl FeedStream for Watch {
+    async fn next(&mut self) -> Option<Feed> {
+        loop {
+            return match self.exchange.next().await.ok()? {
+                Reply::Event { event } => Some(Feed::Event(event)),
+                Reply::Counts { at, services } => Some(Feed::Counts { at, services }),
+                Reply::Samples { at, samples } => Some(Feed::Samples { at, samples }),
+                _ => continue,
+            };
+        }
+    }
+}
+
+pub struct Lease {
+    exchange: Exchange,
+}
+
+impl Lease {
+    /// Gives the lease up; the app stays.
+    pub async fn release(mut self) -> Result<()> {
+        self.exchange.send(&Request::Release).await?;
+        self.exchange.next().await.map(|_| ())
+    }
+}
+
+struct Exchange {
+    stream: BufReader<UnixStream>,
+    project: String,
+}
+
+impl Exchange {
+    fn lost(&self, source: std::io::Error) -> ClientError {
+        ClientError::Lost { project: self.project.clone(), source }
+    }
+
+    async fn send(&mut self, request: &Request) -> Result<()> {
+        let mut line = serde_json::to_vec(request).map_err(|error| self.lost(error.into()))?;
+        line.push(b'\n');
+        self.stream.get_mut().write_all(&line).await.map_err(|error| self.lost(error))
+    }
+
+    /// The next reply; a refusal is an error.
+    async fn next(&mut self) -> Result<Reply> {
+        let mut line = String::new();
+        let read = (&mut self.stream).take(MESSAGE_MOST as u64).read_line(&mut line).await;
+        if read.map_err(|error| self.lost(error))? == 0 {
+            return Err(self.lost(std::io::ErrorKind::UnexpectedEof.into()));
+        }
+        match serde_json::from_str(&line).map_err(|error| self.lost(error.into()))? {
+            Reply::Error { error } => Err(ClientError::Refused(error)),
+            reply => Ok(reply),
+        }
+    }
+
+    async fn send_descriptors(&mut self) -> Result<()> {
+        use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags, sendmsg};
+        let (stdin, stdout, stderr) = (std::io::stdin(), std::io::stdout(), std::io::stderr());
+        let stream = self.stream.get_ref();
+        let sent = stream.async_io(tokio::io::Interest::WRITABLE, || {
+            let descriptors = [stdin.as_fd(), stdout.as_fd(), stderr.as_fd()];
+            let mut space = [std::mem::MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(3))];
+            let mut ancillary = SendAncillaryBuffer::new(&mut space);
+            ancillary.push(SendAncillaryMessage::ScmRights(&descriptors));
+            let byte = [std::io::IoSlice::new(b"d")];
+            sendmsg(stream, &byte, &mut ancillary, SendFlags::NOSIGNAL)?;
+            Ok(())
+        });
+        let sent = sent.await;
+        sent.map_err(|error| self.lost(error))
+    }
+}
+
+#[async_trait]
+impl Cluster for Client {
+    async fn apply(&self, app: &App) -> std::result::Result<(), ClusterError> {
+        Ok(Client::apply(self, app, &[]).await?)
+    }
+
+    async fn scale(&self, replicas: BTreeMap<String, u32>) -> std::result::Result<(), ClusterError> {
+        Ok(Client::scale(self, replicas).await?)
+    }
+
+    async fn wait(
+        &self,
+        services: &[String],
+        timeout: Duration,
+        progress: Progress<'_>,
+    ) -> std::result::Result<(), ClusterError> {
+        Ok(Client::wait(self, services, timeout, progress).await?)
+    }
+
+    async fn status(&self) -> std::result::Result<Status, ClusterError> {
+        Ok(Client::status(self).await?)
+    }
+
+    async fn endpoint(&self, service: &str, port: Option<u16>) -> std::result::Result<SocketAddr, ClusterError> {
+        Ok(Client::endpoint(self, service, port).await?)
+    }
+
+    async fn log_tails(
+        &self,
+        service: &str,
+        most: u64,
+    ) -> std::result::Result<Vec<(String, Vec<u8>)>, ClusterError> {
+        let files = self.log_files(&[service.to_owned()]).await?;
+        let tails = files.into_iter().filter_map(|(name, paths)| Some((name, tail(paths.last()?, most).ok()?)));
+        Ok(tails.collect())
+    }
+
+    async fn watch(&self) -> std::result::Result<Box<dyn FeedStream>, ClusterError> {
+        Ok(Box::new(Client::watch(self).await?))
+    }
+
+    async fn down(&self, volumes: bool, progress: Progress<'_>) -> std::result::Result<(), ClusterError> {
+        Ok(Client::down(self, volumes, None, progress).await?)
+    }
+}
+
+impl From<ClientError> for ClusterError {
+    fn from(error: ClientError) -> ClusterError {
+        let kind = match &error {
+            ClientError::NotUp(_) => ClusterErrorKind::NotFound,
+            ClientError::NotStarted { .. } | ClientError::Lost { .. } => ClusterErrorKind::Host,
+            ClientError::Refused(refusal) => match refusal.kind {
+                RefusalKind::NotFound => ClusterErrorKind::NotFound,
+                RefusalKind::Invalid => ClusterErrorKind::Invalid,
+                RefusalKind::App => ClusterErrorKind::App,
+                RefusalKind::Host => ClusterErrorKind::Host,
+            },
+        };
+        ClusterError { kind, message: error.to_string(), hint: error.hint() }
+    }
+}

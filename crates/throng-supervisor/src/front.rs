@@ -1,0 +1,84 @@
+//! What clients of a service see: its published ports, its service address, its names in DNS.
+//!
+//! Only ready replicas are ever handed to the balancer or named in an answer.
+
+use crate::protocol::{Refusal, RefusalKind};
+use std::collections::{BTreeMap, HashMap};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::sync::{Arc, RwLock};
+use throng_engine::dns::{Lookup, Resolve};
+use throng_model::app::{Port, Protocol};
+use throng_proxy::{Backend, Dial, Limits, Proxy, ProtocolHint, ProxyConfig};
+
+/// A service's front doors, by target port.
+pub type Fronts = BTreeMap<String, Vec<Front>>;
+
+pub struct Front {
+    /// As the app says it; `None` for a service address that was made on request.
+    pub port: Option<Port>,
+    pub target: u16,
+    pub proxy: Arc<Proxy>,
+}
+
+/// Binds one front door. Loopback unless the file names an address: nothing listens further unasked.
+pub fn open(port: &Port, seed: u64, dial: Dial) -> Result<Front, Refusal> {
+    let address = port.host_ip.unwrap_or(IpAddr::V4(Ipv4Addr::LOCALHOST));
+    let listen = SocketAddr::new(address, port.published.unwrap_or(0));
+    let protocol = match port.app_protocol.as_deref() {
+        Some("http" | "http1" | "http/1.1") => ProtocolHint::Http,
+        Some("http2" | "grpc" | "h2c" | "kubernetes.io/h2c") => ProtocolHint::Http2,
+        Some("tcp") => ProtocolHint::Tcp,
+        _ => ProtocolHint::Detect,
+    };
+    let config = ProxyConfig { listen, protocol, limits: Limits::default(), seed };
+    let proxy = Proxy::bind(config, Some(dial)).map_err(|error| {
+        Refusal::new(RefusalKind::Host, format!("cannot listen on {listen}: {error}")).hint(format!(
+            "see who has the port with `ss -ltnp sport = :{}`, or publish another one",
+            listen.port()
+        ))
+    })?;
+    Ok(Front { port: Some(port.clone()), target: port.target, proxy: Arc::new(proxy) })
+}
+
+/// A front door on a free loopback port, for a port that the app does not publish.
+pub fn open_private(target: u16, seed: u64, dial: Dial) -> Result<Front, Refusal> {
+    let port =
+        Port { host_ip: None, published: None, target, protocol: Protocol::Tcp, app_protocol: None };
+    Ok(Front { port: None, ..open(&port, seed, dial)? })
+}
+
+/// Ready replicas of one service as (name, first address).
+pub fn set_backends(fronts: &[Front], ready: &[(String, Ipv4Addr)]) {
+    for front in fronts {
+        let backends = ready.iter().map(|(name, address)| Backend {
+            name: name.clone(),
+            address: SocketAddr::new(IpAddr::V4(*address), front.target),
+        });
+        front.proxy.set_backends(backends.collect());
+    }
+}
+
+/// Names to addresses, per network. Written by the supervisor's one task, read by the DNS servers.
+#[derive(Default)]
+pub struct Directory {
+    networks: RwLock<HashMap<String, HashMap<String, Vec<Ipv4Addr>>>>,
+}
+
+impl Directory {
+    pub fn replace(&self, networks: HashMap<String, HashMap<String, Vec<Ipv4Addr>>>) {
+        // A poisoned lock means a reader panicked; what it guards is replaced whole, so it is safe to go on.
+        *self.networks.write().unwrap_or_else(|poisoned| poisoned.into_inner()) = networks;
+    }
+}
+
+impl Resolve for Directory {
+    fn lookup(&self, network: &str, name: &str) -> Lookup {
+        let networks = self.networks.read().unwrap_or_else(|poisoned| poisoned.into_inner());
+        let name = name.trim_end_matches('.').to_ascii_lowercase();
+        match networks.get(network).and_then(|names| names.get(&name)) {
+            None => Lookup::NoSuchName,
+            Some(addresses) if addresses.is_empty() => Lookup::NoReplicas,
+            Some(addresses) => Lookup::Addresses(addresses.clone()),
+        }
+    }
+}

@@ -1,0 +1,105 @@
+//! What listings say of replicas, in the words of `docker compose ps`.
+
+use crate::actor::Detail;
+use throng_model::status::{Readiness, ReplicaStatus};
+use std::collections::BTreeMap;
+use throng_control::health::Status as HealthStatus;
+use throng_control::{Phase, ReplicaView, restart};
+use throng_engine::Isolation;
+use throng_model::app::{HealthCheck, RestartPolicy};
+use throng_model::replica::{ReplicaId, Statistics};
+
+/// The isolation in words.
+pub fn isolation(isolation: &Isolation) -> &'static str {
+    match isolation {
+        Isolation::Container { rootless: false } => "container",
+        Isolation::Container { rootless: true } => "container (rootless)",
+        Isolation::Process => "process",
+    }
+}
+
+/// Counts over one service's replicas; `wanted` and `waiting` are the caller's to fill in.
+pub fn readiness<'a>(
+    replicas: Option<&BTreeMap<u32, ReplicaView>>,
+    check: Option<&HealthCheck>,
+    detail: impl Fn(u32) -> Option<&'a Detail>,
+) -> Readiness {
+    let mut readiness = Readiness::default();
+    for (ordinal, view) in replicas.into_iter().flatten() {
+        let detail = detail(*ordinal);
+        readiness.present += 1;
+        let ready = view.ready(check) && !detail.is_some_and(|detail| detail.leaving);
+        readiness.ready += u32::from(ready);
+        let trouble = match &view.phase {
+            Phase::Running { .. } => {
+                readiness.running += 1;
+                let unhealthy = view.health.status == HealthStatus::Unhealthy;
+                unhealthy.then(|| detail.and_then(|detail| detail.error.clone()).unwrap_or_default())
+            }
+            Phase::Exited { exit, .. } if exit.is_success() => {
+                readiness.completed += 1;
+                None
+            }
+            Phase::Exited { exit, .. } => Some(exit.to_string()),
+            Phase::Failed { .. } => Some(detail.and_then(|detail| detail.error.clone()).unwrap_or_default()),
+            Phase::Created => None,
+        };
+        if let Some(trouble) = trouble {
+            readiness.failed += 1;
+            readiness.trouble.get_or_insert_with(|| {
+                let name = detail.map_or("a replica", |_| "replica");
+                format!("{name} {ordinal}: {trouble}")
+            });
+        }
+    }
+    readiness
+}
+
+/// Whether some replica has ended badly for good, so that waiting for the service is in vain.
+pub fn hopeless(replicas: Option<&BTreeMap<u32, ReplicaView>>, policy: RestartPolicy) -> bool {
+    replicas.into_iter().flatten().any(|(_, view)| match view.phase {
+        Phase::Exited { exit, .. } => {
+            !exit.is_success() && !view.busy && restart::delay(policy, exit, view.streak).is_none()
+        }
+        Phase::Failed { permanent, .. } => permanent,
+        _ => false,
+    })
+}
+
+pub fn replica(id: &ReplicaId, view: &ReplicaView, detail: &Detail, checked: bool) -> ReplicaStatus {
+    let state = match (&view.phase, detail.leaving) {
+        (_, true) => "leaving",
+        (Phase::Created, _) if view.busy => "starting",
+        (Phase::Created, _) => "created",
+        (Phase::Running { .. }, _) => "running",
+        (Phase::Exited { .. }, _) => "exited",
+        (Phase::Failed { .. }, _) => "failed",
+    };
+    let health = match (checked, &view.phase, view.health.status) {
+        (true, Phase::Running { .. }, HealthStatus::Starting) => "starting",
+        (true, Phase::Running { .. }, HealthStatus::Healthy) => "healthy",
+        (true, Phase::Running { .. }, HealthStatus::Unhealthy) => "unhealthy",
+        _ => "",
+    };
+    let running = matches!(view.phase, Phase::Running { .. });
+    let statistics: Option<Statistics> =
+        detail.statistics.as_ref().filter(|_| running).map(|(_, statistics)| *statistics);
+    ReplicaStatus {
+        name: id.to_string(),
+        service: id.service.clone(),
+        ordinal: id.ordinal,
+        image: detail.image.clone(),
+        command: detail.command.clone(),
+        state: state.into(),
+        health: health.into(),
+        exit: detail.exit,
+        error: detail.error.clone(),
+        restarts: detail.restarts,
+        addresses: detail.networks.iter().map(|attachment| attachment.address).collect(),
+        created_at: detail.created_at,
+        started_at: detail.started_at,
+        finished_at: detail.finished_at,
+        statistics,
+        cpu: detail.cpu,
+    }
+}

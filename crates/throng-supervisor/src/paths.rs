@@ -1,0 +1,108 @@
+//! Where everything lives on this host.
+
+use std::path::{Path, PathBuf};
+
+/// Folders of one user. `THRONG_HOME` moves all of them under one folder.
+#[derive(Debug, Clone)]
+pub struct Paths {
+    /// What outlives a reboot: images, volumes, replicas' files, runs.
+    pub data: PathBuf,
+    /// Sockets and locks.
+    pub run: PathBuf,
+}
+
+impl Paths {
+    /// Root: `/var/lib/throng` and `/run/throng`. Others: the XDG base directories.
+    pub fn discover() -> Paths {
+        let var = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
+        if let Some(home) = var("THRONG_HOME") {
+            let home = std::path::absolute(&home).unwrap_or(home);
+            return Paths { run: home.join("run"), data: home };
+        }
+        let uid = rustix::process::getuid();
+        if uid.is_root() {
+            return Paths { data: "/var/lib/throng".into(), run: "/run/throng".into() };
+        }
+        let home = var("HOME").unwrap_or_else(|| "/".into());
+        let data = var("XDG_DATA_HOME").unwrap_or_else(|| home.join(".local/share")).join("throng");
+        let run = match var("XDG_RUNTIME_DIR") {
+            Some(folder) => folder.join("throng"),
+            None => std::env::temp_dir().join(format!("throng-{}", uid.as_raw())),
+        };
+        Paths { data, run }
+    }
+
+    pub fn images(&self) -> PathBuf {
+        self.data.join("images")
+    }
+
+    pub fn engine(&self) -> PathBuf {
+        self.data.join("engine")
+    }
+
+    pub fn volumes(&self) -> PathBuf {
+        self.data.join("volumes")
+    }
+
+    pub fn runs(&self) -> PathBuf {
+        self.data.join("runs")
+    }
+
+    pub fn projects(&self) -> PathBuf {
+        self.data.join("projects")
+    }
+
+    pub fn project(&self, project: &str) -> PathBuf {
+        self.projects().join(project)
+    }
+
+    pub fn state_file(&self, project: &str) -> PathBuf {
+        self.project(project).join("state.json")
+    }
+
+    pub fn supervisor_log(&self, project: &str) -> PathBuf {
+        self.project(project).join("supervisor.log")
+    }
+
+    pub fn socket(&self, project: &str) -> PathBuf {
+        self.run.join(format!("{project}.sock"))
+    }
+
+    pub fn lock(&self, name: &str) -> PathBuf {
+        self.run.join(format!("{name}.lock"))
+    }
+
+    /// Makes the folders, closed to other users.
+    pub fn prepare(&self) -> std::io::Result<()> {
+        for folder in [&self.data, &self.run] {
+            make_private(folder)?;
+        }
+        Ok(())
+    }
+}
+
+/// A folder that only its owner can enter. One that exists and belongs to somebody else is refused: a socket in
+/// it could be another user's.
+fn make_private(folder: &Path) -> std::io::Result<()> {
+    use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt};
+    if !folder.exists() {
+        if let Some(parent) = folder.parent() {
+            std::fs::create_dir_all(parent)?;
+        }
+        match std::fs::DirBuilder::new().mode(0o700).create(folder) {
+            Err(error) if error.kind() != std::io::ErrorKind::AlreadyExists => return Err(error),
+            _ => {}
+        }
+    }
+    let metadata = std::fs::metadata(folder)?;
+    if metadata.uid() != rustix::process::geteuid().as_raw() {
+        let message = format!("{} belongs to another user", folder.display());
+        return Err(std::io::Error::new(std::io::ErrorKind::PermissionDenied, message));
+    }
+    // A folder that others may write to would let them plant a socket or a state file.
+    let mode = metadata.permissions().mode() & 0o7777;
+    if mode & 0o022 != 0 {
+        std::fs::set_permissions(folder, std::fs::Permissions::from_mode(mode & !0o022))?;
+    }
+    Ok(())
+}

@@ -1,0 +1,105 @@
+//! What the command and the supervisor say to each other: one JSON value a line over a Unix socket that only
+//! the owner can open. A connection carries one request and the replies to it.
+
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::{Duration, SystemTime};
+use throng_model::app::App;
+use throng_model::replica::Exit;
+use throng_model::status::{Event, Readiness, ReplicaSample, Status};
+
+/// The most bytes of one message; an app of a thousand services fits many times over.
+pub const MESSAGE_MOST: usize = 64 << 20;
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(tag = "request", rename_all = "snake_case")]
+pub enum Request {
+    /// Make the app so. `only`: these services and what they depend on; empty means all.
+    /// Answered by `Done` once the new state is wanted (not yet reached).
+    Apply { app: Box<App>, only: Vec<String> },
+    /// Change replica counts. Answered by `Done`.
+    Scale { replicas: BTreeMap<String, u32> },
+    /// Wait until these services (all if empty) have all wanted replicas ready and no other one is left.
+    /// Answered by any number of `Readiness`, then `Done` or `Error`.
+    Wait { services: Vec<String>, timeout: Duration },
+    /// Answered by `Status`.
+    Status,
+    /// An address of this host that leads to the ready replicas of a service. Answered by `Endpoint`.
+    Endpoint { service: String, port: Option<u16> },
+    /// Answered by `LogFiles`.
+    LogFiles { services: Vec<String> },
+    /// Answered by `SendDescriptors`; after three descriptors have come, by `Exited` or `Error`.
+    Exec { exec: Exec },
+    /// Past events, then new ones if `follow`. Answered by `Event`s, then `Done`.
+    Events { follow: bool },
+    /// Answered by `Event`, `Counts` and `Samples` until the connection closes.
+    Watch,
+    /// Answered by `Readiness` as replicas leave, then `Done`; the supervisor ends.
+    Down { volumes: bool, grace: Option<Duration> },
+    /// While this connection is open the app lives; when it closes without `Release`, all is taken down.
+    Lease,
+    /// On a lease's connection: give the lease up without taking the app down. Answered by `Done`.
+    Release,
+}
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Exec {
+    pub service: String,
+    /// The lowest running one if `None`.
+    pub ordinal: Option<u32>,
+    pub args: Vec<String>,
+    pub env: Vec<String>,
+    pub cwd: Option<String>,
+    pub user: Option<String>,
+}
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(tag = "reply", rename_all = "snake_case")]
+pub enum Reply {
+    Done,
+    Error { error: Refusal },
+    Readiness { services: BTreeMap<String, Readiness> },
+    Status { status: Box<Status> },
+    Endpoint { address: SocketAddr },
+    LogFiles { files: Vec<(String, Vec<PathBuf>)> },
+    SendDescriptors,
+    Exited { exit: Exit },
+    Event { event: Event },
+    Counts { at: SystemTime, services: BTreeMap<String, Readiness> },
+    Samples { at: SystemTime, samples: Vec<ReplicaSample> },
+}
+
+/// Why a request was refused.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
+#[error("{message}")]
+pub struct Refusal {
+    pub kind: RefusalKind,
+    pub message: String,
+    pub hint: Option<String>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum RefusalKind {
+    /// No such service, replica, port or image.
+    NotFound,
+    /// The request or the app makes no sense as it is.
+    Invalid,
+    /// The app does not do what was asked: not ready in time, a replica failed.
+    App,
+    /// The host refuses: a port is taken, a permission or a limit is in the way.
+    Host,
+}
+
+impl Refusal {
+    pub fn new(kind: RefusalKind, message: impl Into<String>) -> Refusal {
+        Refusal { kind, message: message.into(), hint: None }
+    }
+
+    pub fn hint(mut self, hint: impl Into<String>) -> Refusal {
+        self.hint = Some(hint.into());
+        self
+    }
+}

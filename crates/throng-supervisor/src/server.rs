@@ -1,0 +1,597 @@
+//! The supervisor's process: takes the project's lock, adopts what is there, listens, runs the actor.
+
+use crate::actor::{Actor, Applied, Current, Fixed, Handles, Order};
+use crate::front::{self, Directory, Fronts};
+use crate::paths::Paths;
+use crate::protocol::{Exec, MESSAGE_MOST, Refusal, RefusalKind, Reply, Request};
+use crate::spec;
+use crate::state::{self, Durable, STATE_VERSION};
+use crate::steps;
+use std::collections::{BTreeMap, BTreeSet};
+use std::io::Write;
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+use std::time::Duration;
+use throng_control::{Limits, address};
+use throng_engine::{Engine, EngineOptions, Isolation, IsolationChoice};
+use throng_image::Store;
+use throng_model::app::{App, Protocol};
+use throng_model::replica::NetworkSpec;
+use throng_runtime::{ExecIo, ExecSpec, Runtime};
+use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
+use tokio::net::{UnixListener, UnixStream};
+use tokio::sync::{broadcast, mpsc, oneshot, watch};
+
+/// Orders that may wait for the actor before connections are held back.
+const ORDERS_WAITING: usize = 1_024;
+/// Replies that a slow subscriber may be behind before it misses some.
+const FEED_BEHIND: usize = 16_384;
+/// Connections served at once.
+const CONNECTIONS_MOST: usize = 512;
+
+pub struct ServeOptions {
+    pub paths: Paths,
+    pub project: String,
+    pub isolation: IsolationChoice,
+    /// Steps under way at once; see [`Limits`].
+    pub limits: Limits,
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum ServeError {
+    #[error("another supervisor looks after {0}")]
+    Running(String),
+    #[error("cannot {what}: {source}")]
+    Io { what: String, source: std::io::Error },
+    #[error("{0}")]
+    Runtime(#[from] throng_runtime::RuntimeError),
+    #[error("cannot open the image store: {0}")]
+    Store(#[from] throng_image::ImageError),
+    #[error("{0}")]
+    State(#[from] state::StateError),
+}
+
+fn io(what: impl Into<String>) -> impl FnOnce(std::io::Error) -> ServeError {
+    let what = what.into();
+    move |source| ServeError::Io { what, source }
+}
+
+/// Runs until the app is down. Prints one line on standard output when it listens.
+pub async fn serve(options: ServeOptions) -> Result<(), ServeError> {
+    let paths = options.paths;
+    let project = options.project;
+    paths.prepare().map_err(io("prepare the folders"))?;
+    let _lock = take_lock(&paths, &project)?;
+    let engine = Engine::open(EngineOptions {
+        state_dir: paths.engine(),
+        run_dir: paths.run.clone(),
+        isolation: options.isolation,
+    })?;
+    let durable = state::load(&paths.state_file(&project))?;
+    let fixed = Arc::new(Fixed {
+        project: project.clone(),
+        store: Arc::new(Store::open(&paths.images())?),
+        paths,
+        engine,
+        directory: Arc::new(Directory::default()),
+        limits: options.limits,
+    });
+    let exits = fixed.engine.watch();
+    let observed = fixed.engine.observe(&project).await?;
+
+    let socket = fixed.paths.socket(&project);
+    let _ = std::fs::remove_file(&socket);
+    let listener = UnixListener::bind(&socket).map_err(io(format!("listen on {}", socket.display())))?;
+    let (orders, orders_in) = mpsc::channel(ORDERS_WAITING);
+    let (feed, _) = broadcast::channel(FEED_BEHIND);
+    let (readiness_in, readiness) = watch::channel(Arc::new(BTreeMap::new()));
+    let (gone_in, gone) = watch::channel(false);
+    let handles = Handles { orders, readiness, feed: feed.clone(), gone };
+    let known = durable.clone().unwrap_or_default();
+    let actor = Actor::new(fixed.clone(), known, observed, feed, readiness_in);
+    let actor = tokio::spawn(actor.run(orders_in, exits));
+    if let Some(durable) = durable.filter(|durable| !durable.going_down)
+        && let Err(refusal) = apply(&fixed, &handles, durable.app, &[]).await
+    {
+        tracing::error!("the last known definition cannot be taken up: {refusal}");
+    }
+    let accept = tokio::spawn(accept(listener, fixed.clone(), handles));
+    announce();
+    let ended = actor.await;
+    // The socket goes first: whoever asks from now on starts a new supervisor instead of talking to this one.
+    let _ = std::fs::remove_file(&socket);
+    let _ = gone_in.send(true);
+    // Connections that wait for the end get a moment to say so.
+    tokio::time::sleep(Duration::from_millis(20)).await;
+    accept.abort();
+    ended.map_err(|error| ServeError::Io { what: "run".into(), source: std::io::Error::other(error) })
+}
+
+/// Tells the parent that the socket is there. A parent that has gone does not matter.
+fn announce() {
+    let mut out = std::io::stdout();
+    let _ = writeln!(out, "listening");
+    let _ = out.flush();
+}
+
+/// Held as long as the process lives; the kernel releases it however the process ends.
+fn take_lock(paths: &Paths, project: &str) -> Result<std::fs::File, ServeError> {
+    let path = paths.lock(project);
+    let file = std::fs::File::create(&path).map_err(io(format!("open {}", path.display())))?;
+    match file.try_lock() {
+        Ok(()) => Ok(file),
+        Err(std::fs::TryLockError::WouldBlock) => Err(ServeError::Running(project.into())),
+        Err(std::fs::TryLockError::Error(source)) => {
+            Err(ServeError::Io { what: format!("lock {}", path.display()), source })
+        }
+    }
+}
+
+async fn accept(listener: UnixListener, fixed: Arc<Fixed>, handles: Handles) {
+    let places = Arc::new(tokio::sync::Semaphore::new(CONNECTIONS_MOST));
+    loop {
+        let Ok(place) = places.clone().acquire_owned().await else { return };
+        match listener.accept().await {
+            Ok((stream, _)) => {
+                let (fixed, handles) = (fixed.clone(), handles.clone());
+                tokio::spawn(async move {
+                    let _place = place;
+                    if let Err(error) = connection(stream, fixed, handles).await {
+                        tracing::debug!("a connection ended: {error}");
+                    }
+                });
+            }
+            Err(error) => {
+                tracing::warn!("cannot accept a connection: {error}");
+                tokio::time::sleep(Duration::from_millis(50)).await;
+            }
+        }
+    }
+}
+
+struct Connection {
+    stream: BufReader<UnixStream>,
+    fixed: Arc<Fixed>,
+    handles: Handles,
+}
+
+async fn connection(stream: UnixStream, fixed: Arc<Fixed>, handles: Handles) -> std::io::Result<()> {
+    let peer = stream.peer_cred()?.uid();
+    if peer != rustix::process::geteuid().as_raw() && peer != 0 && peer != rustix::process::getuid().as_raw() {
+        return Ok(());
+    }
+    let mut connection = Connection { stream: BufReader::new(stream), fixed, handles };
+    let request = match connection.read().await? {
+        Some(Ok(request)) => request,
+        Some(Err(error)) => {
+            let message = format!("not a request: {error}");
+            return connection.refuse(Refusal::new(RefusalKind::Invalid, message)).await;
+        }
+        None => return Ok(()),
+    };
+    connection.serve(request).await
+}
+
+impl Connection {
+    async fn read(&mut self) -> std::io::Result<Option<Result<Request, serde_json::Error>>> {
+        let mut line = String::new();
+        let read = (&mut self.stream).take(MESSAGE_MOST as u64).read_line(&mut line).await?;
+        Ok((read > 0).then(|| serde_json::from_str(&line)))
+    }
+
+    async fn send(&mut self, reply: &Reply) -> std::io::Result<()> {
+        let mut line = serde_json::to_vec(reply)?;
+        line.push(b'\n');
+        self.stream.get_mut().write_all(&line).await
+    }
+
+    async fn refuse(&mut self, error: Refusal) -> std::io::Result<()> {
+        self.send(&Reply::Error { error }).await
+    }
+
+    async fn answer(&mut self, result: Result<Reply, Refusal>) -> std::io::Result<()> {
+        match result {
+            Ok(reply) => self.send(&reply).await,
+            Err(refusal) => self.refuse(refusal).await,
+        }
+    }
+
+    /// Gives the actor an order and waits for its answer.
+    async fn ask<T>(&self, order: impl FnOnce(oneshot::Sender<T>) -> Order) -> Result<T, Refusal> {
+        ask(&self.handles, order).await
+    }
+
+    async fn serve(&mut self, request: Request) -> std::io::Result<()> {
+        match request {
+            Request::Apply { app, only } => {
+                let result = apply(&self.fixed, &self.handles, *app, &only).await;
+                self.answer(result.map(|()| Reply::Done)).await
+            }
+            Request::Scale { replicas } => {
+                let result = self.ask(|reply| Order::Scale { replicas, reply }).await;
+                self.answer(result.and_then(|inner| inner).map(|()| Reply::Done)).await
+            }
+            Request::Wait { services, timeout } => self.wait(services, timeout).await,
+            Request::Status => {
+                let result = self.ask(|reply| Order::Status { reply }).await;
+                self.answer(result.map(|status| Reply::Status { status: Box::new(status) })).await
+            }
+            Request::Endpoint { service, port } => {
+                let result = self.ask(|reply| Order::Endpoint { service, port, reply }).await;
+                self.answer(result.and_then(|inner| inner).map(|address| Reply::Endpoint { address })).await
+            }
+            Request::LogFiles { services } => {
+                let result = self.log_files(services).await;
+                self.answer(result).await
+            }
+            Request::Exec { exec } => self.exec(exec).await,
+            Request::Events { follow } => self.events(follow).await,
+            Request::Watch => self.watch().await,
+            Request::Down { volumes, grace } => self.down(volumes, grace).await,
+            Request::Lease => self.lease().await,
+            Request::Release => self.send(&Reply::Done).await,
+        }
+    }
+
+    async fn wait(&mut self, services: Vec<String>, timeout: Duration) -> std::io::Result<()> {
+        let mut readiness = self.handles.readiness.clone();
+        let deadline = tokio::time::Instant::now() + timeout;
+        loop {
+            let now = readiness.borrow_and_update().clone();
+            let chosen: BTreeMap<_, _> = now
+                .iter()
+                .filter(|(name, _)| services.is_empty() || services.contains(name))
+                .map(|(name, readiness)| (name.clone(), readiness.clone()))
+                .collect();
+            self.send(&Reply::Readiness { services: chosen.clone() }).await?;
+            if !chosen.is_empty() && chosen.values().all(|readiness| readiness.settled()) {
+                return self.send(&Reply::Done).await;
+            }
+            if let Some((name, readiness)) = chosen.iter().find(|(_, readiness)| readiness.hopeless) {
+                let reason = readiness.waiting.clone().or(readiness.trouble.clone()).unwrap_or_default();
+                let refusal = Refusal::new(RefusalKind::App, format!("{name} does not come up: {reason}"));
+                return self.refuse(refusal.hint(format!("see `throng logs {name}` and `throng ps --all`"))).await;
+            }
+            match tokio::time::timeout_at(deadline, readiness.changed()).await {
+                Ok(Ok(())) => {}
+                Ok(Err(_)) => return Ok(()),
+                Err(_) => return self.refuse(not_in_time(&chosen, timeout)).await,
+            }
+        }
+    }
+
+    async fn log_files(&mut self, services: Vec<String>) -> Result<Reply, Refusal> {
+        let ids = self.ask(|reply| Order::List { services, reply }).await?;
+        let mut files = Vec::new();
+        for id in ids {
+            // A replica that has left between the two questions has no log any more.
+            if let Ok(paths) = self.fixed.engine.log_files(&id).await {
+                files.push((id.name(), paths));
+            }
+        }
+        Ok(Reply::LogFiles { files })
+    }
+
+    async fn exec(&mut self, exec: Exec) -> std::io::Result<()> {
+        let Exec { service, ordinal, args, env, cwd, user } = exec;
+        let picked = self.ask(|reply| Order::Pick { service, ordinal, reply }).await;
+        let id = match picked.and_then(|inner| inner) {
+            Ok(id) => id,
+            Err(refusal) => return self.refuse(refusal).await,
+        };
+        self.send(&Reply::SendDescriptors).await?;
+        let io = receive_descriptors(self.stream.get_mut()).await?;
+        let spec = ExecSpec { args, env, cwd, user, timeout: None };
+        let result = self.fixed.engine.exec(&id, &spec, io).await;
+        let result = result.map(|exit| Reply::Exited { exit }).map_err(|error| runtime_refusal(&error));
+        self.answer(result).await
+    }
+
+    async fn events(&mut self, follow: bool) -> std::io::Result<()> {
+        let mut feed = self.handles.feed.subscribe();
+        match self.ask(|reply| Order::Events { reply }).await {
+            Ok(events) => {
+                for event in events {
+                    self.send(&Reply::Event { event }).await?;
+                }
+            }
+            Err(refusal) => return self.refuse(refusal).await,
+        }
+        while follow {
+            match feed.recv().await {
+                Ok(reply) if matches!(*reply, Reply::Event { .. }) => self.send(&reply).await?,
+                Ok(_) | Err(broadcast::error::RecvError::Lagged(_)) => {}
+                Err(broadcast::error::RecvError::Closed) => break,
+            }
+        }
+        self.send(&Reply::Done).await
+    }
+
+    async fn watch(&mut self) -> std::io::Result<()> {
+        let mut feed = self.handles.feed.subscribe();
+        let services = (**self.handles.readiness.borrow()).clone();
+        self.send(&Reply::Counts { at: std::time::SystemTime::now(), services }).await?;
+        let mut gone = self.handles.gone.clone();
+        loop {
+            tokio::select! {
+                reply = feed.recv() => match reply {
+                    Ok(reply) => self.send(&reply).await?,
+                    Err(broadcast::error::RecvError::Lagged(missed)) => {
+                        tracing::warn!("a watcher was too slow and missed {missed} messages");
+                    }
+                    Err(broadcast::error::RecvError::Closed) => return Ok(()),
+                },
+                _ = gone.changed() => return Ok(()),
+            }
+        }
+    }
+
+    async fn down(&mut self, volumes: bool, grace: Option<Duration>) -> std::io::Result<()> {
+        let mut readiness = self.handles.readiness.clone();
+        let mut gone = self.handles.gone.clone();
+        if self.handles.orders.send(Order::Down { volumes, grace }).await.is_err() {
+            return self.send(&Reply::Done).await;
+        }
+        loop {
+            let services = (**readiness.borrow_and_update()).clone();
+            self.send(&Reply::Readiness { services }).await?;
+            tokio::select! {
+                changed = readiness.changed() => if changed.is_err() { break },
+                _ = gone.wait_for(|gone| *gone) => break,
+            }
+        }
+        // The actor's end of the channel closes a little before the end is announced.
+        let _ = gone.wait_for(|gone| *gone).await;
+        self.send(&Reply::Done).await
+    }
+
+    async fn lease(&mut self) -> std::io::Result<()> {
+        self.send(&Reply::Done).await?;
+        let next = self.read().await;
+        if let Ok(Some(Ok(Request::Release))) = next {
+            return self.send(&Reply::Done).await;
+        }
+        tracing::info!("the lease ended without a word: taking the app down");
+        let _ = self.handles.orders.send(Order::Down { volumes: true, grace: None }).await;
+        Ok(())
+    }
+}
+
+async fn ask<T>(handles: &Handles, order: impl FnOnce(oneshot::Sender<T>) -> Order) -> Result<T, Refusal> {
+    let (reply, answer) = oneshot::channel();
+    let gone = || Refusal::new(RefusalKind::App, "the app has just been taken down");
+    handles.orders.send(order(reply)).await.map_err(|_| gone())?;
+    answer.await.map_err(|_| gone())
+}
+
+fn not_in_time(services: &BTreeMap<String, throng_model::status::Readiness>, timeout: Duration) -> Refusal {
+    let behind: Vec<String> = services
+        .iter()
+        .filter(|(_, readiness)| !readiness.settled())
+        .map(|(name, r)| {
+            let why = r.waiting.as_ref().or(r.trouble.as_ref()).map(|why| format!(" ({why})"));
+            format!("{name} has {} of {} ready{}", r.ready, r.wanted, why.unwrap_or_default())
+        })
+        .collect();
+    let after = throng_model::units::format_duration(timeout);
+    Refusal::new(RefusalKind::App, format!("not ready after {after}: {}", behind.join("; ")))
+        .hint("see `throng logs` and `throng ps --all`, or wait longer with --wait-timeout")
+}
+
+fn runtime_refusal(error: &throng_runtime::RuntimeError) -> Refusal {
+    use throng_runtime::ErrorKind;
+    let kind = match error.kind {
+        ErrorKind::NotFound => RefusalKind::NotFound,
+        ErrorKind::Invalid => RefusalKind::Invalid,
+        ErrorKind::Stale => RefusalKind::App,
+        ErrorKind::Host => RefusalKind::Host,
+    };
+    Refusal { kind, message: error.message.clone(), hint: error.hint.clone() }
+}
+
+/// Three descriptors, sent in one message with a single byte.
+async fn receive_descriptors(stream: &UnixStream) -> std::io::Result<ExecIo> {
+    use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, recvmsg};
+    let received = stream.async_io(tokio::io::Interest::READABLE, || {
+        let mut space = [std::mem::MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(3))];
+        let mut ancillary = RecvAncillaryBuffer::new(&mut space);
+        let mut byte = [0u8; 1];
+        let mut iov = [std::io::IoSliceMut::new(&mut byte)];
+        recvmsg(stream, &mut iov, &mut ancillary, RecvFlags::CMSG_CLOEXEC)?;
+        let mut descriptors: Vec<OwnedFd> = Vec::new();
+        for message in ancillary.drain() {
+            if let RecvAncillaryMessage::ScmRights(rights) = message {
+                descriptors.extend(rights);
+            }
+        }
+        Ok(descriptors)
+    });
+    let mut descriptors = received.await?.into_iter();
+    match (descriptors.next(), descriptors.next(), descriptors.next()) {
+        (Some(stdin), Some(stdout), Some(stderr)) => Ok(ExecIo { stdin, stdout, stderr }),
+        _ => Err(std::io::Error::new(std::io::ErrorKind::InvalidData, "three descriptors were expected")),
+    }
+}
+
+/// Makes an app wanted: looks up images, makes networks, binds ports, and only then hands it to the actor, so
+/// that a refusal leaves everything as it was.
+async fn apply(fixed: &Arc<Fixed>, handles: &Handles, app: App, only: &[String]) -> Result<(), Refusal> {
+    let current = ask(handles, |reply| Order::Current { reply }).await?;
+    let app = restrict(app, only, &current.durable.app)?;
+    let mut made = Vec::new();
+    let result = prepare_app(fixed, &current, app, &mut made).await;
+    let result = match result {
+        Ok(applied) => {
+            let applied = Box::new(applied);
+            ask(handles, |reply| Order::Adopt { applied, reply }).await.and_then(|inner| inner)
+        }
+        Err(refusal) => Err(refusal),
+    };
+    if result.is_err() {
+        for network in made {
+            if let Err(error) = fixed.engine.remove_network(&network).await {
+                tracing::warn!("network {network}: {error}");
+            }
+        }
+    }
+    result
+}
+
+/// The chosen services and what they depend on; others stay as they are now.
+fn restrict(mut app: App, only: &[String], current: &App) -> Result<App, Refusal> {
+    if only.is_empty() {
+        return Ok(app);
+    }
+    let mut chosen = BTreeSet::new();
+    let mut open: Vec<String> = only.to_vec();
+    while let Some(name) = open.pop() {
+        let service = app.services.get(&name).ok_or_else(|| {
+            Refusal::new(RefusalKind::NotFound, format!("no service {name} in {}", app.name))
+        })?;
+        if chosen.insert(name) {
+            open.extend(service.depends_on.keys().cloned());
+        }
+    }
+    app.services.retain(|name, _| chosen.contains(name));
+    for (name, service) in &current.services {
+        app.services.entry(name.clone()).or_insert_with(|| service.clone());
+    }
+    for (name, network) in &current.networks {
+        app.networks.entry(name.clone()).or_insert_with(|| network.clone());
+    }
+    Ok(app)
+}
+
+async fn prepare_app(
+    fixed: &Arc<Fixed>,
+    current: &Current,
+    app: App,
+    made: &mut Vec<String>,
+) -> Result<Applied, Refusal> {
+    let networks = make_networks(fixed, &current.durable, &app, made).await?;
+    let prepared = {
+        let (fixed, app, networks) = (fixed.clone(), app.clone(), networks.clone());
+        let look_up = move || -> Result<BTreeMap<String, spec::Prepared>, Refusal> {
+            let services = app.services.iter();
+            let prepared = services.map(|(name, service)| {
+                let prepared = spec::prepare(&app, service, &networks, &fixed.store, &fixed.paths)?;
+                Ok((name.clone(), prepared))
+            });
+            prepared.collect()
+        };
+        let joined = tokio::task::spawn_blocking(look_up).await;
+        joined.map_err(|error| Refusal::new(RefusalKind::Host, format!("looking up images failed: {error}")))??
+    };
+    let mut dns = BTreeMap::new();
+    for (key, network) in &networks {
+        if !current.named.contains(key) {
+            let server = steps::serve_names(&fixed.engine, network, &fixed.directory).await;
+            dns.insert(key.clone(), server.map_err(|error| runtime_refusal(&error))?);
+        }
+    }
+    let fronts = open_fronts(fixed, current, &app)?;
+    let durable = Durable { version: STATE_VERSION, app, networks, going_down: false };
+    Ok(Applied { durable, prepared, fronts, dns })
+}
+
+/// Front doors for ports that this process does not listen on yet.
+fn open_fronts(fixed: &Arc<Fixed>, current: &Current, app: &App) -> Result<Fronts, Refusal> {
+    let mut fronts = Fronts::new();
+    for (name, service) in &app.services {
+        let open = current.ports.get(name);
+        for (seed, port) in service.ports.iter().enumerate() {
+            if open.is_some_and(|open| open.contains(port)) || port.protocol != Protocol::Tcp {
+                continue;
+            }
+            let front = front::open(port, seed as u64, steps::dial(&fixed.engine))
+                .map_err(|refusal| Refusal { message: format!("{name}: {}", refusal.message), ..refusal })?;
+            fronts.entry(name.clone()).or_default().push(front);
+        }
+    }
+    Ok(fronts)
+}
+
+/// Makes the networks that are not there yet. A lock keeps two projects from choosing the same subnet.
+async fn make_networks(
+    fixed: &Arc<Fixed>,
+    current: &Durable,
+    app: &App,
+    made: &mut Vec<String>,
+) -> Result<BTreeMap<String, NetworkSpec>, Refusal> {
+    let host = |what: &str, error: &dyn std::fmt::Display| {
+        Refusal::new(RefusalKind::Host, format!("cannot {what}: {error}"))
+    };
+    let path = fixed.paths.lock("networks");
+    let lock = std::fs::File::create(&path).map_err(|error| host("open the network lock", &error))?;
+    let lock = tokio::task::spawn_blocking(move || lock.lock().map(|()| lock)).await;
+    let _held = lock
+        .map_err(|error| host("take the network lock", &error))?
+        .map_err(|error| host("take the network lock", &error))?;
+    let mut networks = BTreeMap::new();
+    for (key, network) in &app.networks {
+        let spec = match current.networks.get(key) {
+            Some(spec) => spec.clone(),
+            None => {
+                let name = format!("{}_{key}", fixed.project);
+                let in_use = subnets_in_use(&fixed.paths);
+                let subnet = network.subnet.or_else(|| {
+                    let loopback = matches!(fixed.engine.isolation(), Isolation::Process);
+                    address::free_subnet(&in_use, loopback)
+                });
+                let subnet = subnet.ok_or_else(|| {
+                    Refusal::new(RefusalKind::Host, format!("no free subnet for network {key}"))
+                        .hint("take another project down, or give the network a `subnet` under `ipam`")
+                })?;
+                let gateway = address::gateway(subnet).ok_or_else(|| {
+                    Refusal::new(RefusalKind::Invalid, format!("network {key}: {subnet} has no usable address"))
+                })?;
+                NetworkSpec { name, subnet, gateway, internal: network.internal }
+            }
+        };
+        fixed.engine.create_network(&spec).await.map_err(|error| runtime_refusal(&error))?;
+        if !current.networks.contains_key(key) {
+            made.push(spec.name.clone());
+        }
+        networks.insert(key.clone(), spec);
+    }
+    Ok(networks)
+}
+
+/// Subnets that this host has routes to, and those of all of this user's projects.
+fn subnets_in_use(paths: &Paths) -> Vec<ipnet::Ipv4Net> {
+    // Without the table the choice may collide with a network of somebody else's; making it then fails and says so.
+    let routes = std::fs::read_to_string("/proc/net/route").unwrap_or_default();
+    let mut subnets = parse_routes(&routes);
+    for project in std::fs::read_dir(paths.projects()).into_iter().flatten().flatten() {
+        if let Ok(Some(durable)) = state::load(&project.path().join("state.json")) {
+            subnets.extend(durable.networks.values().map(|network| network.subnet));
+        }
+    }
+    subnets
+}
+
+/// The table of `/proc/net/route` (proc(5)): addresses and masks as hexadecimal in the host's byte order.
+fn parse_routes(table: &str) -> Vec<ipnet::Ipv4Net> {
+    let hex = |text: &str| u32::from_str_radix(text, 16).ok().map(|n| std::net::Ipv4Addr::from(n.to_ne_bytes()));
+    let rows = table.lines().skip(1).filter_map(|line| {
+        let fields: Vec<&str> = line.split_whitespace().collect();
+        let (address, mask) = (hex(fields.get(1)?)?, hex(fields.get(7)?)?);
+        ipnet::Ipv4Net::with_netmask(address, mask).ok()
+    });
+    // The default route overlaps everything and says nothing about what is in use.
+    rows.filter(|net| net.prefix_len() > 0).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn routes_are_read_and_the_default_one_is_left_out() {
+        let table = "Iface\tDestination\tGateway\tFlags\tRefCnt\tUse\tMetric\tMask\tMTU\tWindow\tIRTT\n\
+                     eth0\t00000000\t0102A8C0\t0003\t0\t0\t0\t00000000\t0\t0\t0\n\
+                     eth0\t0002A8C0\t00000000\t0001\t0\t0\t0\t00FFFFFF\t0\t0\t0\n";
+        let expected: Vec<ipnet::Ipv4Net> = vec!["192.168.2.0/24".parse().expect("a subnet")];
+        assert_eq!(parse_routes(table), if cfg!(target_endian = "little") { expected } else { vec![] });
+    }
+}

@@ -1,0 +1,122 @@
+//! Carrying out steps. Each is a task of its own that decides nothing and reports how it went.
+
+use crate::front::Directory;
+use std::path::PathBuf;
+use std::process::Stdio;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+use throng_engine::Engine;
+use throng_model::app::{HealthCheck, HealthTest};
+use throng_model::replica::{ReplicaId, ReplicaSpec, Statistics};
+use throng_proxy::{Dial, Proxy};
+use throng_runtime::{ExecIo, ExecSpec, Runtime, RuntimeError};
+
+/// Service and ordinal.
+pub type Key = (String, u32);
+
+pub enum Outcome {
+    Launched { key: Key, generation: u64, result: Result<u32, RuntimeError> },
+    Retired { key: Key, result: Result<(), RuntimeError> },
+    Probed { key: Key, generation: u64, result: Result<(), String> },
+    Sampled { at: Instant, samples: Vec<(Key, Option<Statistics>)> },
+}
+
+pub async fn launch(engine: Arc<Engine>, key: Key, spec: ReplicaSpec) -> Outcome {
+    let generation = spec.generation;
+    let result = async {
+        engine.create(&spec).await?;
+        engine.start(&spec.id, generation).await
+    };
+    Outcome::Launched { key, generation, result: result.await }
+}
+
+/// Everything needed to let a replica go.
+pub struct Retirement {
+    pub id: ReplicaId,
+    pub generation: u64,
+    pub signal: i32,
+    pub grace: Duration,
+    pub proxies: Vec<Arc<Proxy>>,
+}
+
+/// Waits for its requests to end (no longer than its grace period), stops it, removes it.
+pub async fn retire(engine: Arc<Engine>, key: Key, order: Retirement) -> Outcome {
+    let name = order.id.name();
+    let begin = Instant::now();
+    for proxy in &order.proxies {
+        let left = order.grace.saturating_sub(begin.elapsed());
+        if !proxy.drained(&name, left).await {
+            tracing::warn!("{name} still had requests after {:?}", order.grace);
+        }
+    }
+    let result = async {
+        match engine.stop(&order.id, order.generation, order.signal, order.grace).await {
+            // Gone already is what was asked for.
+            Err(error) if error.kind == throng_runtime::ErrorKind::NotFound => {}
+            Err(error) => return Err(error),
+            Ok(_) => {}
+        }
+        engine.remove(&order.id, order.generation).await
+    };
+    Outcome::Retired { key, result: result.await }
+}
+
+/// Runs a health check once. The error says why in words for people.
+pub async fn probe(
+    engine: Arc<Engine>,
+    key: Key,
+    id: ReplicaId,
+    generation: u64,
+    check: HealthCheck,
+) -> Outcome {
+    let args = match &check.test {
+        HealthTest::Exec(args) => args.clone(),
+        HealthTest::Shell(script) => vec!["/bin/sh".into(), "-c".into(), script.clone()],
+        HealthTest::Disabled => return Outcome::Probed { key, generation, result: Ok(()) },
+    };
+    let command = args.join(" ");
+    let spec = ExecSpec { args, timeout: Some(check.timeout), ..ExecSpec::default() };
+    let result = match null_io() {
+        Ok(io) => match engine.exec(&id, &spec, io).await {
+            Ok(exit) if exit.is_success() => Ok(()),
+            Ok(exit) => Err(format!("`{command}` {exit}")),
+            Err(error) => Err(format!("`{command}`: {error}")),
+        },
+        Err(error) => Err(format!("cannot open /dev/null: {error}")),
+    };
+    Outcome::Probed { key, generation, result }
+}
+
+pub async fn sample(engine: Arc<Engine>, running: Vec<(Key, ReplicaId)>) -> Outcome {
+    let (keys, ids): (Vec<Key>, Vec<ReplicaId>) = running.into_iter().unzip();
+    let statistics = engine.statistics(&ids).await;
+    Outcome::Sampled { at: Instant::now(), samples: keys.into_iter().zip(statistics).collect() }
+}
+
+fn null_io() -> std::io::Result<ExecIo> {
+    let open = || std::fs::OpenOptions::new().read(true).write(true).open("/dev/null").map(Into::into);
+    Ok(ExecIo { stdin: open()?, stdout: open()?, stderr: open()? })
+}
+
+/// Sockets from which replicas can be reached, whatever network namespace they are in.
+pub fn dial(engine: &Arc<Engine>) -> Dial {
+    let engine = engine.clone();
+    Arc::new(move || engine.tcp_socket())
+}
+
+/// Starts answering names on every network that has none yet.
+pub async fn serve_names(
+    engine: &Arc<Engine>,
+    network: &throng_model::replica::NetworkSpec,
+    directory: &Arc<Directory>,
+) -> Result<throng_engine::dns::DnsServer, RuntimeError> {
+    throng_engine::dns::serve(engine.clone(), network, directory.clone()).await
+}
+
+/// The command line that a new supervisor process is started with.
+pub fn supervisor_command(executable: PathBuf, project: &str) -> std::process::Command {
+    let mut command = std::process::Command::new(executable);
+    command.args(["supervise", "--project-name", project]);
+    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null()).current_dir("/");
+    command
+}

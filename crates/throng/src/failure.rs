@@ -1,0 +1,140 @@
+//! Every way a command can fail, and the exit code of each. The table is printed by `throng help exit-codes`.
+
+use std::process::ExitCode;
+use throng_image::ImageError;
+use throng_model::diagnostic::Diagnostic;
+use throng_runtime::RuntimeError;
+use throng_runtime::cluster::{ClusterError, ClusterErrorKind};
+use throng_supervisor::client::ClientError;
+
+/// The kinds of failure that scripts can tell apart.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// It ran, but did not hold: a threshold, a replica that does not come up.
+    NotHeld,
+    /// The command line or a file that a person wrote is wrong.
+    Input,
+    /// No such app, service, image or run.
+    NotFound,
+    /// The host refuses: permission, a limit, no space, a port taken.
+    Host,
+    /// An image cannot be built, fetched or used.
+    Image,
+    /// A person stopped it.
+    Interrupted,
+}
+
+/// Exit code and meaning of each kind, as `throng help exit-codes` and the manual page print them.
+pub const EXIT_CODES: [(u8, &str); 7] = [
+    (0, "success"),
+    (1, "it ran but did not hold: a threshold, a replica that does not come up"),
+    (2, "the command line or a file that a person wrote is wrong"),
+    (3, "no such app, service, image or run"),
+    (4, "the host refuses: permission, a limit, no space, a port taken"),
+    (5, "an image cannot be built, fetched or used"),
+    (130, "stopped by Ctrl-C or SIGTERM, everything cleaned up"),
+];
+
+impl Kind {
+    pub fn code(self) -> u8 {
+        match self {
+            Kind::NotHeld => 1,
+            Kind::Input => 2,
+            Kind::NotFound => 3,
+            Kind::Host => 4,
+            Kind::Image => 5,
+            Kind::Interrupted => 130,
+        }
+    }
+}
+
+#[derive(Debug)]
+pub struct Failure {
+    pub kind: Kind,
+    /// Lower-case fragment; empty when everything has been said already.
+    pub message: String,
+    pub hint: Option<String>,
+    /// Findings that point at a file, shown instead of the message.
+    pub diagnostics: Vec<Diagnostic>,
+}
+
+pub type Result<T> = std::result::Result<T, Failure>;
+
+impl Failure {
+    pub fn new(kind: Kind, message: impl Into<String>) -> Failure {
+        Failure { kind, message: message.into(), hint: None, diagnostics: Vec::new() }
+    }
+
+    pub fn hint(mut self, hint: impl Into<String>) -> Failure {
+        self.hint = Some(hint.into());
+        self
+    }
+
+    /// Prints it to standard error, in colour on a terminal.
+    pub fn report(&self) -> ExitCode {
+        let style = crate::terminal::Style::for_stderr();
+        if !self.diagnostics.is_empty() {
+            eprint!("{}", throng_compose::render(&self.diagnostics, style.color));
+        }
+        if !self.message.is_empty() {
+            eprintln!("{} {}", style.red("error:"), self.message);
+        }
+        if let Some(hint) = &self.hint {
+            eprintln!("{} {hint}", style.cyan("hint:"));
+        }
+        ExitCode::from(self.kind.code())
+    }
+}
+
+impl From<Vec<Diagnostic>> for Failure {
+    fn from(diagnostics: Vec<Diagnostic>) -> Failure {
+        Failure { diagnostics, ..Failure::new(Kind::Input, "") }
+    }
+}
+
+impl From<ClusterError> for Failure {
+    fn from(error: ClusterError) -> Failure {
+        let kind = match error.kind {
+            ClusterErrorKind::NotFound => Kind::NotFound,
+            ClusterErrorKind::Invalid => Kind::Input,
+            ClusterErrorKind::App => Kind::NotHeld,
+            ClusterErrorKind::Host => Kind::Host,
+        };
+        Failure { hint: error.hint, ..Failure::new(kind, error.message) }
+    }
+}
+
+impl From<ClientError> for Failure {
+    fn from(error: ClientError) -> Failure {
+        ClusterError::from(error).into()
+    }
+}
+
+impl From<ImageError> for Failure {
+    fn from(error: ImageError) -> Failure {
+        Failure { hint: error.hint(), ..Failure::new(Kind::Image, error.to_string()) }
+    }
+}
+
+impl From<RuntimeError> for Failure {
+    fn from(error: RuntimeError) -> Failure {
+        Failure { hint: error.hint, ..Failure::new(Kind::Host, error.message) }
+    }
+}
+
+/// An I/O error with what was being done.
+pub fn io(what: impl std::fmt::Display, error: &std::io::Error) -> Failure {
+    Failure::new(Kind::Host, format!("cannot {what}: {error}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_kind_has_a_documented_code() {
+        for kind in [Kind::NotHeld, Kind::Input, Kind::NotFound, Kind::Host, Kind::Image, Kind::Interrupted] {
+            assert!(EXIT_CODES.iter().any(|(code, _)| *code == kind.code()), "{kind:?}");
+        }
+    }
+}
