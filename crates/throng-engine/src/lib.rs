@@ -1,1 +1,29 @@
+//! Throng's embedded container engine: namespaces, cgroups of either version, overlay roots, bridges, exits, logs.
+//!
+//! There is no shim and no daemon. Each replica costs the supervisor one descriptor, its pidfd; everything else lives
+//! in the kernel and in the replica's folder, so the supervisor may end at any moment and another one takes over.
+//!
+//! Unsafe code is in [`sys`] and [`child`] only.
 
+mod cgroup;
+mod child;
+mod engine;
+mod errors;
+mod exec;
+mod exits;
+mod layers;
+mod logs;
+mod netlink;
+mod network;
+mod plan;
+mod replica;
+pub mod rootless;
+mod runtime;
+mod seccomp;
+mod spawn;
+mod start;
+mod state;
+mod sys;
+mod user;
+
+pub use engine::{Engine, EngineOptions, Isolation, IsolationChoice};

@@ -1,0 +1,372 @@
+//! Limits and counters of one replica, over control groups of either version.
+//!
+//! A replica's group is `throng/<project>/<name>`: in every hierarchy that counts or limits something on version 1,
+//! in the one tree on version 2. The child itself writes `0` into the group's list before anything else of it runs:
+//! on version 1 a task that moves itself takes no global lock, where moving another one stalls every fork and exit of
+//! the host (`cgroup_procs_write_start` in the kernel).
+
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+use throng_model::app::Resources;
+
+/// Folder of this program in each hierarchy.
+const SUBTREE: &str = "throng";
+/// Hierarchies of version 1 that are used.
+const CONTROLLERS: [&str; 4] = ["cpu", "cpuacct", "memory", "pids"];
+/// Period of the CPU limit in microseconds; the kernel's default.
+const PERIOD: u64 = 100_000;
+/// A group stays busy until the kernel has buried the last task of it.
+const REMOVE_TRIES: u32 = 200;
+const REMOVE_PAUSE: Duration = Duration::from_millis(5);
+
+/// What this host offers.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Cgroups {
+    /// Controllers with their mount points.
+    V1(Vec<(String, PathBuf)>),
+    /// The folder under which groups may be made.
+    V2(PathBuf),
+    /// None that can be written; says why.
+    None(String),
+}
+
+/// The group of one replica, which may or may not exist.
+#[derive(Debug, Clone)]
+pub struct Group {
+    /// Controller (empty on version 2) and folder.
+    folders: Vec<(String, PathBuf)>,
+    version: u8,
+}
+
+/// Counters of one group.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Reading {
+    pub cpu: Duration,
+    pub memory: u64,
+    pub unreclaimable: u64,
+    pub memory_limit: Option<u64>,
+    pub pids: u64,
+}
+
+impl Cgroups {
+    /// Reads this process' mounts and groups once.
+    pub fn detect() -> Self {
+        let read = |path: &str| fs::read_to_string(path).unwrap_or_default();
+        Self::choose(&read("/proc/self/mountinfo"), &read("/proc/self/cgroup"))
+    }
+
+    fn choose(mountinfo: &str, own: &str) -> Self {
+        let mounts = cgroup_mounts(mountinfo);
+        let v1: Vec<_> = CONTROLLERS
+            .iter()
+            .filter_map(|wanted| {
+                let mount = mounts.iter().find(|m| m.controllers.iter().any(|c| c == wanted))?;
+                Some(((*wanted).to_owned(), mount.path.clone()))
+            })
+            .collect();
+        if !v1.is_empty() {
+            return Self::writable_v1(v1);
+        }
+        match mounts.iter().find(|m| m.version == 2) {
+            Some(mount) => Self::writable_v2(&mount.path, own),
+            None => Cgroups::None("no cgroup hierarchy is mounted".into()),
+        }
+    }
+
+    fn writable_v1(mounts: Vec<(String, PathBuf)>) -> Self {
+        for (_, path) in &mounts {
+            if let Err(error) = fs::create_dir_all(path.join(SUBTREE)) {
+                return Cgroups::None(format!("{} cannot be written: {error}", path.display()));
+            }
+        }
+        Cgroups::V1(mounts)
+    }
+
+    /// Root uses the top of the tree; another user only a subtree that was delegated to it.
+    fn writable_v2(mount: &Path, own: &str) -> Self {
+        let mut failure = String::new();
+        for base in [mount.to_path_buf(), mount.join(own_v2_path(own))] {
+            match prepare_v2(&base) {
+                Ok(()) => return Cgroups::V2(base),
+                Err(error) => failure = format!("{} cannot be written: {error}", base.display()),
+            }
+        }
+        Cgroups::None(failure)
+    }
+
+    /// The group of a replica; `None` where this host offers no groups.
+    pub fn group(&self, project: &str, name: &str) -> Option<Group> {
+        let below = Path::new(SUBTREE).join(project).join(name);
+        match self {
+            Cgroups::V1(mounts) => {
+                let folders = mounts.iter().map(|(c, path)| (c.clone(), path.join(&below))).collect();
+                Some(Group { folders, version: 1 })
+            }
+            Cgroups::V2(base) => Some(Group { folders: vec![(String::new(), base.join(below))], version: 2 }),
+            Cgroups::None(_) => None,
+        }
+    }
+
+    /// Names of all groups of a project.
+    pub fn names(&self, project: &str) -> Vec<String> {
+        let folder = match self {
+            Cgroups::V1(mounts) => mounts.iter().map(|(_, p)| p.clone()).next(),
+            Cgroups::V2(base) => Some(base.clone()),
+            Cgroups::None(_) => None,
+        };
+        let entries = folder.and_then(|f| fs::read_dir(f.join(SUBTREE).join(project)).ok());
+        let folders =
+            entries.into_iter().flatten().flatten().filter(|e| e.file_type().is_ok_and(|t| t.is_dir()));
+        folders.filter_map(|e| e.file_name().into_string().ok()).collect()
+    }
+
+    /// Removes the project's own folders once no replica is left in them; one that is in use stays.
+    pub fn remove_project(&self, project: &str) {
+        let bases: Vec<&Path> = match self {
+            Cgroups::V1(mounts) => mounts.iter().map(|(_, p)| p.as_path()).collect(),
+            Cgroups::V2(base) => vec![base],
+            Cgroups::None(_) => vec![],
+        };
+        for base in bases {
+            // Both fail while something else is in them, which is meant.
+            let _ = fs::remove_dir(base.join(SUBTREE).join(project));
+            let _ = fs::remove_dir(base.join(SUBTREE));
+        }
+    }
+}
+
+/// Turns the controllers on from `base` down to this program's folder.
+fn prepare_v2(base: &Path) -> io::Result<()> {
+    let subtree = base.join(SUBTREE);
+    fs::create_dir_all(&subtree)?;
+    enable_v2(base)?;
+    enable_v2(&subtree)
+}
+
+fn enable_v2(folder: &Path) -> io::Result<()> {
+    let enabled = fs::read_to_string(folder.join("cgroup.subtree_control"))?;
+    let wanted = missing_controllers(&enabled);
+    if wanted.is_empty() { Ok(()) } else { fs::write(folder.join("cgroup.subtree_control"), wanted) }
+}
+
+fn missing_controllers(enabled: &str) -> String {
+    let have: Vec<_> = enabled.split_whitespace().collect();
+    let wanted: Vec<_> =
+        ["cpu", "memory", "pids"].iter().filter(|c| !have.contains(c)).map(|c| format!("+{c}")).collect();
+    wanted.join(" ")
+}
+
+fn own_v2_path(own: &str) -> &str {
+    own.lines().find_map(|line| line.strip_prefix("0::/")).unwrap_or_default()
+}
+
+struct CgroupMount {
+    version: u8,
+    path: PathBuf,
+    controllers: Vec<String>,
+}
+
+/// `36 35 98:0 /root /mount/point options … - type source super,options` (proc_pid_mountinfo(5)).
+fn cgroup_mounts(mountinfo: &str) -> Vec<CgroupMount> {
+    let read = |line: &str| {
+        let (before, after) = line.split_once(" - ")?;
+        let path = PathBuf::from(before.split(' ').nth(4)?.replace("\\040", " "));
+        let mut after = after.split(' ');
+        let version = match after.next()? {
+            "cgroup" => 1,
+            "cgroup2" => 2,
+            _ => return None,
+        };
+        let controllers = after.nth(1).unwrap_or_default().split(',').map(str::to_owned).collect();
+        Some(CgroupMount { version, path, controllers })
+    };
+    mountinfo.lines().filter_map(read).collect()
+}
+
+impl Group {
+    /// Makes the group and sets the limits.
+    pub fn create(&self, resources: &Resources) -> io::Result<()> {
+        for (controller, folder) in &self.folders {
+            make_folder(folder, self.version)?;
+            for (file, value) in settings(self.version, controller, resources) {
+                let path = folder.join(file);
+                match fs::write(&path, &value) {
+                    // Swap accounting is a build and boot option; without it there is no swap to limit.
+                    Err(_) if file.contains("sw") && !path.exists() => {}
+                    Err(error) => {
+                        let message = format!("cannot write {value} to {}: {error}", path.display());
+                        return Err(io::Error::new(error.kind(), message));
+                    }
+                    Ok(()) => {}
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Files into which a task writes `0` to join.
+    pub fn lists(&self) -> Vec<PathBuf> {
+        let file = if self.version == 1 { "tasks" } else { "cgroup.procs" };
+        self.folders.iter().map(|(_, folder)| folder.join(file)).collect()
+    }
+
+    pub fn is_v2(&self) -> bool {
+        self.version == 2
+    }
+
+    /// Pids in the group, children of the first process included.
+    pub fn processes(&self) -> Vec<i32> {
+        let mut pids: Vec<i32> = self
+            .folders
+            .iter()
+            .filter_map(|(_, folder)| fs::read_to_string(folder.join("cgroup.procs")).ok())
+            .flat_map(|text| text.lines().filter_map(|l| l.parse().ok()).collect::<Vec<_>>())
+            .filter(|pid| *pid > 0)
+            .collect();
+        pids.sort_unstable();
+        pids.dedup();
+        pids
+    }
+
+    /// How many tasks of the group the kernel has killed for want of memory.
+    pub fn oom_kills(&self) -> u64 {
+        match (self.version, self.folder("memory")) {
+            (1, Some(folder)) => field(&read(folder, "memory.oom_control"), "oom_kill").unwrap_or(0),
+            (_, Some(folder)) => field(&read(folder, "memory.events"), "oom_kill").unwrap_or(0),
+            _ => 0,
+        }
+    }
+
+    pub fn read(&self) -> Reading {
+        if self.version == 2 {
+            return self.folder("").map(|f| read_v2(|file| read(f, file))).unwrap_or_default();
+        }
+        read_v1(|file| {
+            let controller = file.split('.').next().unwrap_or_default();
+            self.folder(controller).map(|folder| read(folder, file)).unwrap_or_default()
+        })
+    }
+
+    fn folder(&self, controller: &str) -> Option<&Path> {
+        self.folders.iter().find(|(c, _)| self.version == 2 || c == controller).map(|(_, f)| f.as_path())
+    }
+
+    /// Kills everything in the group, forks under way included.
+    pub fn kill(&self) {
+        if let Some(folder) = self.folder("").filter(|_| self.version == 2)
+            && fs::write(folder.join("cgroup.kill"), "1").is_ok()
+        {
+            return;
+        }
+        for pid in self.processes() {
+            if let Some(pid) = rustix::process::Pid::from_raw(pid) {
+                // Gone already is as good.
+                let _ = rustix::process::kill_process(pid, rustix::process::Signal::KILL);
+            }
+        }
+    }
+
+    /// Removes the group, waiting up to a second for its last tasks to be buried. Fine if there is none.
+    pub fn remove(&self) -> io::Result<()> {
+        self.folders.iter().try_for_each(|(_, folder)| remove_folder(folder))
+    }
+}
+
+fn make_folder(folder: &Path, version: u8) -> io::Result<()> {
+    match fs::create_dir(folder) {
+        Err(e) if e.kind() == io::ErrorKind::AlreadyExists => Ok(()),
+        Err(e) if e.kind() == io::ErrorKind::NotFound => {
+            if let Some(parent) = folder.parent() {
+                fs::create_dir_all(parent)?;
+                if version == 2 {
+                    enable_v2(parent)?;
+                }
+            }
+            fs::create_dir(folder)
+        }
+        other => other,
+    }
+}
+
+fn remove_folder(folder: &Path) -> io::Result<()> {
+    for _ in 0..REMOVE_TRIES {
+        match fs::remove_dir(folder) {
+            Err(e) if e.kind() == io::ErrorKind::ResourceBusy => std::thread::sleep(REMOVE_PAUSE),
+            Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(()),
+            other => return other,
+        }
+    }
+    fs::remove_dir(folder)
+}
+
+/// Files and values for the limits, in the order in which they must be written.
+fn settings(version: u8, controller: &str, resources: &Resources) -> Vec<(&'static str, String)> {
+    let mut settings = Vec::new();
+    let wants = |c: &str| version == 2 || controller == c;
+    if let Some(cpus) = resources.cpus.filter(|_| wants("cpu")) {
+        // The kernel takes no quota below 1 ms.
+        let quota = ((cpus * PERIOD as f64) as u64).max(1000);
+        if version == 2 {
+            settings.push(("cpu.max", format!("{quota} {PERIOD}")));
+        } else {
+            settings.push(("cpu.cfs_period_us", PERIOD.to_string()));
+            settings.push(("cpu.cfs_quota_us", quota.to_string()));
+        }
+    }
+    if let Some(memory) = resources.memory.filter(|_| wants("memory")) {
+        if version == 2 {
+            settings.push(("memory.max", memory.to_string()));
+            settings.push(("memory.swap.max", "0".into()));
+        } else {
+            settings.push(("memory.limit_in_bytes", memory.to_string()));
+            settings.push(("memory.memsw.limit_in_bytes", memory.to_string()));
+        }
+    }
+    if let Some(pids) = resources.pids.filter(|_| wants("pids")) {
+        settings.push(("pids.max", pids.to_string()));
+    }
+    settings
+}
+
+fn read(folder: &Path, file: &str) -> String {
+    fs::read_to_string(folder.join(file)).unwrap_or_default()
+}
+
+fn number(text: &str) -> Option<u64> {
+    text.trim().parse().ok()
+}
+
+/// The value of `key value` lines.
+fn field(text: &str, key: &str) -> Option<u64> {
+    text.lines().find_map(|line| number(line.strip_prefix(key)?.strip_prefix(' ')?))
+}
+
+/// Version 1 says "no limit" with the largest multiple of the page size.
+const UNLIMITED_V1: u64 = 1 << 62;
+
+fn read_v1(file: impl Fn(&str) -> String) -> Reading {
+    let stat = file("memory.stat");
+    let kernel = number(&file("memory.kmem.usage_in_bytes")).unwrap_or(0);
+    Reading {
+        cpu: Duration::from_nanos(number(&file("cpuacct.usage")).unwrap_or(0)),
+        memory: number(&file("memory.usage_in_bytes")).unwrap_or(0),
+        unreclaimable: field(&stat, "total_rss").unwrap_or(0) + kernel,
+        memory_limit: number(&file("memory.limit_in_bytes")).filter(|l| *l < UNLIMITED_V1),
+        pids: number(&file("pids.current")).unwrap_or(0),
+    }
+}
+
+fn read_v2(file: impl Fn(&str) -> String) -> Reading {
+    let stat = file("memory.stat");
+    let kernel = field(&stat, "kernel").unwrap_or(0);
+    let reclaimable = field(&stat, "slab_reclaimable").unwrap_or(0);
+    Reading {
+        cpu: Duration::from_micros(field(&file("cpu.stat"), "usage_usec").unwrap_or(0)),
+        memory: number(&file("memory.current")).unwrap_or(0),
+        unreclaimable: field(&stat, "anon").unwrap_or(0) + kernel.saturating_sub(reclaimable),
+        memory_limit: number(&file("memory.max")),
+        pids: number(&file("pids.current")).unwrap_or(0),
+    }
+}

@@ -1,0 +1,328 @@
+//! What happens between `clone` and `execve`: a list of operations prepared by the parent, carried out in order.
+//!
+//! The child is made with `CLONE_VM | CLONE_VFORK`: it borrows the supervisor's memory, so its cost does not grow
+//! with the supervisor, and the one thread that made it sleeps until the child has executed its program or ended.
+//! (`CLONE_VFORK` matters beyond speed: the kernel neither chooses such a child as an out-of-memory victim, which
+//! would take the supervisor along, nor spreads its `oom_score_adj` to it.) The rules that keep this sound:
+//!
+//! - everything the child reads is in [`Job`], which outlives it because the thread that owns it is asleep;
+//! - the child writes nothing but [`Report`] (atomics) and its own stack;
+//! - it allocates nothing, takes no lock, and only makes system calls;
+//! - all signals are blocked in the spawning thread, so no handler of the supervisor runs in the child.
+
+use crate::sys::{self, Errno};
+use std::ffi::{CStr, CString, c_char};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI32, AtomicU32, Ordering};
+
+/// Trees of mounts that one replica can bring along: bind mounts and device nodes.
+pub const MAX_TREES: usize = 128;
+
+/// One system call, or a few that belong together. Paths are the host's before [`Op::EnterRoot`], the replica's after.
+#[derive(Debug)]
+pub enum Op {
+    /// Gives the child a descriptor table of its own that holds 0, 1 and 2 only.
+    OwnDescriptors,
+    /// As above, but 0, 1 and 2 become these.
+    TakeDescriptors([i32; 3]),
+    /// The kernel kills the child when the spawning thread ends (`true`), or no longer does (`false`).
+    DieWithParent(bool),
+    NewSession,
+    /// `execve` keeps ignored signals ignored; a program expects the defaults.
+    DefaultSignals,
+    Write {
+        path: CString,
+        data: Vec<u8>,
+    },
+    /// Standard input from `/dev/null`, output and errors appended to the file.
+    Output {
+        log: CString,
+    },
+    Unshare(i32),
+    /// Joins namespaces of the process behind the descriptor.
+    Join {
+        pidfd: i32,
+        flags: i32,
+    },
+    Mount(Mount),
+    /// Takes hold of a host path, to be attached inside the new root by [`Op::Attach`].
+    Take {
+        tree: usize,
+        path: CString,
+        recursive: bool,
+    },
+    Attach {
+        tree: usize,
+        target: CString,
+    },
+    Directory {
+        path: CString,
+        mode: u32,
+    },
+    EmptyFile {
+        path: CString,
+    },
+    Node {
+        path: CString,
+        mode: u32,
+        device: u64,
+    },
+    Symlink {
+        path: CString,
+        target: CString,
+    },
+    /// Hides a file behind `/dev/null` and a folder behind an empty one; a missing path is fine.
+    Mask {
+        path: CString,
+    },
+    /// Makes a path read-only where it is; a missing path is fine.
+    Freeze {
+        path: CString,
+    },
+    /// Makes a mount read-only, with those below it if `recursive`.
+    ReadOnly {
+        path: CString,
+        recursive: bool,
+    },
+    /// Makes the folder the root; the old root stays reachable by its descriptor only.
+    EnterRoot {
+        path: CString,
+    },
+    LeaveOldRoot,
+    ChangeDirectory {
+        path: CString,
+    },
+    HostName(Vec<u8>),
+    /// Waits until the parent has done its part (interfaces, state on disk).
+    AwaitGo,
+    /// A batch of rtnetlink requests in the child's own network namespace, each asking for an acknowledgement.
+    Network {
+        batch: Vec<u8>,
+        requests: usize,
+    },
+    Limit {
+        resource: i32,
+        soft: u64,
+        hard: u64,
+    },
+    Umask(u32),
+    /// Leaves only the capabilities of the mask in the bounding set.
+    BoundCapabilities(u64),
+    User {
+        uid: u32,
+        gid: u32,
+        groups: Vec<u32>,
+    },
+    /// Permitted and effective become the mask; inheritable and ambient become empty.
+    SetCapabilities(u64),
+    NoNewPrivileges,
+    Filter(Arc<sys::Filter>),
+    Execute(Program),
+}
+
+#[derive(Debug)]
+pub struct Mount {
+    pub source: CString,
+    pub target: CString,
+    pub kind: CString,
+    pub flags: u64,
+    pub data: Option<CString>,
+}
+
+/// The paths to try, and the vectors that `execve` wants.
+#[derive(Debug)]
+pub struct Program {
+    pub candidates: Vec<CString>,
+    /// What `argv` and `envp` point into.
+    _arguments: Vec<CString>,
+    _environment: Vec<CString>,
+    argv: Pointers,
+    envp: Pointers,
+}
+
+/// Pointers into strings owned beside them, ended by a null.
+#[derive(Debug)]
+struct Pointers(Vec<*const c_char>);
+
+// SAFETY: the pointers lead into heap buffers of `CString`s that `Program` owns and never changes.
+unsafe impl Send for Pointers {}
+// SAFETY: as above; they are only read.
+unsafe impl Sync for Pointers {}
+
+impl Program {
+    pub fn new(candidates: Vec<CString>, arguments: Vec<CString>, environment: Vec<CString>) -> Self {
+        let pointers = |strings: &[CString]| {
+            Pointers(strings.iter().map(|s| s.as_ptr()).chain([std::ptr::null()]).collect())
+        };
+        let (argv, envp) = (pointers(&arguments), pointers(&environment));
+        Program { candidates, _arguments: arguments, _environment: environment, argv, envp }
+    }
+}
+
+/// What parent and child tell each other.
+#[derive(Debug)]
+pub struct Report {
+    /// Written by the kernel before the child runs.
+    pub pidfd: AtomicI32,
+    /// 0 until the child runs (or could not be made), then 1.
+    pub alive: AtomicU32,
+    /// 0 until the parent lets the child go on, then [`GO`] or [`GIVE_UP`].
+    pub go: AtomicU32,
+    /// Index of the operation under way.
+    pub step: AtomicU32,
+    /// Error of that operation; 0 while there is none.
+    pub errno: AtomicI32,
+}
+
+pub const GO: u32 = 1;
+pub const GIVE_UP: u32 = 2;
+
+/// A child to be made: namespaces, and what it does.
+#[derive(Debug)]
+pub struct Job {
+    /// `CLONE_NEW…` flags.
+    pub namespaces: i32,
+    pub ops: Vec<Op>,
+    pub report: Report,
+}
+
+impl Job {
+    pub fn new(namespaces: i32, ops: Vec<Op>) -> Self {
+        let report = Report {
+            pidfd: AtomicI32::new(-1),
+            alive: AtomicU32::new(0),
+            go: AtomicU32::new(0),
+            step: AtomicU32::new(0),
+            errno: AtomicI32::new(0),
+        };
+        Job { namespaces, ops, report }
+    }
+}
+
+/// Runs in the child; returns only when an operation failed, with the report filled in.
+pub fn run(job: &Job) {
+    job.report.alive.store(1, Ordering::Release);
+    sys::wake(&job.report.alive);
+    let mut child = Child { job, old_root: -1, trees: [-1; MAX_TREES] };
+    for (step, op) in job.ops.iter().enumerate() {
+        job.report.step.store(step as u32, Ordering::Relaxed);
+        if let Err(errno) = child.carry_out(op) {
+            job.report.errno.store(errno.0, Ordering::Release);
+            return;
+        }
+    }
+}
+
+struct Child<'a> {
+    job: &'a Job,
+    old_root: i32,
+    trees: [i32; MAX_TREES],
+}
+
+impl Child<'_> {
+    fn carry_out(&mut self, op: &Op) -> Result<(), Errno> {
+        match op {
+            Op::OwnDescriptors => sys::own_descriptors(),
+            Op::TakeDescriptors(fds) => sys::take_descriptors(*fds),
+            Op::DieWithParent(on) => sys::die_with_parent(*on),
+            Op::NewSession => sys::new_session(),
+            Op::DefaultSignals => {
+                sys::default_signals();
+                Ok(())
+            }
+            Op::Write { path, data } => sys::write_file(path, data),
+            Op::Output { log } => sys::standard_output(log),
+            Op::Unshare(flags) => sys::unshare(*flags),
+            Op::Join { pidfd, flags } => sys::setns(*pidfd, *flags),
+            Op::AwaitGo => self.await_go(),
+            Op::Network { batch, requests } => sys::netlink_batch(batch, *requests),
+            Op::HostName(name) => sys::host_name(name),
+            Op::Limit { resource, soft, hard } => sys::limit(*resource, *soft, *hard),
+            Op::Umask(mask) => {
+                sys::umask(*mask);
+                Ok(())
+            }
+            Op::BoundCapabilities(keep) => sys::bound_capabilities(*keep),
+            Op::User { uid, gid, groups } => sys::become_user(*uid, *gid, groups),
+            Op::SetCapabilities(keep) => sys::set_capabilities(*keep),
+            Op::NoNewPrivileges => sys::no_new_privileges(),
+            Op::Filter(filter) => sys::install_filter(filter),
+            Op::Execute(program) => execute(program),
+            _ => self.carry_out_on_files(op),
+        }
+    }
+
+    fn carry_out_on_files(&mut self, op: &Op) -> Result<(), Errno> {
+        match op {
+            Op::Mount(m) => sys::mount(&m.source, &m.target, &m.kind, m.flags, m.data.as_deref()),
+            Op::Take { tree, path, recursive } => {
+                *self.trees.get_mut(*tree).ok_or(Errno::MANY)? = sys::open_tree(path, *recursive)?;
+                Ok(())
+            }
+            Op::Attach { tree, target } => {
+                sys::move_mount(*self.trees.get(*tree).ok_or(Errno::MANY)?, target)
+            }
+            Op::Directory { path, mode } => allow(sys::mkdir(path, *mode), Errno::EXISTS),
+            Op::EmptyFile { path } => sys::touch(path),
+            Op::Node { path, mode, device } => sys::mknod(path, *mode, *device),
+            Op::Symlink { path, target } => allow(sys::symlink(target, path), Errno::EXISTS),
+            Op::Mask { path } => allow(mask(path), Errno::MISSING),
+            Op::Freeze { path } => allow(freeze(path), Errno::MISSING),
+            Op::ReadOnly { path, recursive } => sys::read_only(path, *recursive),
+            Op::EnterRoot { path } => {
+                self.old_root = sys::open_path(c"/")?;
+                sys::chdir(path)?;
+                sys::pivot_root(c".", c".")?;
+                sys::chdir(c"/")
+            }
+            Op::LeaveOldRoot => {
+                sys::fchdir(self.old_root)?;
+                sys::unmount(c".")?;
+                sys::chdir(c"/")
+            }
+            Op::ChangeDirectory { path } => sys::chdir(path),
+            _ => Err(Errno::UNKNOWN),
+        }
+    }
+
+    fn await_go(&self) -> Result<(), Errno> {
+        sys::wait_while(&self.job.report.go, 0);
+        match self.job.report.go.load(Ordering::Acquire) {
+            GO => Ok(()),
+            _ => Err(Errno::CANCELLED),
+        }
+    }
+}
+
+fn allow(result: Result<(), Errno>, fine: Errno) -> Result<(), Errno> {
+    match result {
+        Err(errno) if errno == fine => Ok(()),
+        other => other,
+    }
+}
+
+fn mask(path: &CStr) -> Result<(), Errno> {
+    match sys::mount(c"/dev/null", path, c"", sys::BIND, None) {
+        Err(Errno::NOT_A_FILE) => sys::mount(c"tmpfs", path, c"tmpfs", sys::READ_ONLY, Some(c"size=0k")),
+        other => other,
+    }
+}
+
+fn freeze(path: &CStr) -> Result<(), Errno> {
+    sys::mount(path, path, c"", sys::BIND | sys::RECURSIVE, None)?;
+    sys::read_only(path, true)
+}
+
+/// Tries the candidates in order, as a shell does: a missing one is passed over, one that may not be executed is
+/// remembered, anything else ends the search.
+fn execute(program: &Program) -> Result<(), Errno> {
+    let mut worst = Errno::MISSING;
+    for candidate in &program.candidates {
+        match sys::execve(candidate, &program.argv.0, &program.envp.0) {
+            Errno::MISSING | Errno::NOT_A_FOLDER => {}
+            Errno::DENIED => worst = Errno::DENIED,
+            errno => return Err(errno),
+        }
+    }
+    Err(worst)
+}

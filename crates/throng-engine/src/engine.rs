@@ -1,0 +1,405 @@
+//! The engine: its options, what it holds, and how orders reach replicas.
+
+use crate::cgroup::Cgroups;
+use crate::errors::host;
+use crate::exits::{Exits, how};
+use crate::network::{self, Fabric};
+use crate::plan::{DEFAULT_CAPABILITIES, Ground};
+use crate::replica::{Inner, Phase, Replica, Running};
+use crate::spawn::{MAX_STARTING, Spawner};
+use crate::state::{self, End, Life, Store};
+use crate::{logs, rootless, seccomp, start};
+use std::collections::{BTreeSet, HashMap};
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::time::SystemTime;
+use throng_model::replica::{Exit, NetworkSpec, ReplicaId};
+use throng_runtime::{ErrorKind, Result, RuntimeError, RuntimeEvent};
+use tokio::sync::{Semaphore, broadcast};
+
+/// Events kept for a watcher that does not read; older ones are lost to it.
+pub const EVENT_BACKLOG: usize = 65_536;
+/// Ends of processes that are recorded at the same time.
+const MAX_ENDING: usize = 8;
+
+#[derive(Debug, Clone)]
+pub struct EngineOptions {
+    /// Replicas' folders, layers and logs, as `/var/lib/throng/engine`.
+    pub state_dir: PathBuf,
+    /// What need not outlive the host's own life, as `/run/throng`.
+    pub run_dir: PathBuf,
+    pub isolation: IsolationChoice,
+}
+
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum IsolationChoice {
+    /// Containers where the host allows them, plain processes elsewhere.
+    #[default]
+    Auto,
+    Container,
+    Process,
+}
+
+/// How replicas are kept apart.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Isolation {
+    Container {
+        /// In a user namespace of an ordinary user.
+        rootless: bool,
+    },
+    Process,
+}
+
+/// The embedded container engine. One for each supervisor; several may share a state folder as long as each keeps to
+/// projects of its own.
+pub struct Engine {
+    pub(crate) core: Arc<Core>,
+    pub(crate) isolation: Isolation,
+    lost: Option<String>,
+}
+
+/// What tasks and threads of the engine share.
+pub struct Core {
+    pub store: Store,
+    pub boot: String,
+    pub ground: Ground,
+    pub cgroups: Cgroups,
+    pub fabric: Fabric,
+    pub spawner: Spawner,
+    pub starting: Semaphore,
+    ending: Semaphore,
+    exits: Exits,
+    events: broadcast::Sender<RuntimeEvent>,
+    next_number: AtomicU64,
+    living: Mutex<HashMap<u64, Weak<Replica>>>,
+    replicas: Mutex<HashMap<ReplicaId, Arc<Replica>>>,
+    /// Projects whose replicas on disk have been taken over.
+    loaded: tokio::sync::Mutex<BTreeSet<String>>,
+    networks: Mutex<HashMap<String, (NetworkSpec, u32)>>,
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    // Each change of these maps is one call, so a panic elsewhere leaves them whole.
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Engine {
+    /// Opens the engine and starts its tasks; needs a running tokio runtime.
+    pub fn open(options: EngineOptions) -> Result<Arc<Self>> {
+        let runtime = tokio::runtime::Handle::try_current()
+            .map_err(|e| RuntimeError::new(ErrorKind::Invalid, format!("no runtime for the engine: {e}")))?;
+        let rootless = rootless::entered();
+        let isolation = Isolation::Container { rootless };
+        let core = Arc::new(Core::open(&options, rootless)?);
+        let lost = match &core.cgroups {
+            Cgroups::None(why) => {
+                Some(format!("limits on CPU, memory and processes are not enforced and not measured: {why}"))
+            }
+            _ => None,
+        };
+        runtime.spawn(follow_exits(Arc::downgrade(&core)));
+        runtime.spawn(logs::rotate_for_ever(Arc::downgrade(&core)));
+        Ok(Arc::new(Engine { core, isolation, lost }))
+    }
+
+    pub fn isolation(&self) -> &Isolation {
+        &self.isolation
+    }
+
+    /// One line about what this mode lacks and why; `None` when nothing is lost.
+    pub fn lost(&self) -> Option<String> {
+        self.lost.clone()
+    }
+
+    /// A nonblocking TCP socket from which replicas can be dialled.
+    pub fn tcp_socket(&self) -> io::Result<OwnedFd> {
+        match self.isolation {
+            Isolation::Container { rootless: true } => self.core.fabric.tcp_socket(),
+            _ => network::tcp_socket(),
+        }
+    }
+}
+
+impl Core {
+    fn open(options: &EngineOptions, rootless: bool) -> Result<Self> {
+        let opened = |what: &'static str| move |e: io::Error| host(format_args!("cannot open {what}"), e);
+        std::fs::create_dir_all(&options.run_dir)
+            .map_err(|e| host(format_args!("cannot make {}", options.run_dir.display()), e))?;
+        let store = Store::open(&options.state_dir)
+            .map_err(|e| host(format_args!("cannot use {}", options.state_dir.display()), e))?;
+        let filters = seccomp::filters().map_err(|e| {
+            RuntimeError::new(ErrorKind::Host, format!("cannot build the system call filter: {e}"))
+        })?;
+        let open_files = rustix::process::getrlimit(rustix::process::Resource::Nofile).maximum;
+        let ground = Ground {
+            rootless,
+            filters,
+            capabilities: DEFAULT_CAPABILITIES & own_capabilities(),
+            open_files: open_files.unwrap_or(1 << 20),
+        };
+        Ok(Core {
+            store,
+            boot: state::boot_id(),
+            ground,
+            cgroups: Cgroups::detect(),
+            fabric: Fabric::new(rootless::join_network).map_err(opened("the network thread"))?,
+            spawner: Spawner::new().map_err(opened("the threads that start replicas"))?,
+            starting: Semaphore::new(MAX_STARTING),
+            ending: Semaphore::new(MAX_ENDING),
+            exits: Exits::new().map_err(opened("the set of processes"))?,
+            events: broadcast::channel(EVENT_BACKLOG).0,
+            next_number: AtomicU64::new(0),
+            living: Mutex::default(),
+            replicas: Mutex::default(),
+            loaded: tokio::sync::Mutex::default(),
+            networks: Mutex::default(),
+        })
+    }
+
+    pub fn watch(&self) -> broadcast::Receiver<RuntimeEvent> {
+        self.events.subscribe()
+    }
+
+    pub fn replica(&self, id: &ReplicaId) -> Option<Arc<Replica>> {
+        lock(&self.replicas).get(id).cloned()
+    }
+
+    pub fn known(&self, id: &ReplicaId) -> Result<Arc<Replica>> {
+        self.replica(id).ok_or_else(|| RuntimeError::new(ErrorKind::NotFound, format!("no replica {id}")))
+    }
+
+    pub fn insert(&self, replica: Arc<Replica>) {
+        lock(&self.replicas).insert(replica.id.clone(), replica);
+    }
+
+    pub fn forget(&self, id: &ReplicaId) {
+        lock(&self.replicas).remove(id);
+    }
+
+    pub fn of_project(&self, project: &str) -> Vec<Arc<Replica>> {
+        let mut found: Vec<_> =
+            lock(&self.replicas).values().filter(|r| r.id.project == project).cloned().collect();
+        found.sort_by(|a, b| a.id.cmp(&b.id));
+        found
+    }
+
+    pub fn all_running(&self) -> Vec<Arc<Replica>> {
+        lock(&self.replicas).values().filter(|r| r.running().is_some()).cloned().collect()
+    }
+
+    /// The network and its bridge's index.
+    pub fn network(&self, name: &str) -> Result<(NetworkSpec, u32)> {
+        if let Some(found) = lock(&self.networks).get(name) {
+            return Ok(found.clone());
+        }
+        let spec: NetworkSpec = state::read(&self.store.network(name)).ok_or_else(|| {
+            RuntimeError::new(ErrorKind::NotFound, format!("no network {name}")).hint("create it first")
+        })?;
+        self.open_network(&spec)
+    }
+
+    /// Makes or finds the network's bridge and remembers both.
+    pub fn open_network(&self, spec: &NetworkSpec) -> Result<(NetworkSpec, u32)> {
+        let bridge = self
+            .fabric
+            .bridge(spec)
+            .map_err(|e| host(format_args!("cannot make network {}", spec.name), e))?;
+        lock(&self.networks).insert(spec.name.clone(), (spec.clone(), bridge));
+        Ok((spec.clone(), bridge))
+    }
+
+    pub fn forget_network(&self, name: &str) {
+        lock(&self.networks).remove(name);
+    }
+
+    /// Names of replicas that are attached to the network, on disk or in memory.
+    pub fn attached(&self, network: &str) -> Option<ReplicaId> {
+        let attached = |r: &&Arc<Replica>| {
+            let inner = r.inner();
+            inner.spec.as_ref().is_some_and(|s| s.networks.iter().any(|a| a.network == network))
+        };
+        lock(&self.replicas).values().find(attached).map(|r| r.id.clone())
+    }
+
+    /// Starts to follow a process that runs.
+    pub fn follow(&self, replica: &Arc<Replica>, running: Running) -> io::Result<()> {
+        let number = self.next_number.fetch_add(1, Ordering::Relaxed);
+        let pidfd = running.pidfd.clone();
+        replica.inner().phase = Phase::Running(running);
+        lock(&self.living).insert(number, Arc::downgrade(replica));
+        self.exits.add(pidfd.as_fd(), number)
+    }
+
+    /// Takes over every replica of the project that is on disk.
+    pub async fn load(self: &Arc<Self>, project: &str) -> Result<()> {
+        check_project(project)?;
+        let mut loaded = self.loaded.lock().await;
+        if loaded.contains(project) {
+            return Ok(());
+        }
+        let (core, name) = (self.clone(), project.to_owned());
+        blocking(move || core.load_all(&name)).await??;
+        loaded.insert(project.to_owned());
+        Ok(())
+    }
+
+    fn load_all(&self, project: &str) -> Result<()> {
+        for id in self.store.replicas(project) {
+            if self.replica(&id).is_some() {
+                continue;
+            }
+            let folder = self.store.replica(&id);
+            let spec = state::read_spec(&folder).filter(|s| s.id == id);
+            let life = state::read_life(&folder);
+            let generation = spec.iter().map(|s| s.generation).chain(life.iter().map(|l| l.generation)).max();
+            let inner = Inner {
+                spec: spec.map(Arc::new),
+                generation: generation.unwrap_or(0),
+                phase: Phase::Created,
+                interfaces: life.as_ref().map(|l| l.interfaces.clone()).unwrap_or_default(),
+            };
+            let replica = Arc::new(Replica::new(id, folder, inner));
+            if let Some(life) = life {
+                self.adopt(&replica, life)?;
+            }
+            self.insert(replica);
+        }
+        Ok(())
+    }
+
+    fn adopt(&self, replica: &Arc<Replica>, life: Life) -> Result<()> {
+        if let Some(end) = life.end {
+            replica.inner().phase = Phase::Exited(end);
+            return Ok(());
+        }
+        match self.find_process(&life) {
+            Some(pidfd) => {
+                let running = Running { pid: life.pid, started_at: life.started_at, pidfd: Arc::new(pidfd) };
+                self.follow(replica, running)
+                    .map_err(|e| host(format_args!("cannot follow {}", replica.id), e))
+            }
+            None => {
+                let end = End { exit: Exit::Unknown, at: SystemTime::now() };
+                self.record_end(replica, end);
+                Ok(())
+            }
+        }
+    }
+
+    /// The process of a life, if it is still that one. The descriptor is opened first, so that the comparison speaks
+    /// of the process that it refers to.
+    fn find_process(&self, life: &Life) -> Option<OwnedFd> {
+        if life.boot != self.boot {
+            return None;
+        }
+        let pid = rustix::process::Pid::from_raw(i32::try_from(life.pid).ok()?)?;
+        let pidfd = rustix::process::pidfd_open(pid, rustix::process::PidfdFlags::empty()).ok()?;
+        (state::start_ticks(life.pid)? == life.ticks).then_some(pidfd)
+    }
+
+    /// Records that the replica's process has ended, and frees what only a running one needs.
+    fn record_end(&self, replica: &Arc<Replica>, end: End) {
+        if let Some(group) = self.cgroups.group(&replica.id.project, &replica.id.name()) {
+            group.kill();
+            if let Err(error) = group.remove() {
+                tracing::warn!("the control group of {} is left: {error}", replica.id);
+            }
+        }
+        let life = state::read_life(&replica.folder).map(|life| Life { end: Some(end), ..life });
+        if let Some(Err(error)) = life.map(|life| state::write_life(&replica.folder, &life)) {
+            tracing::warn!("the end of {} is not recorded on disk: {error}", replica.id);
+        }
+        replica.inner().phase = Phase::Exited(end);
+    }
+
+    fn ended(&self, replica: &Arc<Replica>) {
+        let Some(running) = replica.running() else { return };
+        let exit = self.explain_end(replica, how(&running.pidfd));
+        self.record_end(replica, End { exit, at: SystemTime::now() });
+        replica.ended.notify_waiters();
+        let generation = replica.inner().generation;
+        // Nobody need be watching.
+        let _ = self.events.send(RuntimeEvent::Exited { id: replica.id.clone(), generation, exit });
+    }
+
+    /// A process that was killed is one out of memory if the kernel has killed for that reason in its group.
+    fn explain_end(&self, replica: &Replica, exit: Exit) -> Exit {
+        let group = self.cgroups.group(&replica.id.project, &replica.id.name());
+        let killed = exit == Exit::Signal { signal: libc::SIGKILL };
+        if killed && group.is_some_and(|g| g.oom_kills() > 0) { Exit::OutOfMemory } else { exit }
+    }
+}
+
+/// Waits for ends as long as the engine is there.
+async fn follow_exits(core: Weak<Core>) {
+    loop {
+        let Some(strong) = core.upgrade() else { return };
+        let next = tokio::time::timeout(std::time::Duration::from_secs(1), strong.exits.next()).await;
+        let numbers = match next {
+            Ok(Ok(numbers)) => numbers,
+            Ok(Err(error)) => {
+                tracing::error!("cannot wait for processes: {error}");
+                return;
+            }
+            Err(_) => continue,
+        };
+        for number in numbers {
+            let replica = lock(&strong.living).remove(&number).and_then(|weak| weak.upgrade());
+            let Some(replica) = replica else { continue };
+            let core = strong.clone();
+            tokio::spawn(async move {
+                // The semaphore is never closed.
+                let _permit = core.ending.acquire().await;
+                let worker = core.clone();
+                // A panic in there has been reported by its own message.
+                let _ = blocking(move || worker.ended(&replica)).await;
+            });
+        }
+    }
+}
+
+/// Runs blocking work on the runtime's threads for it.
+pub async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T> {
+    tokio::task::spawn_blocking(work)
+        .await
+        .map_err(|e| RuntimeError::new(ErrorKind::Host, format!("a task of the engine ended early: {e}")))
+}
+
+/// Starts the replica on a blocking thread, at most [`MAX_STARTING`] at once.
+pub async fn start_replica(core: &Arc<Core>, replica: &Arc<Replica>) -> Result<u32> {
+    let permit = core.starting.acquire().await;
+    let (core, replica) = (core.clone(), replica.clone());
+    let result = blocking(move || {
+        let running = start::start(&core, &replica)?;
+        let pid = running.pid;
+        core.follow(&replica, running).map_err(|e| host(format_args!("cannot follow {}", replica.id), e))?;
+        Ok(pid)
+    })
+    .await?;
+    drop(permit);
+    result
+}
+
+/// Names become parts of paths.
+pub fn check_name(what: &str, name: &str) -> Result<()> {
+    let fine = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
+    if name.starts_with(|c: char| c.is_ascii_alphanumeric()) && name.chars().all(fine) && name.len() <= 200 {
+        return Ok(());
+    }
+    Err(RuntimeError::new(ErrorKind::Invalid, format!("{name:?} cannot name a {what}"))
+        .hint("use up to 200 letters, digits, - _ and ., starting with a letter or digit"))
+}
+
+pub fn check_project(name: &str) -> Result<()> {
+    check_name("project", name)
+}
+
+/// This process' permitted capabilities.
+fn own_capabilities() -> u64 {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let line = status.lines().find_map(|line| line.strip_prefix("CapPrm:"));
+    line.and_then(|hex| u64::from_str_radix(hex.trim(), 16).ok()).unwrap_or(0)
+}

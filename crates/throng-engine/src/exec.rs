@@ -1,0 +1,260 @@
+//! Commands inside a running replica, and single build steps.
+
+use crate::child::{Job, Op};
+use crate::engine::{Core, Engine, blocking};
+use crate::errors::{failed_start, host};
+use crate::layers::Layers;
+use crate::plan::{self, Root};
+use crate::replica::{Replica, Running};
+use crate::spawn::Failure;
+use crate::{exits, start, state, sys, user};
+use std::fs;
+use std::io;
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+use throng_model::replica::{Exit, Process, ReplicaSpec};
+use throng_runtime::{ErrorKind, ExecIo, ExecSpec, Result, RuntimeError};
+use tokio::io::unix::AsyncFd;
+
+const REPLICA_NAMESPACES: i32 =
+    libc::CLONE_NEWNS | libc::CLONE_NEWNET | libc::CLONE_NEWUTS | libc::CLONE_NEWIPC;
+const STEP_NAMESPACES: i32 = libc::CLONE_NEWPID | libc::CLONE_NEWNS | libc::CLONE_NEWUTS | libc::CLONE_NEWIPC;
+const STEP_HOST_NAME: &str = "build";
+
+/// Sends a signal; a process that has ended is fine.
+pub fn send(pidfd: &OwnedFd, signal: i32) -> io::Result<()> {
+    let signal = rustix::process::Signal::from_named_raw(signal)
+        .ok_or_else(|| io::Error::from_raw_os_error(libc::EINVAL))?;
+    match rustix::process::pidfd_send_signal(pidfd, signal) {
+        Err(rustix::io::Errno::SRCH) => Ok(()),
+        other => Ok(other?),
+    }
+}
+
+/// A process of ours, killed if nobody waits for it any more.
+struct Guarded {
+    pidfd: AsyncFd<OwnedFd>,
+    ended: bool,
+}
+
+impl Guarded {
+    async fn wait(mut self, timeout: Option<Duration>) -> io::Result<Exit> {
+        if let Some(limit) = timeout
+            && tokio::time::timeout(limit, self.pidfd.readable()).await.is_err()
+        {
+            send(self.pidfd.get_ref(), libc::SIGKILL)?;
+        }
+        let _ready = self.pidfd.readable().await?;
+        self.ended = true;
+        Ok(exits::how(self.pidfd.get_ref()))
+    }
+}
+
+impl Drop for Guarded {
+    fn drop(&mut self) {
+        if !self.ended {
+            // Nothing is left to do about a failure here; the process has ended if there is one.
+            let _ = send(self.pidfd.get_ref(), libc::SIGKILL);
+            exits::how(self.pidfd.get_ref());
+        }
+    }
+}
+
+pub async fn exec(core: &Arc<Core>, replica: &Arc<Replica>, spec: &ExecSpec, io: ExecIo) -> Result<Exit> {
+    let running = replica
+        .running()
+        .ok_or_else(|| RuntimeError::new(ErrorKind::NotFound, format!("{} is not running", replica.id)))?;
+    let (worker, order, target) = (core.clone(), spec.clone(), replica.clone());
+    let pidfd = blocking(move || begin(&worker, &target, &running, &order, &io)).await??;
+    watch(pidfd, spec.timeout, format!("a command in {}", replica.id)).await
+}
+
+async fn watch(pidfd: OwnedFd, timeout: Option<Duration>, what: String) -> Result<Exit> {
+    let failed = |e: io::Error| host(format_args!("cannot wait for {what}"), e);
+    let pidfd = sys::watched(pidfd).map_err(failed)?;
+    Guarded { pidfd, ended: false }.wait(timeout).await.map_err(failed)
+}
+
+fn begin(
+    core: &Core,
+    replica: &Replica,
+    running: &Running,
+    order: &ExecSpec,
+    io: &ExecIo,
+) -> Result<OwnedFd> {
+    let spec = replica.inner().spec.clone();
+    let spec = spec.ok_or_else(|| {
+        RuntimeError::new(ErrorKind::Invalid, format!("the description of {} is damaged", replica.id))
+    })?;
+    let layers = Layers::new(Some(&start::upper(&replica.folder)), &spec.root.layers);
+    let process = command(&spec, order);
+    let ops = exec_ops(core, running, &spec, &process, &layers, io)?;
+    let started = core
+        .spawner
+        .spawn_beside(Job::new(0, ops), running.pidfd.clone())
+        .map_err(|failure| (Vec::new(), failure))
+        .map_err(|(ops, failure): (Vec<Op>, Failure)| failed_start("a command", &ops, failure))?;
+    let job = started.job();
+    let who = format!("a command in {}", replica.id);
+    started.finish().map(|(_, pidfd)| pidfd).map_err(|f| explain(&who, &job.ops, f, &process, &layers))
+}
+
+fn command(spec: &ReplicaSpec, order: &ExecSpec) -> Process {
+    let key = |entry: &String| entry.split('=').next().unwrap_or_default().to_owned();
+    let mut env = spec.process.env.clone();
+    env.retain(|e| !order.env.iter().any(|o| key(o) == key(e)));
+    env.extend(order.env.iter().cloned());
+    Process {
+        args: order.args.clone(),
+        env,
+        cwd: order.cwd.clone().unwrap_or_else(|| spec.process.cwd.clone()),
+        user: order.user.clone().unwrap_or_else(|| spec.process.user.clone()),
+    }
+}
+
+fn exec_ops(
+    core: &Core,
+    running: &Running,
+    spec: &ReplicaSpec,
+    process: &Process,
+    layers: &Layers,
+    io: &ExecIo,
+) -> Result<Vec<Op>> {
+    let identity = user::resolve(&process.user, layers)?;
+    let group = core.cgroups.group(&spec.id.project, &spec.id.name());
+    let lists = group.as_ref().map(|g| g.lists()).unwrap_or_default();
+    let mut flags = REPLICA_NAMESPACES;
+    if group.is_some_and(|g| g.is_v2()) {
+        flags |= libc::CLONE_NEWCGROUP;
+    }
+    let mut ops = vec![Op::TakeDescriptors(descriptors(io))];
+    ops.extend(plan::beginning(&lists)?);
+    ops.push(Op::Join { pidfd: running.pidfd.as_raw_fd(), flags });
+    ops.extend(plan::ending(&core.ground, process, &identity, &spec.hostname)?);
+    Ok(ops)
+}
+
+fn descriptors(io: &ExecIo) -> [i32; 3] {
+    [io.stdin.as_raw_fd(), io.stdout.as_raw_fd(), io.stderr.as_raw_fd()]
+}
+
+fn explain(who: &str, ops: &[Op], failure: Failure, process: &Process, layers: &Layers) -> RuntimeError {
+    match failure.step.and_then(|step| ops.get(step)) {
+        Some(Op::Execute(program)) => {
+            let names: Vec<_> = program.candidates.iter().map(|c| c.to_string_lossy().into_owned()).collect();
+            start::not_executable(who, &process.args[0], &process.cwd, &names, failure, layers)
+        }
+        _ => failed_start(who, ops, failure),
+    }
+}
+
+impl Engine {
+    /// Runs one step of a build: the layers (bottom first) under `upper`, which receives what the step writes, in the
+    /// host's network. What the engine itself puts there is taken out again. `upper` and the folder beside it must
+    /// lie on one file system that overlayfs can write to.
+    pub async fn run_step(
+        &self,
+        layers: &[PathBuf],
+        upper: &Path,
+        process: &Process,
+        output: ExecIo,
+        timeout: Option<Duration>,
+    ) -> Result<Exit> {
+        let core = self.core.clone();
+        let step = Step::new(layers, upper, process)?;
+        let (pidfd, step) = blocking(move || step.begin(&core, &output).map(|pidfd| (pidfd, step))).await??;
+        let exit = watch(pidfd, timeout, "a build step".into()).await;
+        blocking(move || step.clean().map_err(|e| host("cannot clean up after a build step", e))).await??;
+        exit
+    }
+}
+
+/// A build step's folders, removed when it is dropped.
+struct Step {
+    layers: Vec<PathBuf>,
+    upper: PathBuf,
+    process: Process,
+    /// Beside `upper`: overlayfs' own folder and the place where the root appears.
+    scratch: PathBuf,
+    names: Vec<(&'static str, String)>,
+    /// Folders that were in `upper` before.
+    kept: Vec<&'static str>,
+}
+
+/// Folders that the engine makes in every root.
+const MADE: [&str; 4] = ["proc", "sys", "dev", "etc"];
+
+impl Step {
+    fn new(layers: &[PathBuf], upper: &Path, process: &Process) -> Result<Self> {
+        let failed =
+            |e: io::Error| host(format_args!("cannot prepare a build step in {}", upper.display()), e);
+        let upper = upper.canonicalize().map_err(failed)?;
+        let name = upper.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        let scratch = upper.with_file_name(format!(".{name}.step"));
+        let kept = MADE.into_iter().filter(|below| upper.join(below).exists()).collect();
+        let resolver = fs::read_to_string("/etc/resolv.conf").unwrap_or_default();
+        let hosts = format!("127.0.0.1\tlocalhost {STEP_HOST_NAME}\n::1\tlocalhost\n");
+        let names = vec![("resolv.conf", resolver), ("hosts", hosts)];
+        Ok(Step { layers: layers.to_vec(), upper, process: process.clone(), scratch, names, kept })
+    }
+
+    fn begin(&self, core: &Core, io: &ExecIo) -> Result<OwnedFd> {
+        let failed = |e: io::Error| host("cannot prepare a build step", e);
+        let (work, mount_point) = (self.scratch.join("work"), self.scratch.join("root"));
+        fs::create_dir_all(&work).and_then(|()| fs::create_dir_all(&mount_point)).map_err(failed)?;
+        start::write_name_files(&self.upper, &self.layers, &self.names).map_err(failed)?;
+        let layers = Layers::new(Some(&self.upper), &self.layers);
+        let identity = user::resolve(&self.process.user, &layers)?;
+        let root = Root {
+            layers: &self.layers,
+            upper: &self.upper,
+            work: &work,
+            mount_point: &mount_point,
+            read_only: false,
+            volatile: true,
+            mounts: &[],
+            private: &|_| PathBuf::new(),
+            host_network: true,
+            cgroup2: false,
+        };
+        let mut ops = vec![Op::TakeDescriptors(descriptors(io))];
+        ops.extend(plan::beginning(&[])?);
+        ops.extend(plan::root(&core.ground, &root)?);
+        ops.push(Op::HostName(STEP_HOST_NAME.into()));
+        ops.extend(plan::ending(&core.ground, &self.process, &identity, STEP_HOST_NAME)?);
+        let started = core
+            .spawner
+            .spawn(Job::new(STEP_NAMESPACES, ops))
+            .map_err(|failure| failed_start("a build step", &[], failure))?;
+        let job = started.job();
+        started
+            .finish()
+            .map(|(_, pidfd)| pidfd)
+            .map_err(|failure| explain("a build step", &job.ops, failure, &self.process, &layers))
+    }
+
+    /// Takes out of the layer what the engine put there and the step left as it was.
+    fn clean(&self) -> io::Result<()> {
+        for (name, content) in &self.names {
+            let path = self.upper.join("etc").join(name);
+            if fs::read_to_string(&path).is_ok_and(|text| text == *content) {
+                fs::remove_file(path)?;
+            }
+        }
+        for folder in MADE.iter().filter(|f| !self.kept.contains(f)) {
+            // Stays if the step wrote into it.
+            let _ = fs::remove_dir(self.upper.join(folder));
+        }
+        state::remove_tree(&self.scratch)
+    }
+}
+
+impl Drop for Step {
+    fn drop(&mut self) {
+        if let Err(error) = self.clean() {
+            tracing::warn!("{} is left of a build step: {error}", self.scratch.display());
+        }
+    }
+}

@@ -1,0 +1,396 @@
+//! From a replica's description to the operations of its child.
+
+use crate::child::{MAX_TREES, Mount, Op, Program};
+use crate::sys::{Filter, NO_DEV, NO_EXEC, NO_SUID, PRIVATE, READ_ONLY, RECURSIVE};
+use crate::user::Identity;
+use std::ffi::{CString, OsStr};
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use throng_model::replica::{Process, ResolvedMount, ResolvedSource};
+use throng_runtime::{ErrorKind, RuntimeError};
+
+/// Docker's default search path.
+const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+/// `mount` takes one page of options, its end included.
+const MAX_OPTIONS: usize = 4095;
+/// Docker's default for `/dev/shm`.
+const SHM_OPTIONS: &str = "mode=1777,size=67108864";
+/// The kernel kills replicas before their supervisor when the host itself runs out of memory.
+const OOM_SCORE: &str = "100";
+
+/// Docker's default capabilities, by their numbers in linux/capability.h: chown, dac_override, fowner, fsetid, kill,
+/// setgid, setuid, setpcap, net_bind_service, net_raw, sys_chroot, mknod, audit_write, setfcap.
+pub const DEFAULT_CAPABILITIES: u64 = 1
+    | 1 << 1
+    | 1 << 3
+    | 1 << 4
+    | 1 << 5
+    | 1 << 6
+    | 1 << 7
+    | 1 << 8
+    | 1 << 10
+    | 1 << 13
+    | 1 << 18
+    | 1 << 27
+    | 1 << 29
+    | 1 << 31;
+
+/// The place of the host's /sys among the trees, after those of the mounts.
+const HOST_SYS: usize = MAX_TREES - 1;
+
+/// Docker's default lists.
+const MASKED: [&str; 11] = [
+    "/proc/acpi",
+    "/proc/asound",
+    "/proc/interrupts",
+    "/proc/kcore",
+    "/proc/keys",
+    "/proc/latency_stats",
+    "/proc/sched_debug",
+    "/proc/scsi",
+    "/proc/timer_list",
+    "/sys/devices/virtual/powercap",
+    "/sys/firmware",
+];
+const FROZEN: [&str; 5] = ["/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"];
+
+/// Name, major, minor.
+const DEVICES: [(&str, u32, u32); 6] =
+    [("null", 1, 3), ("zero", 1, 5), ("full", 1, 7), ("random", 1, 8), ("urandom", 1, 9), ("tty", 5, 0)];
+
+/// What is the same for every replica of an engine.
+#[derive(Debug)]
+pub struct Ground {
+    pub rootless: bool,
+    pub filters: Vec<Arc<Filter>>,
+    /// [`DEFAULT_CAPABILITIES`] as far as this process has them itself.
+    pub capabilities: u64,
+    /// Hard limit of open files.
+    pub open_files: u64,
+}
+
+/// The file system of one replica or build step.
+pub struct Root<'a> {
+    /// Bottom first.
+    pub layers: &'a [PathBuf],
+    pub upper: &'a Path,
+    pub work: &'a Path,
+    /// An empty folder; the overlay appears there, in the child's namespace only.
+    pub mount_point: &'a Path,
+    pub read_only: bool,
+    /// Leaves out flushing to the device when the last process ends: the writable layer need not outlive the host's
+    /// own life.
+    pub volatile: bool,
+    pub mounts: &'a [ResolvedMount],
+    /// Folder of the n-th `Private` mount.
+    pub private: &'a dyn Fn(usize) -> PathBuf,
+    /// The host's own network namespace is used, so its view of /sys is bound instead of mounted anew.
+    pub host_network: bool,
+    /// A v2 group tree is to be seen at /sys/fs/cgroup.
+    pub cgroup2: bool,
+}
+
+type Outcome<T> = Result<T, RuntimeError>;
+
+fn invalid(message: String) -> RuntimeError {
+    RuntimeError::new(ErrorKind::Invalid, message)
+}
+
+pub fn text(value: impl AsRef<OsStr>) -> Outcome<CString> {
+    let bytes = value.as_ref().as_bytes();
+    CString::new(bytes)
+        .map_err(|_| invalid(format!("{:?} contains a zero byte", String::from_utf8_lossy(bytes))))
+}
+
+pub fn mount(source: &str, target: impl AsRef<OsStr>, kind: &str, flags: u64, data: &str) -> Outcome<Op> {
+    Ok(Op::Mount(Mount {
+        source: text(source)?,
+        target: text(target)?,
+        kind: text(kind)?,
+        flags,
+        data: if data.is_empty() { None } else { Some(text(data)?) },
+    }))
+}
+
+/// First operations of every child that is not an `exec`: its own descriptors, its groups, its session.
+pub fn beginning(lists: &[PathBuf]) -> Outcome<Vec<Op>> {
+    let mut ops = vec![Op::DieWithParent(true), Op::NewSession, Op::DefaultSignals, Op::Umask(0)];
+    for list in lists {
+        ops.push(Op::Write { path: text(list)?, data: b"0".to_vec() });
+    }
+    ops.push(Op::Write { path: text("/proc/self/oom_score_adj")?, data: OOM_SCORE.into() });
+    Ok(ops)
+}
+
+/// Mounts the root with everything in it and changes into it.
+pub fn root(ground: &Ground, root: &Root<'_>) -> Outcome<Vec<Op>> {
+    let mut ops = vec![
+        // Nothing of what follows may reach the host, whatever its mounts' propagation.
+        mount("none", "/", "", RECURSIVE | PRIVATE, "")?,
+        mount("overlay", root.mount_point, "overlay", 0, &overlay_options(ground, root)?)?,
+    ];
+    let trees = take_trees(ground, root, &mut ops)?;
+    if root.host_network {
+        ops.push(Op::Take { tree: HOST_SYS, path: text("/sys")?, recursive: true });
+    }
+    ops.push(Op::EnterRoot { path: text(root.mount_point)? });
+    kernel_file_systems(root, &mut ops)?;
+    devices(ground, &mut ops)?;
+    for (tree, mount) in trees.iter().zip(root.mounts) {
+        user_mount(*tree, mount, &mut ops)?;
+    }
+    for path in MASKED {
+        ops.push(Op::Mask { path: text(path)? });
+    }
+    for path in FROZEN {
+        ops.push(Op::Freeze { path: text(path)? });
+    }
+    ops.push(Op::LeaveOldRoot);
+    if root.read_only {
+        ops.push(Op::ReadOnly { path: text("/")?, recursive: false });
+    }
+    Ok(ops)
+}
+
+fn overlay_options(ground: &Ground, root: &Root<'_>) -> Outcome<String> {
+    let escape = |path: &Path| -> Outcome<String> {
+        let path = path.to_str().ok_or_else(|| invalid(format!("{} is not UTF-8", path.display())))?;
+        Ok(path.replace('\\', "\\\\").replace(':', "\\:").replace(',', "\\,"))
+    };
+    let lower = root.layers.iter().rev().map(|p| escape(p)).collect::<Outcome<Vec<_>>>()?;
+    // An image without layers still needs a lower folder; the mount point is empty.
+    let lower = if lower.is_empty() { escape(root.mount_point)? } else { lower.join(":") };
+    let mut options =
+        format!("lowerdir={lower},upperdir={},workdir={}", escape(root.upper)?, escape(root.work)?);
+    for (wanted, option) in [(root.volatile, ",volatile"), (ground.rootless, ",userxattr")] {
+        if wanted {
+            options.push_str(option);
+        }
+    }
+    if options.len() > MAX_OPTIONS {
+        let count = root.layers.len();
+        return Err(invalid(format!(
+            "{count} layers need {} bytes of mount options; the kernel takes {MAX_OPTIONS}",
+            options.len()
+        ))
+        .hint("use an image with fewer layers, or a shorter state folder"));
+    }
+    Ok(options)
+}
+
+/// Takes hold of everything that comes from the host, before the root changes. One entry for each of the mounts,
+/// then the device nodes where they cannot be made.
+fn take_trees(ground: &Ground, root: &Root<'_>, ops: &mut Vec<Op>) -> Outcome<Vec<Option<usize>>> {
+    let mut next = if ground.rootless { DEVICES.len() } else { 0 };
+    if ground.rootless {
+        for (tree, (name, ..)) in DEVICES.iter().enumerate() {
+            ops.push(Op::Take { tree, path: text(format!("/dev/{name}"))?, recursive: false });
+        }
+    }
+    let mut trees = Vec::new();
+    for (number, mount) in root.mounts.iter().enumerate() {
+        let source = match &mount.source {
+            ResolvedSource::Bind(path) => Some(path.clone()),
+            ResolvedSource::Private => Some((root.private)(number)),
+            ResolvedSource::Tmpfs { .. } => None,
+        };
+        let Some(source) = source else {
+            trees.push(None);
+            continue;
+        };
+        if next >= HOST_SYS {
+            return Err(invalid(format!("more than {HOST_SYS} mounts")).hint("mount a parent folder instead"));
+        }
+        ops.push(Op::Take { tree: next, path: text(&source)?, recursive: true });
+        trees.push(Some(next));
+        next += 1;
+    }
+    Ok(trees)
+}
+
+fn kernel_file_systems(root: &Root<'_>, ops: &mut Vec<Op>) -> Outcome<()> {
+    let strict = NO_SUID | NO_DEV | NO_EXEC;
+    for folder in ["/proc", "/sys", "/dev"] {
+        ops.push(Op::Directory { path: text(folder)?, mode: 0o755 });
+    }
+    ops.push(mount("proc", "/proc", "proc", strict, "")?);
+    if root.host_network {
+        ops.push(Op::Attach { tree: HOST_SYS, target: text("/sys")? });
+        ops.push(Op::ReadOnly { path: text("/sys")?, recursive: true });
+    } else {
+        ops.push(mount("sysfs", "/sys", "sysfs", strict | READ_ONLY, "")?);
+        if root.cgroup2 {
+            ops.push(mount("cgroup", "/sys/fs/cgroup", "cgroup2", strict | READ_ONLY, "")?);
+        }
+    }
+    Ok(())
+}
+
+fn devices(ground: &Ground, ops: &mut Vec<Op>) -> Outcome<()> {
+    ops.push(mount("tmpfs", "/dev", "tmpfs", NO_SUID, "mode=755,size=65536k")?);
+    for (tree, (name, major, minor)) in DEVICES.iter().enumerate() {
+        let path = text(format!("/dev/{name}"))?;
+        if ground.rootless {
+            ops.push(Op::EmptyFile { path: path.clone() });
+            ops.push(Op::Attach { tree, target: path });
+        } else {
+            let device = rustix::fs::makedev(*major, *minor);
+            ops.push(Op::Node { path, mode: libc::S_IFCHR | 0o666, device });
+        }
+    }
+    for folder in ["/dev/pts", "/dev/shm", "/dev/mqueue"] {
+        ops.push(Op::Directory { path: text(folder)?, mode: 0o755 });
+    }
+    // Group 5 is tty by convention; in a user namespace it may not exist.
+    let pts = if ground.rootless {
+        "newinstance,ptmxmode=0666,mode=0620"
+    } else {
+        "newinstance,ptmxmode=0666,mode=0620,gid=5"
+    };
+    ops.push(mount("devpts", "/dev/pts", "devpts", NO_SUID | NO_EXEC, pts)?);
+    ops.push(mount("shm", "/dev/shm", "tmpfs", NO_SUID | NO_DEV | NO_EXEC, SHM_OPTIONS)?);
+    ops.push(mount("mqueue", "/dev/mqueue", "mqueue", NO_SUID | NO_DEV | NO_EXEC, "")?);
+    for (path, target) in [
+        ("/dev/fd", "/proc/self/fd"),
+        ("/dev/stdin", "/proc/self/fd/0"),
+        ("/dev/stdout", "/proc/self/fd/1"),
+        ("/dev/stderr", "/proc/self/fd/2"),
+        ("/dev/ptmx", "pts/ptmx"),
+    ] {
+        ops.push(Op::Symlink { path: text(path)?, target: text(target)? });
+    }
+    Ok(())
+}
+
+fn user_mount(tree: Option<usize>, wanted: &ResolvedMount, ops: &mut Vec<Op>) -> Outcome<()> {
+    let target = &wanted.target;
+    if !target.starts_with('/') || target == "/" {
+        return Err(invalid(format!("{target:?} is not a place to mount something"))
+            .hint("write an absolute path below /"));
+    }
+    let file = matches!(&wanted.source, ResolvedSource::Bind(path) if !path.is_dir());
+    let folder = if file { Path::new(target).parent().unwrap_or(Path::new("/")) } else { Path::new(target) };
+    folders(folder, ops)?;
+    if file {
+        ops.push(Op::EmptyFile { path: text(target)? });
+    }
+    match (tree, &wanted.source) {
+        (Some(tree), _) => ops.push(Op::Attach { tree, target: text(target)? }),
+        (None, ResolvedSource::Tmpfs { size }) => {
+            let options = size.map(|bytes| format!("mode=1777,size={bytes}"));
+            let flags = NO_SUID | NO_DEV | NO_EXEC;
+            ops.push(mount("tmpfs", target, "tmpfs", flags, options.as_deref().unwrap_or("mode=1777"))?);
+        }
+        (None, _) => {}
+    }
+    if wanted.read_only {
+        ops.push(Op::ReadOnly { path: text(target)?, recursive: true });
+    }
+    Ok(())
+}
+
+/// Makes the folder and its parents, where they are missing.
+fn folders(path: &Path, ops: &mut Vec<Op>) -> Outcome<()> {
+    let mut parents: Vec<&Path> = path.ancestors().filter(|p| *p != Path::new("/")).collect();
+    parents.reverse();
+    for parent in parents {
+        ops.push(Op::Directory { path: text(parent)?, mode: 0o755 });
+    }
+    Ok(())
+}
+
+/// Drops what the program must not have, and executes it.
+pub fn ending(ground: &Ground, process: &Process, identity: &Identity, host_name: &str) -> Outcome<Vec<Op>> {
+    let cwd = if process.cwd.is_empty() { "/" } else { &process.cwd };
+    let mut ops = Vec::new();
+    folders(Path::new(cwd), &mut ops)?;
+    let files = ground.open_files;
+    ops.push(Op::Limit { resource: libc::RLIMIT_NOFILE as i32, soft: files, hard: files });
+    ops.push(Op::Umask(0o022));
+    ops.extend(restrictions(ground, identity));
+    ops.push(Op::ChangeDirectory { path: text(cwd)? });
+    ops.push(Op::DieWithParent(false));
+    ops.push(Op::Execute(program(process, identity, host_name)?));
+    Ok(ops)
+}
+
+/// Capabilities, user and system calls. The order is forced: dropping from the bounding set and changing ids need
+/// capabilities, and the filter forbids neither `execve` nor `prctl`.
+pub fn restrictions(ground: &Ground, identity: &Identity) -> Vec<Op> {
+    let kept = if identity.uid == 0 { ground.capabilities } else { 0 };
+    let user = Op::User { uid: identity.uid, gid: identity.gid, groups: identity.groups.clone() };
+    let mut ops = vec![
+        Op::BoundCapabilities(ground.capabilities),
+        user,
+        Op::SetCapabilities(kept),
+        Op::NoNewPrivileges,
+    ];
+    ops.extend(ground.filters.iter().cloned().map(Op::Filter));
+    ops
+}
+
+/// The vectors for `execve`.
+pub fn program(process: &Process, identity: &Identity, host_name: &str) -> Outcome<Program> {
+    let name = process.args.first().filter(|name| !name.is_empty());
+    let name = name.ok_or_else(|| {
+        invalid("there is no program to run".into())
+            .hint("give the image an ENTRYPOINT or CMD, or the service a command")
+    })?;
+    let environment = environment(&process.env, identity, host_name);
+    let strings = |list: &[String]| list.iter().map(text).collect::<Outcome<Vec<_>>>();
+    let candidates = strings(&candidates(name, &environment))?;
+    Ok(Program::new(candidates, strings(&process.args)?, strings(&environment)?))
+}
+
+/// The given variables and those that Docker adds where they are missing.
+fn environment(given: &[String], identity: &Identity, host_name: &str) -> Vec<String> {
+    let mut environment = given.to_vec();
+    for (key, value) in [("PATH", DEFAULT_PATH), ("HOSTNAME", host_name), ("HOME", &identity.home)] {
+        if !value.is_empty() && !environment.iter().any(|e| e.split('=').next() == Some(key)) {
+            environment.push(format!("{key}={value}"));
+        }
+    }
+    environment
+}
+
+/// Where the program may be: itself if it has a slash, in the folders of PATH otherwise.
+pub fn candidates(name: &str, environment: &[String]) -> Vec<String> {
+    if name.contains('/') {
+        return vec![name.to_owned()];
+    }
+    let path = environment.iter().find_map(|e| e.strip_prefix("PATH=")).unwrap_or(DEFAULT_PATH);
+    path.split(':')
+        .map(|folder| if folder.is_empty() { format!("./{name}") } else { format!("{folder}/{name}") })
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn programs_are_searched_as_a_shell_does() {
+        let env = ["A=1".to_owned(), "PATH=/a::/b".to_owned()];
+        assert_eq!(candidates("x", &env), ["/a/x", "./x", "/b/x"]);
+        assert_eq!(candidates("./x", &env), ["./x"]);
+        assert_eq!(candidates("/x", &[]), ["/x"]);
+        assert_eq!(candidates("x", &[]).len(), DEFAULT_PATH.split(':').count());
+    }
+
+    #[test]
+    fn missing_variables_are_added_and_given_ones_kept() {
+        let identity = Identity { home: "/root".into(), ..Identity::default() };
+        let env = environment(&["HOME=/h".to_owned()], &identity, "web-1");
+        assert_eq!(env, ["HOME=/h", &format!("PATH={DEFAULT_PATH}"), "HOSTNAME=web-1"]);
+    }
+
+    #[test]
+    fn what_cannot_be_a_c_string_or_a_program_is_refused() {
+        let identity = Identity::default();
+        for args in [vec![], vec![String::new()], vec!["a\0b".to_owned()]] {
+            let process = Process { args, ..Process::default() };
+            assert!(program(&process, &identity, "h").is_err());
+        }
+    }
+}

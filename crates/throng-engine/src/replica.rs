@@ -1,0 +1,102 @@
+//! What an engine knows of one replica in memory.
+//!
+//! ```text
+//!             create            start             process ends
+//!   (nothing) ──────> Created ────────> Running ──────────────> Exited
+//!       ^                │                 ^                      │ │
+//!       │     remove     │                 └────────start─────────┘ │
+//!       └────────────────┴──────────────────────────────────remove──┘
+//! ```
+
+use crate::state::End;
+use std::os::fd::OwnedFd;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::SystemTime;
+use throng_model::replica::{Observed, ReplicaId, ReplicaSpec, ReplicaState};
+use throng_runtime::{ErrorKind, RuntimeError};
+use tokio::sync::Notify;
+
+pub struct Replica {
+    pub id: ReplicaId,
+    pub folder: PathBuf,
+    /// Held while an order is carried out: orders about one replica come one after another.
+    pub order: tokio::sync::Mutex<()>,
+    /// Told when the process has ended and its end is recorded.
+    pub ended: Notify,
+    inner: Mutex<Inner>,
+}
+
+pub struct Inner {
+    /// `None` if the file on disk is damaged: such a replica can only be removed.
+    pub spec: Option<Arc<ReplicaSpec>>,
+    /// Newest generation seen.
+    pub generation: u64,
+    pub phase: Phase,
+    /// Interfaces on the host's side.
+    pub interfaces: Vec<String>,
+}
+
+#[derive(Clone)]
+pub enum Phase {
+    Created,
+    Running(Running),
+    Exited(End),
+}
+
+#[derive(Clone)]
+pub struct Running {
+    pub pid: u32,
+    pub started_at: SystemTime,
+    pub pidfd: Arc<OwnedFd>,
+}
+
+impl Replica {
+    pub fn new(id: ReplicaId, folder: PathBuf, inner: Inner) -> Self {
+        Replica {
+            id,
+            folder,
+            order: tokio::sync::Mutex::new(()),
+            ended: Notify::new(),
+            inner: Mutex::new(inner),
+        }
+    }
+
+    /// The state; a thread that panicked with the lock held left it consistent, since every change is one store.
+    pub fn inner(&self) -> MutexGuard<'_, Inner> {
+        self.inner.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+    }
+
+    /// Refuses an order older than the newest seen, and remembers this one.
+    pub fn accept(&self, generation: u64) -> Result<(), RuntimeError> {
+        let mut inner = self.inner();
+        if generation < inner.generation {
+            let newest = inner.generation;
+            return Err(RuntimeError::new(
+                ErrorKind::Stale,
+                format!("order {generation} for {} is older than {newest}", self.id),
+            ));
+        }
+        inner.generation = generation;
+        Ok(())
+    }
+
+    pub fn running(&self) -> Option<Running> {
+        match &self.inner().phase {
+            Phase::Running(running) => Some(running.clone()),
+            _ => None,
+        }
+    }
+
+    pub fn observed(&self) -> Observed {
+        let inner = self.inner();
+        let state = match &inner.phase {
+            Phase::Created => ReplicaState::Created,
+            Phase::Running(r) => ReplicaState::Running { pid: r.pid, started_at: r.started_at },
+            Phase::Exited(end) => ReplicaState::Exited { exit: end.exit, finished_at: end.at },
+        };
+        let config_hash = inner.spec.as_ref().map(|s| s.config_hash.clone()).unwrap_or_default();
+        let networks = inner.spec.as_ref().map(|s| s.networks.clone()).unwrap_or_default();
+        Observed { id: self.id.clone(), generation: inner.generation, config_hash, networks, state }
+    }
+}

@@ -1,0 +1,289 @@
+//! The orders of the [`Runtime`] trait.
+
+use crate::cgroup::Group;
+use crate::engine::{Core, Engine, blocking, check_name, check_project, start_replica};
+use crate::errors::host;
+use crate::replica::{Inner, Phase, Replica};
+use crate::{exec, logs, start, state};
+use async_trait::async_trait;
+use std::collections::HashMap;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+use throng_model::replica::{Exit, NetworkSpec, Observed, ReplicaId, ReplicaSpec, Statistics};
+use throng_runtime::{ErrorKind, ExecIo, ExecSpec, Result, Runtime, RuntimeError, RuntimeEvent};
+use tokio::sync::broadcast::error::RecvError;
+use tokio::sync::mpsc;
+
+/// Events on their way to one watcher, beside the backlog that all share.
+const WATCH_CHANNEL: usize = 1024;
+/// A process that has not ended this long after SIGKILL is stuck in the kernel.
+const KILL_WAIT: Duration = Duration::from_secs(10);
+
+#[async_trait]
+impl Runtime for Engine {
+    async fn create_network(&self, network: &NetworkSpec) -> Result<()> {
+        check_name("network", &network.name)?;
+        let (core, network) = (self.core.clone(), network.clone());
+        blocking(move || create_network(&core, &network)).await?
+    }
+
+    async fn remove_network(&self, name: &str) -> Result<()> {
+        check_name("network", name)?;
+        if let Some(id) = self.core.attached(name) {
+            return Err(RuntimeError::new(ErrorKind::Invalid, format!("network {name} is in use by {id}"))
+                .hint("remove its replicas first"));
+        }
+        let (core, name) = (self.core.clone(), name.to_owned());
+        blocking(move || remove_network(&core, &name)).await?
+    }
+
+    async fn create(&self, spec: &ReplicaSpec) -> Result<()> {
+        check_name("service", &spec.id.service)?;
+        self.core.load(&spec.id.project).await?;
+        let replica = self.core.replica(&spec.id).unwrap_or_else(|| {
+            let inner = Inner { spec: None, generation: 0, phase: Phase::Created, interfaces: vec![] };
+            Arc::new(Replica::new(spec.id.clone(), self.core.store.replica(&spec.id), inner))
+        });
+        let _order = replica.order.lock().await;
+        replica.accept(spec.generation)?;
+        let known = replica.inner().spec.clone();
+        if known.as_deref() == Some(spec) {
+            return Ok(());
+        }
+        if replica.running().is_some() && known.is_none_or(|k| k.config_hash != spec.config_hash) {
+            return Err(still_running(&spec.id));
+        }
+        let (folder, wanted) = (replica.folder.clone(), Arc::new(spec.clone()));
+        let prepared = wanted.clone();
+        blocking(move || start::prepare(&folder, &prepared)).await??;
+        replica.inner().spec = Some(wanted);
+        self.core.insert(replica.clone());
+        Ok(())
+    }
+
+    async fn start(&self, id: &ReplicaId, generation: u64) -> Result<u32> {
+        self.core.load(&id.project).await?;
+        let replica = self.core.known(id)?;
+        let _order = replica.order.lock().await;
+        replica.accept(generation)?;
+        match replica.running() {
+            Some(running) => Ok(running.pid),
+            None => start_replica(&self.core, &replica).await,
+        }
+    }
+
+    async fn stop(&self, id: &ReplicaId, generation: u64, signal: i32, grace: Duration) -> Result<Exit> {
+        self.core.load(&id.project).await?;
+        let replica = self.core.known(id)?;
+        let _order = replica.order.lock().await;
+        replica.accept(generation)?;
+        stop(&replica, signal, grace).await
+    }
+
+    async fn remove(&self, id: &ReplicaId, generation: u64) -> Result<()> {
+        self.core.load(&id.project).await?;
+        let Some(replica) = self.core.replica(id) else { return Ok(()) };
+        let _order = replica.order.lock().await;
+        replica.accept(generation)?;
+        if replica.running().is_some() {
+            return Err(still_running(id));
+        }
+        let (core, gone) = (self.core.clone(), replica.clone());
+        blocking(move || remove(&core, &gone)).await?
+    }
+
+    async fn observe(&self, project: &str) -> Result<Vec<Observed>> {
+        self.core.load(project).await?;
+        Ok(self.core.of_project(project).iter().map(|r| r.observed()).collect())
+    }
+
+    fn watch(&self) -> mpsc::Receiver<RuntimeEvent> {
+        let (sender, receiver) = mpsc::channel(WATCH_CHANNEL);
+        let mut events = self.core.watch();
+        tokio::spawn(async move {
+            loop {
+                match events.recv().await {
+                    Ok(event) => {
+                        if sender.send(event).await.is_err() {
+                            return;
+                        }
+                    }
+                    Err(RecvError::Lagged(lost)) => tracing::warn!("a watcher has lost {lost} events"),
+                    Err(RecvError::Closed) => return,
+                }
+            }
+        });
+        receiver
+    }
+
+    async fn log_files(&self, id: &ReplicaId) -> Result<Vec<PathBuf>> {
+        self.core.load(&id.project).await?;
+        Ok(logs::files(&self.core.known(id)?.folder))
+    }
+
+    async fn exec(&self, id: &ReplicaId, spec: &ExecSpec, io: ExecIo) -> Result<Exit> {
+        self.core.load(&id.project).await?;
+        exec::exec(&self.core, &self.core.known(id)?, spec, io).await
+    }
+
+    async fn statistics(&self, ids: &[ReplicaId]) -> Vec<Option<Statistics>> {
+        let (core, ids) = (self.core.clone(), ids.to_vec());
+        let count = ids.len();
+        blocking(move || statistics(&core, &ids)).await.unwrap_or_else(|_| vec![None; count])
+    }
+}
+
+fn still_running(id: &ReplicaId) -> RuntimeError {
+    RuntimeError::new(ErrorKind::Invalid, format!("{id} is running")).hint("stop it first")
+}
+
+fn create_network(core: &Core, network: &NetworkSpec) -> Result<()> {
+    let path = core.store.network(&network.name);
+    match state::read::<NetworkSpec>(&path) {
+        Some(known) if known.subnet != network.subnet || known.gateway != network.gateway => {
+            return Err(RuntimeError::new(
+                ErrorKind::Invalid,
+                format!("network {} exists with subnet {}", network.name, known.subnet),
+            )
+            .hint("take the project down first, or give the network another name"));
+        }
+        _ => state::write(&path, network)
+            .map_err(|e| host(format_args!("cannot record network {}", network.name), e))?,
+    }
+    core.open_network(network).map(drop)
+}
+
+fn remove_network(core: &Core, name: &str) -> Result<()> {
+    core.fabric.remove_bridge(name).map_err(|e| host(format_args!("cannot remove network {name}"), e))?;
+    core.forget_network(name);
+    match std::fs::remove_file(core.store.network(name)) {
+        Err(e) if e.kind() != std::io::ErrorKind::NotFound => {
+            Err(host(format_args!("cannot forget network {name}"), e))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Ends the replica's process: first by the signal, after `grace` by force.
+pub async fn stop(replica: &Arc<Replica>, signal: i32, grace: Duration) -> Result<Exit> {
+    for (signal, wait) in [(signal, grace), (libc::SIGKILL, KILL_WAIT)] {
+        let ended = replica.ended.notified();
+        tokio::pin!(ended);
+        // Registered before the state is looked at, so that an end in between is not missed.
+        ended.as_mut().enable();
+        let running = match &replica.inner().phase {
+            Phase::Running(running) => running.clone(),
+            Phase::Exited(end) => return Ok(end.exit),
+            Phase::Created => return Ok(Exit::Unknown),
+        };
+        exec::send(&running.pidfd, signal)
+            .map_err(|e| host(format_args!("cannot send signal {signal} to {}", replica.id), e))?;
+        if tokio::time::timeout(wait, ended).await.is_ok()
+            && let Phase::Exited(end) = &replica.inner().phase
+        {
+            return Ok(end.exit);
+        }
+    }
+    Err(RuntimeError::new(
+        ErrorKind::Host,
+        format!("{} has not ended {} s after it was killed", replica.id, KILL_WAIT.as_secs()),
+    )
+    .hint("one of its threads is stuck in the kernel; look for state D in `ps`"))
+}
+
+/// Removes what is left of a replica that does not run.
+pub fn remove(core: &Core, replica: &Replica) -> Result<()> {
+    let failed = |e: std::io::Error| host(format_args!("cannot remove {}", replica.id), e);
+    let interfaces = replica.inner().interfaces.clone();
+    if !interfaces.is_empty() {
+        core.fabric.remove(interfaces).map_err(failed)?;
+    }
+    if let Some(group) = core.cgroups.group(&replica.id.project, &replica.id.name()) {
+        group.remove().map_err(failed)?;
+    }
+    state::remove_tree(&replica.folder).map_err(failed)?;
+    core.forget(&replica.id);
+    if core.of_project(&replica.id.project).is_empty() {
+        core.cgroups.remove_project(&replica.id.project);
+        // Fails while something else lies there, which is meant.
+        let _ = std::fs::remove_dir(core.store.project(&replica.id.project));
+    }
+    Ok(())
+}
+
+fn statistics(core: &Core, ids: &[ReplicaId]) -> Vec<Option<Statistics>> {
+    // One listing of all interfaces is cheaper than one request for each.
+    let links: HashMap<String, (u64, u64)> = match core.fabric.links() {
+        Ok(links) => links.into_iter().map(|l| (l.name, (l.received, l.sent))).collect(),
+        Err(error) => {
+            tracing::warn!("cannot read interface counters: {error}");
+            HashMap::new()
+        }
+    };
+    ids.iter()
+        .map(|id| {
+            let replica = core.replica(id)?;
+            replica.running()?;
+            let group = core.cgroups.group(&id.project, &id.name());
+            let mut statistics = group.as_ref().map(read).unwrap_or_default();
+            for name in &replica.inner().interfaces {
+                // What the host's end has sent, the replica has received.
+                let (received, sent) = links.get(name).copied().unwrap_or_default();
+                statistics.network_received += sent;
+                statistics.network_sent += received;
+            }
+            Some(statistics)
+        })
+        .collect()
+}
+
+fn read(group: &Group) -> Statistics {
+    let reading = group.read();
+    Statistics {
+        cpu: reading.cpu,
+        memory: reading.memory,
+        memory_unreclaimable: reading.unreclaimable,
+        memory_limit: reading.memory_limit,
+        pids: reading.pids,
+        network_received: 0,
+        network_sent: 0,
+    }
+}
+
+impl Engine {
+    /// Removes everything of a project, whatever its state: processes, groups, interfaces, networks, folders.
+    pub async fn sweep(&self, project: &str) -> Result<()> {
+        check_project(project)?;
+        self.core.load(project).await?;
+        for replica in self.core.of_project(project) {
+            let _order = replica.order.lock().await;
+            stop(&replica, libc::SIGKILL, Duration::ZERO).await?;
+            let core = self.core.clone();
+            let gone = replica.clone();
+            blocking(move || remove(&core, &gone)).await??;
+        }
+        let (core, project) = (self.core.clone(), project.to_owned());
+        blocking(move || sweep_rest(&core, &project)).await?
+    }
+}
+
+/// What no replica on disk accounts for.
+fn sweep_rest(core: &Core, project: &str) -> Result<()> {
+    let failed = |e: std::io::Error| host(format_args!("cannot sweep {project}"), e);
+    for name in core.cgroups.names(project) {
+        if let Some(group) = core.cgroups.group(project, &name) {
+            group.kill();
+            group.remove().map_err(failed)?;
+        }
+    }
+    core.cgroups.remove_project(project);
+    for path in core.store.networks() {
+        let spec: Option<NetworkSpec> = state::read(&path);
+        let prefix = format!("{project}_");
+        if let Some(spec) = spec.filter(|s| s.name.starts_with(&prefix)) {
+            remove_network(core, &spec.name)?;
+        }
+    }
+    state::remove_tree(&core.store.project(project)).map_err(failed)
+}

@@ -1,0 +1,189 @@
+//! Threads that make children. Each sleeps in `clone` while its child prepares itself (see [`crate::child`]), so
+//! whoever asked does the parent's part meanwhile.
+
+use crate::child::{GIVE_UP, GO, Job};
+use crate::sys::{self, Errno, Stack};
+use std::fs;
+use std::io;
+use std::os::fd::{AsRawFd, OwnedFd, RawFd};
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, Mutex, mpsc};
+use std::thread;
+
+/// Children that are being made at the same time; each needs a thread.
+pub const MAX_STARTING: usize = 8;
+
+type Answer = Result<u32, Errno>;
+
+struct Order {
+    job: Arc<Job>,
+    answer: mpsc::Sender<Answer>,
+}
+
+pub struct Spawner {
+    orders: Mutex<mpsc::Sender<Order>>,
+}
+
+/// A child between `clone` and `execve`.
+pub struct Starting {
+    job: Arc<Job>,
+    answer: mpsc::Receiver<Answer>,
+    pub pidfd: OwnedFd,
+    finished: bool,
+}
+
+/// Where and why a child gave up.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Failure {
+    /// Index of the operation; `None` if the child could not be made.
+    pub step: Option<usize>,
+    pub errno: Errno,
+}
+
+impl Spawner {
+    pub fn new() -> io::Result<Self> {
+        let (orders, receiver) = mpsc::channel::<Order>();
+        let receiver = Arc::new(Mutex::new(receiver));
+        for _ in 0..MAX_STARTING {
+            let (receiver, mut stack) = (receiver.clone(), Stack::new()?);
+            thread::Builder::new().name("throng-spawn".into()).spawn(move || {
+                sys::block_signals();
+                loop {
+                    let order = match receiver.lock() {
+                        Ok(receiver) => receiver.recv(),
+                        Err(_) => return,
+                    };
+                    let Ok(order) = order else { return };
+                    make(&order, &mut stack);
+                }
+            })?;
+        }
+        Ok(Spawner { orders: Mutex::new(orders) })
+    }
+
+    /// Makes the child and returns as soon as it runs.
+    pub fn spawn(&self, job: Job) -> Result<Starting, Failure> {
+        let job = Arc::new(job);
+        let (sender, answer) = mpsc::channel();
+        let order = Order { job: job.clone(), answer: sender };
+        let sent = self.orders.lock().map(|orders| orders.send(order).is_ok()).unwrap_or(false);
+        if !sent {
+            return Err(Failure { step: None, errno: Errno::CANCELLED });
+        }
+        Starting::begin(job, answer)
+    }
+
+    /// As [`Spawner::spawn`], in the PID namespace of another process. A thread of its own makes the child: having
+    /// changed that namespace it is good for nothing else.
+    pub fn spawn_beside(&self, job: Job, init: Arc<OwnedFd>) -> Result<Starting, Failure> {
+        let job = Arc::new(job);
+        let (sender, answer) = mpsc::channel();
+        let order = Order { job: job.clone(), answer: sender };
+        let run = move || {
+            sys::block_signals();
+            let joined = sys::setns(init.as_raw_fd(), libc::CLONE_NEWPID);
+            match (joined, Stack::new()) {
+                (Ok(()), Ok(mut stack)) => make(&order, &mut stack),
+                (Err(errno), _) => refuse(&order, errno),
+                (_, Err(error)) => refuse(&order, Errno(error.raw_os_error().unwrap_or(libc::ENOMEM))),
+            }
+        };
+        thread::Builder::new()
+            .name("throng-exec".into())
+            .spawn(run)
+            .map_err(|e| Failure { step: None, errno: Errno(e.raw_os_error().unwrap_or(libc::EAGAIN)) })?;
+        Starting::begin(job, answer)
+    }
+}
+
+fn make(order: &Order, stack: &mut Stack) {
+    match sys::clone_child(&order.job, stack) {
+        // Nobody listens any more if the order was given up; the child has ended then.
+        Ok(pid) => drop(order.answer.send(Ok(pid))),
+        Err(errno) => refuse(order, errno),
+    }
+}
+
+fn refuse(order: &Order, errno: Errno) {
+    // As above.
+    let _ = order.answer.send(Err(errno));
+    order.job.report.alive.store(1, Ordering::Release);
+    sys::wake(&order.job.report.alive);
+}
+
+impl Starting {
+    fn begin(job: Arc<Job>, answer: mpsc::Receiver<Answer>) -> Result<Self, Failure> {
+        sys::wait_while(&job.report.alive, 0);
+        let fd: RawFd = job.report.pidfd.load(Ordering::Acquire);
+        if fd < 0 {
+            let errno = answer.recv().ok().and_then(Result::err).unwrap_or(Errno::CANCELLED);
+            return Err(Failure { step: None, errno });
+        }
+        Ok(Starting { pidfd: sys::adopt_descriptor(fd), job, answer, finished: false })
+    }
+
+    /// The child's pid on the host, readable while it is alive.
+    pub fn pid(&self) -> io::Result<u32> {
+        let text = fs::read_to_string(format!("/proc/self/fdinfo/{}", self.pidfd.as_raw_fd()))?;
+        text.lines()
+            .find_map(|line| line.strip_prefix("Pid:")?.trim().parse().ok())
+            .ok_or_else(|| io::Error::other("the process has ended"))
+    }
+
+    /// Lets the child go on, waits for its `execve`, and returns its pid and descriptor.
+    pub fn finish(mut self) -> Result<(u32, OwnedFd), Failure> {
+        self.release(GO);
+        let pid = self.wait()?;
+        let pidfd = self.pidfd.try_clone();
+        pidfd
+            .map(|fd| (pid, fd))
+            .map_err(|e| Failure { step: None, errno: Errno(e.raw_os_error().unwrap_or(libc::EMFILE)) })
+    }
+
+    fn release(&self, word: u32) {
+        self.job.report.go.store(word, Ordering::Release);
+        sys::wake(&self.job.report.go);
+    }
+
+    fn wait(&mut self) -> Result<u32, Failure> {
+        let answer = self.answer.recv().unwrap_or(Err(Errno::CANCELLED));
+        self.finished = true;
+        let pid = answer.map_err(|errno| Failure { step: None, errno })?;
+        match self.job.report.errno.load(Ordering::Acquire) {
+            0 => Ok(pid),
+            errno => {
+                let step = self.job.report.step.load(Ordering::Relaxed) as usize;
+                reap(&self.pidfd);
+                Err(Failure { step: Some(step), errno: Errno(errno) })
+            }
+        }
+    }
+
+    /// Whether the child has met an error; that it has not may change at any moment.
+    pub fn has_failed(&self) -> bool {
+        self.job.report.errno.load(Ordering::Acquire) != 0
+    }
+
+    pub fn job(&self) -> Arc<Job> {
+        self.job.clone()
+    }
+}
+
+impl Drop for Starting {
+    fn drop(&mut self) {
+        if !self.finished {
+            self.release(GIVE_UP);
+            // The outcome of a child that was given up matters to nobody; `wait` reaps it.
+            let _ = self.wait();
+        }
+    }
+}
+
+fn reap(pidfd: &OwnedFd) {
+    use std::os::fd::AsFd;
+    // It has left its memory to us and is ending; there is nothing to learn from its status.
+    let _ = rustix::process::waitid(
+        rustix::process::WaitId::PidFd(pidfd.as_fd()),
+        rustix::process::WaitIdOptions::EXITED,
+    );
+}

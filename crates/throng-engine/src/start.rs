@@ -1,0 +1,383 @@
+//! Starting one replica: what the parent prepares, what it does while the child prepares itself, and what is recorded.
+
+use crate::child::{Job, Op};
+use crate::engine::Core;
+use crate::errors::{failed_start, host};
+use crate::layers::Layers;
+use crate::netlink::Pair;
+use crate::network::{FIRST_INDEX, hardware, inner_batch, pair_index, pair_name};
+use crate::plan::{self, Root, text};
+use crate::replica::{Phase, Replica, Running};
+use crate::spawn::{Failure, Starting};
+use crate::state::{self, Life};
+use crate::user::{self, Identity};
+use std::fs::{self, OpenOptions};
+use std::io::{self, Read};
+use std::os::unix::fs::{OpenOptionsExt, PermissionsExt, fchown};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::SystemTime;
+use throng_model::replica::{NetworkSpec, ReplicaSpec};
+use throng_runtime::{ErrorKind, Result, RuntimeError};
+
+/// Name of the file that the replica writes its output to.
+pub const LOG: &str = "log";
+const NAMESPACES: i32 =
+    libc::CLONE_NEWPID | libc::CLONE_NEWNS | libc::CLONE_NEWNET | libc::CLONE_NEWUTS | libc::CLONE_NEWIPC;
+
+/// Folders of a replica.
+pub fn upper(folder: &Path) -> PathBuf {
+    folder.join("upper")
+}
+
+fn work(folder: &Path) -> PathBuf {
+    folder.join("work")
+}
+
+fn mount_point(folder: &Path) -> PathBuf {
+    folder.join("root")
+}
+
+fn private(folder: &Path, number: usize) -> PathBuf {
+    folder.join(format!("private-{number}"))
+}
+
+/// Makes everything of the replica that lies on disk.
+pub fn prepare(folder: &Path, spec: &ReplicaSpec) -> Result<()> {
+    let failed = |e: io::Error| host(format_args!("cannot prepare {}", spec.id), e);
+    for below in [upper(folder), work(folder), mount_point(folder)] {
+        fs::create_dir_all(below).map_err(failed)?;
+    }
+    // The root folder of the replica is the writable layer's.
+    fs::set_permissions(upper(folder), fs::Permissions::from_mode(0o755)).map_err(failed)?;
+    for (number, mount) in spec.mounts.iter().enumerate() {
+        if mount.source == throng_model::replica::ResolvedSource::Private {
+            fs::create_dir_all(private(folder, number)).map_err(failed)?;
+        }
+    }
+    state::write_spec(folder, spec).map_err(failed)
+}
+
+/// Starts the replica's process. Blocks for some milliseconds.
+pub fn start(core: &Core, replica: &Replica) -> Result<Running> {
+    let spec = replica.inner().spec.clone().ok_or_else(|| {
+        RuntimeError::new(ErrorKind::Invalid, format!("the description of {} is damaged", replica.id))
+            .hint("remove the replica and create it again")
+    })?;
+    clear_previous(core, replica)?;
+    let attempt = Attempt::prepare(core, replica, &spec)?;
+    let result = attempt.run();
+    if result.is_err() {
+        attempt.undo();
+    }
+    result
+}
+
+/// Removes what an earlier process of the replica left, so that a start is the same each time.
+fn clear_previous(core: &Core, replica: &Replica) -> Result<()> {
+    let interfaces = std::mem::take(&mut replica.inner().interfaces);
+    if !interfaces.is_empty() {
+        core.fabric.remove(interfaces).map_err(|e| host("cannot remove old interfaces", e))?;
+    }
+    // Overlayfs leaves this mark in a volatile layer and refuses to use it again after a crash of the host; here the
+    // host is the same, or nothing of the replica is expected to have survived.
+    let mark = work(&replica.folder).join("work/incompat");
+    state::remove_tree(&mark).map_err(|e| host(format_args!("cannot reuse the layer of {}", replica.id), e))
+}
+
+struct Attempt<'a> {
+    core: &'a Core,
+    replica: &'a Replica,
+    spec: &'a ReplicaSpec,
+    networks: Vec<(NetworkSpec, u32)>,
+    pairs: Vec<Pair>,
+    started_at: SystemTime,
+    group: Option<crate::cgroup::Group>,
+}
+
+impl<'a> Attempt<'a> {
+    fn prepare(core: &'a Core, replica: &'a Replica, spec: &'a ReplicaSpec) -> Result<Self> {
+        let networks =
+            spec.networks.iter().map(|leg| core.network(&leg.network)).collect::<Result<Vec<_>>>()?;
+        let started_at = SystemTime::now();
+        let moment = started_at.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_nanos();
+        let legs = spec.networks.iter().zip(&networks).zip(FIRST_INDEX..).enumerate();
+        let pairs = legs
+            .map(|(number, ((leg, (network, bridge)), peer_index))| {
+                let name = pair_name(&spec.id.to_string(), &network.name, moment);
+                Pair {
+                    index: pair_index(&name),
+                    name,
+                    bridge: *bridge,
+                    pid: 0,
+                    peer_name: format!("eth{number}"),
+                    peer_index,
+                    peer_hardware: hardware(leg.address),
+                }
+            })
+            .collect();
+        let group = core.cgroups.group(&spec.id.project, &spec.id.name());
+        Ok(Attempt { core, replica, spec, networks, pairs, started_at, group })
+    }
+
+    fn run(&self) -> Result<Running> {
+        let spec = self.spec;
+        let layers = Layers::new(Some(&upper(&self.replica.folder)), &spec.root.layers);
+        let identity = user::resolve(&spec.process.user, &layers)?;
+        self.write_files(&identity)?;
+        if let Some(group) = &self.group {
+            group.create(&spec.resources).map_err(|e| host(format_args!("cannot limit {}", spec.id), e))?;
+        }
+        let job = Job::new(NAMESPACES, self.ops(&identity)?);
+        let starting = self.core.spawner.spawn(job).map_err(|failure| self.explain(&[], failure, &layers))?;
+        let job = starting.job();
+        let assisted = self.assist(&starting);
+        let pid = match assisted {
+            Ok(pid) => pid,
+            // If the child has failed, its reason is the true one; ours only follows from it.
+            Err(error) if !starting.has_failed() => return Err(error),
+            Err(_) => 0,
+        };
+        let (_, pidfd) = starting.finish().map_err(|failure| self.explain(&job.ops, failure, &layers))?;
+        Ok(Running { pid, started_at: self.started_at, pidfd: Arc::new(pidfd) })
+    }
+
+    /// The parent's part while the child is under way: its record on disk and its interfaces.
+    fn assist(&self, starting: &Starting) -> Result<u32> {
+        let failed = |e: io::Error| host(format_args!("cannot start {}", self.spec.id), e);
+        let pid = match starting.pid() {
+            Ok(pid) => pid,
+            // It has failed already; `finish` says why.
+            Err(_) => return Ok(0),
+        };
+        let ticks = state::start_ticks(pid).unwrap_or(0);
+        let interfaces: Vec<String> = self.pairs.iter().map(|p| p.name.clone()).collect();
+        let generation = {
+            let mut inner = self.replica.inner();
+            inner.interfaces.clone_from(&interfaces);
+            inner.generation
+        };
+        let life = Life {
+            generation,
+            boot: self.core.boot.clone(),
+            pid,
+            ticks,
+            started_at: self.started_at,
+            interfaces,
+            end: None,
+        };
+        state::write_life(&self.replica.folder, &life).map_err(failed)?;
+        for pair in &self.pairs {
+            let (network, _) = &self.networks[(pair.peer_index - FIRST_INDEX) as usize];
+            self.core
+                .fabric
+                .pair(Pair { pid, ..pair.clone() })
+                .map_err(|e| host(format_args!("cannot attach {} to {}", self.spec.id, network.name), e))?;
+        }
+        Ok(pid)
+    }
+
+    fn ops(&self, identity: &Identity) -> Result<Vec<Op>> {
+        let (core, spec, folder) = (self.core, self.spec, &self.replica.folder);
+        let lists = self.group.as_ref().map(|g| g.lists()).unwrap_or_default();
+        let mut ops = plan::beginning(&lists)?;
+        ops.insert(0, Op::OwnDescriptors);
+        ops.push(Op::Output { log: text(folder.join(LOG))? });
+        let cgroup2 = self.group.as_ref().is_some_and(|g| g.is_v2());
+        if cgroup2 {
+            ops.push(Op::Unshare(libc::CLONE_NEWCGROUP));
+        }
+        let root = Root {
+            layers: &spec.root.layers,
+            upper: &upper(folder),
+            work: &work(folder),
+            mount_point: &mount_point(folder),
+            read_only: spec.root.read_only,
+            volatile: true,
+            mounts: &spec.mounts,
+            private: &|number| private(folder, number),
+            host_network: false,
+            cgroup2,
+        };
+        ops.extend(plan::root(&core.ground, &root)?);
+        ops.push(Op::HostName(spec.hostname.as_bytes().to_vec()));
+        ops.push(Op::AwaitGo);
+        let legs: Vec<_> = spec
+            .networks
+            .iter()
+            .zip(&self.networks)
+            .map(|(leg, (network, _))| (leg.address, network))
+            .collect();
+        let (batch, requests) = inner_batch(&legs);
+        ops.push(Op::Network { batch, requests });
+        ops.extend(plan::ending(&core.ground, &spec.process, identity, &spec.hostname)?);
+        Ok(ops)
+    }
+
+    /// The log, and the three files about names. They lie in the writable layer: as bind mounts, which Docker uses,
+    /// they would cost three mounts for each replica.
+    fn write_files(&self, identity: &Identity) -> Result<()> {
+        let (spec, folder) = (self.spec, &self.replica.folder);
+        let failed = |e: io::Error| host(format_args!("cannot prepare {}", spec.id), e);
+        let log = OpenOptions::new()
+            .append(true)
+            .create(true)
+            .mode(0o600)
+            .open(folder.join(LOG))
+            .map_err(failed)?;
+        // A program may open /dev/stdout anew, as itself.
+        fchown(&log, Some(identity.uid), Some(identity.gid)).map_err(failed)?;
+        let mut hosts = "127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\n".to_owned();
+        if let Some(leg) = spec.networks.first() {
+            hosts += &format!("{}\t{}\n", leg.address, spec.hostname);
+        }
+        let resolver = match self.networks.first() {
+            Some((network, _)) => format!("nameserver {}\noptions ndots:0\n", network.gateway),
+            None => String::new(),
+        };
+        let files =
+            [("hosts", hosts), ("hostname", format!("{}\n", spec.hostname)), ("resolv.conf", resolver)];
+        write_name_files(&upper(folder), &spec.root.layers, &files).map_err(failed)
+    }
+
+    fn explain(&self, ops: &[Op], failure: Failure, layers: &Layers) -> RuntimeError {
+        let who = self.spec.id.to_string();
+        match failure.step.and_then(|step| ops.get(step)) {
+            Some(Op::Execute(program)) => {
+                let names: Vec<_> =
+                    program.candidates.iter().map(|c| c.to_string_lossy().into_owned()).collect();
+                not_executable(
+                    &who,
+                    &self.spec.process.args[0],
+                    &self.spec.process.cwd,
+                    &names,
+                    failure,
+                    layers,
+                )
+            }
+            _ => failed_start(&who, ops, failure),
+        }
+    }
+
+    /// After a failed start nothing of it is left but the replica as it was created.
+    fn undo(&self) {
+        let interfaces: Vec<String> = self.pairs.iter().map(|p| p.name.clone()).collect();
+        if let Err(error) = self.core.fabric.remove(interfaces) {
+            tracing::warn!("interfaces of {} are left: {error}", self.spec.id);
+        }
+        if let Some(Err(error)) = self.group.as_ref().map(|g| g.remove()) {
+            tracing::warn!("the control group of {} is left: {error}", self.spec.id);
+        }
+        let mut inner = self.replica.inner();
+        inner.interfaces.clear();
+        if matches!(inner.phase, Phase::Created) {
+            drop(fs::remove_file(self.replica.folder.join("life.json")));
+        }
+    }
+}
+
+/// Writes the files into `etc` of the layer, unless the image's `/etc` is something else than a folder.
+pub fn write_name_files(upper: &Path, layers: &[PathBuf], files: &[(&str, String)]) -> io::Result<()> {
+    let below = Layers::new(None, layers);
+    let etc = upper.join("etc");
+    let is_folder = |path: &Path| fs::symlink_metadata(path).is_ok_and(|m| m.is_dir());
+    match below.find("/etc") {
+        Some(found) if !found.metadata.is_dir() => return Ok(()),
+        // A link to a folder elsewhere: the files would have to follow it; the image keeps its own.
+        Some(found) if !found.path.ends_with("etc") => return Ok(()),
+        _ => {}
+    }
+    if !is_folder(&etc) {
+        fs::create_dir(&etc)?;
+        fs::set_permissions(&etc, fs::Permissions::from_mode(0o755))?;
+    }
+    for (name, content) in files {
+        let path = etc.join(name);
+        // Whatever the replica put there, a link out of its root included, must not be followed.
+        match fs::remove_file(&path) {
+            Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(e),
+            _ => {}
+        }
+        let mut file = OpenOptions::new().write(true).create_new(true).mode(0o644).open(&path)?;
+        io::Write::write_all(&mut file, content.as_bytes())?;
+        file.set_permissions(fs::Permissions::from_mode(0o644))?;
+    }
+    Ok(())
+}
+
+/// Says why a program cannot be executed, by looking at it.
+pub fn not_executable(
+    who: &str,
+    name: &str,
+    cwd: &str,
+    candidates: &[String],
+    failure: Failure,
+    layers: &Layers,
+) -> RuntimeError {
+    let invalid = |what: String| RuntimeError::new(ErrorKind::Invalid, format!("cannot start {who}: {what}"));
+    let absolute = |c: &String| if c.starts_with('/') { c.clone() } else { format!("{cwd}/{c}") };
+    let found = candidates.iter().find_map(|c| layers.find(&absolute(c)).filter(|f| f.metadata.is_file()));
+    let Some(found) = found else {
+        return invalid(format!("there is no program {name:?} in the image"))
+            .hint("check the command, the entrypoint and PATH; a file from a mount must exist on the host");
+    };
+    let mut header = [0u8; 20];
+    let read = fs::File::open(&found.path).and_then(|mut f| f.read(&mut header)).unwrap_or(0);
+    match failure.errno.0 {
+        libc::EACCES => invalid(format!("{name:?} may not be executed by this user"))
+            .hint("set its executable bit, as with chmod +x or COPY --chmod=755"),
+        libc::ENOENT => invalid(format!("{name:?} is there but its interpreter or dynamic loader is not"))
+            .hint("link the program statically, or use a base image that has the loader"),
+        libc::ENOEXEC => match machine(&header[..read]) {
+            Some(other) => {
+                invalid(format!("{name:?} is built for {other}, this host is {}", std::env::consts::ARCH))
+                    .hint("build or pull the image for this host's architecture")
+            }
+            None => invalid(format!("{name:?} is neither a program nor a script with #!"))
+                .hint("start it through its interpreter, as in [\"/bin/sh\", \"script\"]"),
+        },
+        _ => invalid(format!("cannot execute {name:?}: {}", io::Error::from(failure.errno))),
+    }
+}
+
+/// The architecture in an ELF header, if it is one.
+fn machine(header: &[u8]) -> Option<String> {
+    if !header.starts_with(b"\x7fELF") || header.len() < 20 {
+        return None;
+    }
+    let bytes = [header[18], header[19]];
+    let number = if header[5] == 2 { u16::from_be_bytes(bytes) } else { u16::from_le_bytes(bytes) };
+    // e_machine, from the ELF specification's register.
+    let name = match number {
+        3 => "x86 (32 bits)",
+        8 => "mips",
+        20 => "powerpc",
+        21 => "powerpc64",
+        22 => "s390x",
+        40 => "arm (32 bits)",
+        62 => "x86_64",
+        183 => "aarch64",
+        243 => "riscv64",
+        258 => "loongarch64",
+        _ => return Some(format!("machine number {number}")),
+    };
+    Some(name.into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn machines_are_read_from_their_headers() {
+        let mut header = [0u8; 20];
+        header[..6].copy_from_slice(b"\x7fELF\x02\x01");
+        header[18] = 183;
+        assert_eq!(machine(&header).as_deref(), Some("aarch64"));
+        header[5] = 2;
+        (header[18], header[19]) = (0, 22);
+        assert_eq!(machine(&header).as_deref(), Some("s390x"));
+        assert_eq!(machine(&header[..19]), None);
+        assert_eq!(machine(b"#!/bin/sh"), None);
+    }
+}

@@ -1,0 +1,248 @@
+//! What is kept on disk of each replica, so that another supervisor can take over.
+//!
+//! `<state>/<project>/<name>/` holds `spec.json` (the order), `life.json` (its latest process), `upper` and `work`
+//! (the writable layer), `root` (where the child mounts it, in a namespace of its own), `log`, `log.1` …, and
+//! `private-<n>` folders. `<state>/.networks/<name>.json` holds a network. Files are written beside their place and
+//! renamed, so a reader sees the old text or the new one. They are not flushed to the device: after a power loss no
+//! process is left to describe, the boot id tells so, and a damaged text reads as "nothing known".
+
+use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags};
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+use std::ffi::CStr;
+use std::fs;
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::{Path, PathBuf};
+use std::time::SystemTime;
+use throng_model::replica::{Exit, ReplicaId, ReplicaSpec};
+
+/// Grows when the meaning of a file changes; a file of another version reads as "nothing known".
+const VERSION: u32 = 1;
+const NETWORKS: &str = ".networks";
+const SPEC: &str = "spec.json";
+const LIFE: &str = "life.json";
+
+#[derive(Debug, Serialize, Deserialize)]
+struct Versioned<T> {
+    version: u32,
+    #[serde(flatten)]
+    content: T,
+}
+
+/// One process of a replica, from just before its program is executed.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Life {
+    /// Newest generation seen, which may be newer than the spec's.
+    pub generation: u64,
+    /// `/proc/sys/kernel/random/boot_id`: pids mean nothing after a reboot.
+    pub boot: String,
+    pub pid: u32,
+    /// Start time in clock ticks since boot: together with the pid it names one process for ever.
+    pub ticks: u64,
+    pub started_at: SystemTime,
+    /// Interfaces on the host's side, to be removed with the replica.
+    pub interfaces: Vec<String>,
+    pub end: Option<End>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub struct End {
+    pub exit: Exit,
+    pub at: SystemTime,
+}
+
+#[derive(Debug, Clone)]
+pub struct Store {
+    root: PathBuf,
+}
+
+impl Store {
+    pub fn open(root: &Path) -> io::Result<Self> {
+        fs::create_dir_all(root.join(NETWORKS))?;
+        // Replicas run with other user ids; none of them has any business among the others' files.
+        fs::set_permissions(root, std::os::unix::fs::PermissionsExt::from_mode(0o711))?;
+        Ok(Store { root: root.canonicalize()? })
+    }
+
+    pub fn project(&self, project: &str) -> PathBuf {
+        self.root.join(project)
+    }
+
+    pub fn replica(&self, id: &ReplicaId) -> PathBuf {
+        self.root.join(&id.project).join(id.name())
+    }
+
+    pub fn network(&self, name: &str) -> PathBuf {
+        self.root.join(NETWORKS).join(format!("{name}.json"))
+    }
+
+    pub fn networks(&self) -> Vec<PathBuf> {
+        let entries = fs::read_dir(self.root.join(NETWORKS)).into_iter().flatten().flatten();
+        entries.map(|e| e.path()).filter(|p| p.extension().is_some_and(|e| e == "json")).collect()
+    }
+
+    /// Every replica of which a folder is left. The name is the folder's: the files in it may be damaged.
+    pub fn replicas(&self, project: &str) -> Vec<ReplicaId> {
+        let entries = fs::read_dir(self.project(project)).into_iter().flatten().flatten();
+        entries.filter_map(|e| parse_name(project, e.file_name().to_str()?)).collect()
+    }
+}
+
+fn parse_name(project: &str, name: &str) -> Option<ReplicaId> {
+    let (service, ordinal) = name.rsplit_once('-')?;
+    Some(ReplicaId { project: project.into(), service: service.into(), ordinal: ordinal.parse().ok()? })
+}
+
+pub fn write_spec(folder: &Path, spec: &ReplicaSpec) -> io::Result<()> {
+    write(&folder.join(SPEC), spec)
+}
+
+pub fn read_spec(folder: &Path) -> Option<ReplicaSpec> {
+    read(&folder.join(SPEC))
+}
+
+pub fn write_life(folder: &Path, life: &Life) -> io::Result<()> {
+    write(&folder.join(LIFE), life)
+}
+
+pub fn read_life(folder: &Path) -> Option<Life> {
+    read(&folder.join(LIFE))
+}
+
+pub fn write<T: Serialize>(path: &Path, content: &T) -> io::Result<()> {
+    let text = serde_json::to_vec(&Versioned { version: VERSION, content })?;
+    let beside = path.with_extension("new");
+    fs::write(&beside, text)?;
+    fs::rename(beside, path)
+}
+
+/// `None` for a file that is missing, damaged or of another version.
+pub fn read<T: DeserializeOwned>(path: &Path) -> Option<T> {
+    let read: Versioned<T> = serde_json::from_slice(&fs::read(path).ok()?).ok()?;
+    (read.version == VERSION).then_some(read.content)
+}
+
+/// Removes a folder and everything in it that lies on the same file system; whatever is mounted there stays.
+pub fn remove_tree(path: &Path) -> io::Result<()> {
+    match rustix::fs::open(path, OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty()) {
+        Ok(folder) => {
+            let device = rustix::fs::fstat(&folder)?.st_dev;
+            empty(folder, device)?;
+            fs::remove_dir(path)
+        }
+        Err(rustix::io::Errno::NOENT) => Ok(()),
+        Err(error) => Err(error.into()),
+    }
+}
+
+fn empty(folder: OwnedFd, device: u64) -> io::Result<()> {
+    let mut entries = Dir::read_from(&folder)?;
+    while let Some(entry) = entries.read() {
+        let entry = entry?;
+        let name = entry.file_name();
+        if name == c"." || name == c".." {
+            continue;
+        }
+        if entry.file_type() == FileType::Directory || entry.file_type() == FileType::Unknown {
+            remove_entry(folder.as_fd(), name, device)?;
+        } else {
+            rustix::fs::unlinkat(&folder, name, AtFlags::empty())?;
+        }
+    }
+    Ok(())
+}
+
+fn remove_entry(folder: impl AsFd, name: &CStr, device: u64) -> io::Result<()> {
+    let flags = OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let below = match rustix::fs::openat(&folder, name, flags, Mode::empty()) {
+        Ok(below) => below,
+        Err(rustix::io::Errno::NOTDIR | rustix::io::Errno::LOOP) => {
+            return Ok(rustix::fs::unlinkat(&folder, name, AtFlags::empty())?);
+        }
+        Err(rustix::io::Errno::ACCESS) => {
+            // A folder of our own without permissions, as overlayfs makes for itself.
+            rustix::fs::chmodat(&folder, name, Mode::RWXU, AtFlags::empty())?;
+            rustix::fs::openat(&folder, name, flags, Mode::empty())?
+        }
+        Err(error) => return Err(error.into()),
+    };
+    if rustix::fs::fstat(&below)?.st_dev != device {
+        return Err(io::Error::other(format!("{} is a mount point", name.to_string_lossy())));
+    }
+    empty(below, device)?;
+    Ok(rustix::fs::unlinkat(&folder, name, AtFlags::REMOVEDIR)?)
+}
+
+pub fn boot_id() -> String {
+    fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default().trim().to_owned()
+}
+
+/// When process `pid` started, in clock ticks since boot; `None` if there is none.
+pub fn start_ticks(pid: u32) -> Option<u64> {
+    parse_start_ticks(&fs::read_to_string(format!("/proc/{pid}/stat")).ok()?)
+}
+
+/// Field 22 of proc_pid_stat(5). The second one is the command in brackets and may hold anything, brackets too.
+fn parse_start_ticks(stat: &str) -> Option<u64> {
+    stat.rsplit_once(") ")?.1.split(' ').nth(19)?.parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn start_time_is_found_behind_any_command() {
+        let rest = (4..=30).map(|n| n.to_string()).collect::<Vec<_>>().join(" ");
+        for command in ["cat", "a) S 1 (b", ") "] {
+            assert_eq!(parse_start_ticks(&format!("17 ({command}) S {rest}")), Some(22), "{command}");
+        }
+        assert_eq!(parse_start_ticks("17 (cat"), None);
+        assert!(start_ticks(std::process::id()).is_some());
+    }
+
+    #[test]
+    fn a_damaged_file_reads_as_nothing() {
+        let dir = tempfile::tempdir().unwrap();
+        let life = Life {
+            generation: 3,
+            boot: "b".into(),
+            pid: 1,
+            ticks: 2,
+            started_at: SystemTime::UNIX_EPOCH,
+            interfaces: vec!["tv0".into()],
+            end: Some(End { exit: Exit::Code { code: 3 }, at: SystemTime::UNIX_EPOCH }),
+        };
+        write_life(dir.path(), &life).unwrap();
+        assert_eq!(read_life(dir.path()), Some(life));
+        let text = fs::read_to_string(dir.path().join(LIFE)).unwrap();
+        for cut in 0..text.len() {
+            fs::write(dir.path().join(LIFE), &text[..cut]).unwrap();
+            assert_eq!(read_life(dir.path()), None, "cut at {cut}");
+        }
+        fs::write(dir.path().join(LIFE), text.replace("\"version\":1", "\"version\":2")).unwrap();
+        assert_eq!(read_life(dir.path()), None);
+    }
+
+    #[test]
+    fn folders_name_their_replicas() {
+        let id = parse_name("shop", "web-front-12").unwrap();
+        assert_eq!((id.service.as_str(), id.ordinal), ("web-front", 12));
+        assert_eq!(parse_name("shop", "web"), None);
+        assert_eq!(parse_name("shop", "web-x"), None);
+    }
+
+    #[test]
+    fn a_tree_is_removed_and_links_are_not_followed() {
+        let dir = tempfile::tempdir().unwrap();
+        let (kept, gone) = (dir.path().join("kept"), dir.path().join("gone"));
+        fs::create_dir_all(gone.join("a/b")).unwrap();
+        fs::create_dir_all(&kept).unwrap();
+        fs::write(kept.join("file"), "x").unwrap();
+        std::os::unix::fs::symlink(&kept, gone.join("a/link")).unwrap();
+        remove_tree(&gone).unwrap();
+        remove_tree(&gone).unwrap();
+        assert!(!gone.exists() && kept.join("file").exists());
+    }
+}

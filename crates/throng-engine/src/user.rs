@@ -1,0 +1,105 @@
+//! Who a replica's process is: `user[:group]` of the image or the Compose file, looked up in the replica's own files.
+
+use crate::layers::Layers;
+use throng_runtime::{ErrorKind, RuntimeError};
+
+/// Bytes read of the user and group files; more than that is no user database.
+const MAX_DATABASE: u64 = 1 << 20;
+
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Identity {
+    pub uid: u32,
+    pub gid: u32,
+    /// Supplementary groups.
+    pub groups: Vec<u32>,
+    /// From the user database; `/` where it says nothing.
+    pub home: String,
+}
+
+/// Looks `user` up as Docker does: a number needs no entry; a name does; without a group, the user's own groups.
+pub fn resolve(user: &str, layers: &Layers) -> Result<Identity, RuntimeError> {
+    let read = |path: &str| {
+        layers.read(path, MAX_DATABASE).map(Option::unwrap_or_default).map_err(|e| {
+            RuntimeError::new(ErrorKind::Invalid, format!("cannot read {path} of the image: {e}"))
+        })
+    };
+    resolve_in(user, &read("/etc/passwd")?, &read("/etc/group")?)
+}
+
+fn resolve_in(user: &str, passwd: &str, group: &str) -> Result<Identity, RuntimeError> {
+    let (user, wanted_group) = match user.split_once(':') {
+        Some((user, group)) => (user, Some(group).filter(|g| !g.is_empty())),
+        None => (user, None),
+    };
+    let user = if user.is_empty() { "0" } else { user };
+    // name:password:uid:gid:comment:home:shell
+    let entry = passwd.lines().map(|line| line.split(':').collect::<Vec<_>>()).find(|fields| {
+        fields.first() == Some(&user) || (fields.get(2) == Some(&user) && user.parse::<u32>().is_ok())
+    });
+    let number = |index: usize| entry.as_ref().and_then(|e| e.get(index)).and_then(|f| f.parse().ok());
+    let Some(uid) = number(2).or_else(|| user.parse().ok()) else {
+        return Err(missing("user", user, "/etc/passwd"));
+    };
+    let home = entry.as_ref().and_then(|e| e.get(5)).filter(|h| !h.is_empty()).map_or("/", |h| h);
+    let (gid, groups) = match wanted_group {
+        Some(name) => (group_number(name, group)?, vec![]),
+        None => {
+            let name = entry.as_ref().and_then(|e| e.first()).copied();
+            (number(3).unwrap_or(0), name.map(|n| member_of(n, group)).unwrap_or_default())
+        }
+    };
+    Ok(Identity { uid, gid, groups, home: home.to_owned() })
+}
+
+/// name:password:gid:member,member
+fn group_number(name: &str, group: &str) -> Result<u32, RuntimeError> {
+    group
+        .lines()
+        .map(|line| line.split(':').collect::<Vec<_>>())
+        .find(|fields| fields.first() == Some(&name))
+        .and_then(|fields| fields.get(2)?.parse().ok())
+        .or_else(|| name.parse().ok())
+        .ok_or_else(|| missing("group", name, "/etc/group"))
+}
+
+fn member_of(name: &str, group: &str) -> Vec<u32> {
+    group
+        .lines()
+        .map(|line| line.split(':').collect::<Vec<_>>())
+        .filter(|fields| fields.get(3).is_some_and(|members| members.split(',').any(|m| m == name)))
+        .filter_map(|fields| fields.get(2)?.parse().ok())
+        .collect()
+}
+
+fn missing(what: &str, name: &str, file: &str) -> RuntimeError {
+    RuntimeError::new(ErrorKind::Invalid, format!("no {what} {name:?} in {file} of the image"))
+        .hint(format!("add it in the Dockerfile, or write the {what} as a number"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const PASSWD: &str = "root:x:0:0:root:/root:/bin/sh\nweb:x:33:34::/srv:/bin/false\nbroken\n";
+    const GROUP: &str = "root:x:0:\nwww:x:34:\nlogs:x:40:web,root\n";
+
+    #[test]
+    fn users_are_looked_up_as_docker_does() {
+        for (user, uid, gid, groups, home) in [
+            ("", 0, 0, vec![40], "/root"),
+            ("root", 0, 0, vec![40], "/root"),
+            ("web", 33, 34, vec![40], "/srv"),
+            ("33", 33, 34, vec![40], "/srv"),
+            ("web:logs", 33, 40, vec![], "/srv"),
+            ("1000", 1000, 0, vec![], "/"),
+            ("1000:1001", 1000, 1001, vec![], "/"),
+            ("web:", 33, 34, vec![40], "/srv"),
+        ] {
+            let expected = Identity { uid, gid, groups, home: home.into() };
+            assert_eq!(resolve_in(user, PASSWD, GROUP).unwrap(), expected, "{user}");
+        }
+        for user in ["nobody", "web:nogroup", "-1", "4294967296"] {
+            assert!(resolve_in(user, PASSWD, GROUP).is_err(), "{user}");
+        }
+    }
+}

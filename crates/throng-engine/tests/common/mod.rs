@@ -1,0 +1,142 @@
+//! What the integration tests and the example share: an image of one static program, and engines on folders of their own.
+#![allow(dead_code)] // each test file uses a part of it
+
+use std::net::Ipv4Addr;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+use throng_engine::{Engine, EngineOptions, IsolationChoice};
+use throng_model::app::Resources;
+use throng_model::replica::{Attachment, LogPolicy, NetworkSpec, Process, ReplicaId, ReplicaSpec, RootFs};
+
+/// Compiles the probe once for all test programs and returns the layer that holds it as `/probe`.
+pub fn layer() -> PathBuf {
+    static LAYER: OnceLock<PathBuf> = OnceLock::new();
+    LAYER.get_or_init(build_layer).clone()
+}
+
+fn build_layer() -> PathBuf {
+    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/common/probe.rs");
+    let text = std::fs::read_to_string(&source).expect("the probe's source");
+    let mark = text.bytes().fold(0u64, |hash, byte| hash.wrapping_mul(31).wrapping_add(byte.into()));
+    let base = std::env::temp_dir().join(format!("throng-engine-probe-{mark:x}"));
+    let layer = base.join("layer");
+    if layer.join("probe").exists() {
+        return layer;
+    }
+    let fresh = base.join(format!("{}", std::process::id()));
+    std::fs::create_dir_all(&fresh).expect("a folder for the probe");
+    let status = Command::new("rustc")
+        .args(["--edition=2024", "-O", "-C", "target-feature=+crt-static", "-C", "panic=abort", "-o"])
+        .arg(fresh.join("probe"))
+        .arg(&source)
+        .status()
+        .expect("rustc runs");
+    assert!(status.success(), "the probe does not compile");
+    // Another test program may have been quicker.
+    let _ = std::fs::rename(&fresh, &layer);
+    layer
+}
+
+/// Says why the test cannot run here, or fails if everything is required to run.
+pub fn skip(name: &str, reason: &str) {
+    assert!(std::env::var("THRONG_REQUIRE_ALL").is_err_and(|_| true), "{name} cannot run: {reason}");
+    eprintln!("SKIPPED {name}: {reason}");
+}
+
+pub fn is_root() -> bool {
+    rustix::process::geteuid().is_root()
+}
+
+/// One project on one engine, with a network; everything is swept when the test calls [`Bench::end`].
+pub struct Bench {
+    pub engine: Arc<Engine>,
+    pub project: String,
+    pub network: NetworkSpec,
+    pub folder: tempfile::TempDir,
+}
+
+pub fn options(folder: &Path) -> EngineOptions {
+    EngineOptions {
+        state_dir: folder.join("state"),
+        run_dir: folder.join("run"),
+        isolation: IsolationChoice::Container,
+    }
+}
+
+impl Bench {
+    /// `number` chooses the subnet 10.199.`number`.0/24.
+    pub async fn new(project: &str, number: u8) -> Self {
+        use throng_runtime::Runtime;
+        let folder = tempfile::tempdir().expect("a folder");
+        let engine = Engine::open(options(folder.path())).expect("the engine opens");
+        let network = NetworkSpec {
+            name: format!("{project}_default"),
+            subnet: format!("10.199.{number}.0/24").parse().expect("a subnet"),
+            gateway: Ipv4Addr::new(10, 199, number, 1),
+            internal: false,
+        };
+        engine.sweep(project).await.expect("a clean start");
+        engine.create_network(&network).await.expect("a network");
+        Bench { engine, project: project.into(), network, folder }
+    }
+
+    pub fn spec(&self, service: &str, ordinal: u32, args: &[&str]) -> ReplicaSpec {
+        spec(&self.project, &self.network, service, ordinal, args)
+    }
+
+    pub async fn end(self) {
+        self.engine.sweep(&self.project).await.expect("swept");
+    }
+}
+
+pub fn spec(project: &str, network: &NetworkSpec, service: &str, ordinal: u32, args: &[&str]) -> ReplicaSpec {
+    let id = ReplicaId { project: project.into(), service: service.into(), ordinal };
+    let first = u32::from(network.subnet.network());
+    ReplicaSpec {
+        hostname: id.name(),
+        id,
+        generation: 1,
+        config_hash: "x".into(),
+        root: RootFs {
+            image: "probe".into(),
+            image_id: "sha256:0".into(),
+            layers: vec![layer()],
+            read_only: false,
+        },
+        process: Process {
+            args: ["/probe"].iter().chain(args).map(|a| (*a).to_owned()).collect(),
+            env: vec!["GREETING=hello".into()],
+            cwd: "/".into(),
+            user: String::new(),
+        },
+        mounts: vec![],
+        networks: vec![Attachment {
+            network: network.name.clone(),
+            address: Ipv4Addr::from(first + 1 + ordinal),
+        }],
+        resources: Resources::default(),
+        log: LogPolicy::default(),
+        stop_signal: 15,
+        stop_grace_period: Duration::from_secs(5),
+    }
+}
+
+/// The first answer of a server, asked for until it comes.
+pub async fn first_answer(engine: &Engine, address: Ipv4Addr, patience: Duration) -> std::io::Result<String> {
+    use tokio::io::AsyncReadExt;
+    let deadline = tokio::time::Instant::now() + patience;
+    loop {
+        let socket = tokio::net::TcpSocket::from_std_stream(engine.tcp_socket()?.into());
+        match socket.connect((address, 80).into()).await {
+            Ok(mut stream) => {
+                let mut text = String::new();
+                stream.read_to_string(&mut text).await?;
+                return Ok(text);
+            }
+            Err(error) if tokio::time::Instant::now() > deadline => return Err(error),
+            Err(_) => tokio::time::sleep(Duration::from_micros(300)).await,
+        }
+    }
+}
