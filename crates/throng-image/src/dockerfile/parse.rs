@@ -86,8 +86,8 @@ fn replaced(stage: &Stage, kind: &Kind) -> Option<usize> {
 }
 
 fn from(dockerfile: &Dockerfile, line: &LogicalLine, place: Place) -> Result<Stage, Diagnostic> {
-    let mut words: Vec<&str> = line.rest.split_whitespace().collect();
-    while let Some(flag) = words.first().and_then(|word| word.strip_prefix("--")) {
+    let words: Vec<&str> = line.rest.split_whitespace().collect();
+    if let Some(flag) = words.first().and_then(|word| word.strip_prefix("--")) {
         let name = flag.split_once('=').map_or(flag, |(name, _)| name);
         return Err(place
             .error(format!("the flag --{name} is not supported"))

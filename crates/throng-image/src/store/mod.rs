@@ -22,6 +22,8 @@ mod names;
 pub use collect::Removed;
 pub use layers::{LayerNotes, chain_ids};
 pub(crate) use blobs::BlobWriter;
+pub(crate) use layers::decompress;
+pub(crate) use names::Entry;
 
 use crate::config::{ConfigFile, ImageConfig};
 use crate::error::{ImageError, Result};
