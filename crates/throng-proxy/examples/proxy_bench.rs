@@ -59,8 +59,7 @@ fn main() -> Result<()> {
     ports.iter().try_for_each(|port| wait_for(*port))?;
 
     let (nginx_port, haproxy_port) = (free_port()?, free_port()?);
-    let _nginx =
-        nginx(folder.path(), "balancer", &balancer_config(&ports, nginx_port), options.workers)?;
+    let _nginx = nginx(folder.path(), "balancer", &balancer_config(&ports, nginx_port), options.workers)?;
     let _haproxy = haproxy(folder.path(), &ports, haproxy_port, options.workers)?;
     let (_ours, ours_port) = ours(&ports, options.workers)?;
     let loopback = |port| SocketAddr::from((Ipv4Addr::LOCALHOST, port));
@@ -105,9 +104,10 @@ fn serve(workers: usize, backends: &[String]) -> Result<()> {
     config.protocol = ProtocolHint::Detect;
     config.limits = Limits { workers, ..Limits::default() };
     let proxy = Proxy::bind(config, None)?;
-    let backends = backends.iter().enumerate().map(|(i, address)| {
-        Ok(Backend { name: format!("backend-{}", i + 1), address: address.parse()? })
-    });
+    let backends = backends
+        .iter()
+        .enumerate()
+        .map(|(i, address)| Ok(Backend { name: format!("backend-{}", i + 1), address: address.parse()? }));
     proxy.set_backends(backends.collect::<Result<_>>()?);
     println!("{}", proxy.local_addr().port());
     std::io::stdin().read_line(&mut String::new())?;
@@ -184,11 +184,8 @@ fn nginx(folder: &Path, name: &str, http: &str, workers: usize) -> Result<Server
 }
 
 fn haproxy(folder: &Path, ports: &[u16], port: u16, workers: usize) -> Result<Server> {
-    let servers: String = ports
-        .iter()
-        .enumerate()
-        .map(|(i, port)| format!("  server s{i} 127.0.0.1:{port}\n"))
-        .collect();
+    let servers: String =
+        ports.iter().enumerate().map(|(i, port)| format!("  server s{i} 127.0.0.1:{port}\n")).collect();
     let config = format!(
         "global\n  nbthread {workers}\n  maxconn 4096\n\
          defaults\n  mode http\n  option forwardfor\n  option http-keep-alive\n  http-reuse always\n  \
@@ -207,10 +204,7 @@ fn haproxy(folder: &Path, ports: &[u16], port: u16, workers: usize) -> Result<Se
 }
 
 /// Runs the rounds and keeps each proxy's median one by rate.
-fn measure(
-    peers: &[(String, SocketAddr)],
-    options: &Options,
-) -> Result<BTreeMap<String, serde_json::Value>> {
+fn measure(peers: &[(String, SocketAddr)], options: &Options) -> Result<BTreeMap<String, serde_json::Value>> {
     let mut figures: BTreeMap<&str, Vec<(f64, f64)>> = BTreeMap::new();
     for (_, address) in peers {
         wrk(*address, options.connections, 1)?;

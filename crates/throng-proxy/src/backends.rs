@@ -161,8 +161,7 @@ impl Shared {
             let kept = old.iter().find(|b| same(b)).cloned();
             next.push(kept.unwrap_or_else(|| Arc::new(BackendState::new(backend, self.limits.workers))));
         }
-        let gone: Vec<_> =
-            old.iter().filter(|b| !next.iter().any(|n| Arc::ptr_eq(n, b))).cloned().collect();
+        let gone: Vec<_> = old.iter().filter(|b| !next.iter().any(|n| Arc::ptr_eq(n, b))).cloned().collect();
         self.ready.send_replace(next.into());
         for backend in gone {
             backend.leaving.store(true, SeqCst);

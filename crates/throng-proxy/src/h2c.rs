@@ -230,7 +230,8 @@ fn prepare(request: Request<Incoming>, peer: IpAddr) -> Request<Outgoing> {
 
 /// HTTP/2 has no Connection field (RFC 9113, section 8.2.2); TE may say that trailers are welcome, which gRPC needs.
 fn strip_hop_by_hop(headers: &mut HeaderMap) {
-    for name in [header::CONNECTION, header::UPGRADE, header::TRANSFER_ENCODING, header::PROXY_AUTHORIZATION] {
+    for name in [header::CONNECTION, header::UPGRADE, header::TRANSFER_ENCODING, header::PROXY_AUTHORIZATION]
+    {
         headers.remove(name);
     }
     if headers.get(header::TE).is_some_and(|te| te != "trailers") {

@@ -26,5 +26,8 @@ mod proxy;
 mod tunnel;
 mod worker;
 
-pub use config::{LimitError, Limits, MAX_CONNECTIONS, MAX_HEAD_CEILING, MAX_HEAD_FLOOR, MAX_WORKERS, ProtocolHint, ProxyConfig};
+pub use config::{
+    LimitError, Limits, MAX_CONNECTIONS, MAX_HEAD_CEILING, MAX_HEAD_FLOOR, MAX_WORKERS, ProtocolHint,
+    ProxyConfig,
+};
 pub use proxy::{Backend, BackendStats, Dial, Proxy, ProxyError, ProxyStats};

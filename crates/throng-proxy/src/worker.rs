@@ -62,7 +62,8 @@ impl Workers {
     pub fn start(shared: &Arc<Shared>, listener: TcpListener, hint: ProtocolHint) -> io::Result<Workers> {
         let stop = CancellationToken::new();
         let slots = Arc::new(Semaphore::new(shared.limits.max_connections));
-        let mut workers = Workers { stop: stop.clone(), slots: slots.clone(), ended: Vec::new(), open: Vec::new() };
+        let mut workers =
+            Workers { stop: stop.clone(), slots: slots.clone(), ended: Vec::new(), open: Vec::new() };
         let (mut desks, mut inboxes) = (Vec::new(), Vec::new());
         for _ in 0..shared.limits.workers {
             let (hand, inbox) = mpsc::channel(HANDOFF_QUEUE);
@@ -79,19 +80,20 @@ impl Workers {
             let context = Context { shared: shared.clone(), worker };
             let (stop, open) = (stop.clone(), desks[worker].open.clone());
             let accepting = accepting.take();
-            thread::Builder::new().name(format!("proxy-{worker}")).stack_size(WORKER_STACK).spawn(move || {
-                let _alive: oneshot::Sender<()> = alive;
-                runtime.block_on(async {
-                    if let Some((listener, desks, slots)) = accepting {
-                        tokio::spawn(accept(listener, desks, slots, context.shared.clone()));
-                    }
-                    tokio::spawn(prune(context.clone()));
-                    tokio::select! {
-                        () = stop.cancelled() => {}
-                        () = serve(context, inbox, open, hint) => {}
-                    }
-                });
-            })?;
+            thread::Builder::new().name(format!("proxy-{worker}")).stack_size(WORKER_STACK).spawn(
+                move || {
+                    let _alive: oneshot::Sender<()> = alive;
+                    runtime.block_on(async {
+                        if let Some((listener, desks, slots)) = accepting {
+                            tokio::spawn(accept(listener, desks, slots, context.shared.clone()));
+                        }
+                        tokio::spawn(prune(context.clone()));
+                        tokio::spawn(serve(context, inbox, open, hint));
+                        // Returning drops the runtime and closes every connection that is still open.
+                        stop.cancelled().await;
+                    });
+                },
+            )?;
         }
         Ok(workers)
     }

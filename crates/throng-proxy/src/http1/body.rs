@@ -199,7 +199,7 @@ mod tests {
         check(Framing::Length(9), b"abc", 3, b"abc", false);
         check(Framing::UntilClose, b"abc", 3, b"abc", false);
         check(Framing::Chunked, b"0\r\n\r\nGET", 5, b"", true);
-        check(Framing::Chunked, b"3;a=\"b\"\r\nabc\r\n0\r\nX-Sum: 1\r\n\r\nGET", 31, b"abc", true);
+        check(Framing::Chunked, b"3;a=\"b\"\r\nabc\r\n0\r\nX-Sum: 1\r\n\r\nGET", 29, b"abc", true);
         check(Framing::Chunked, b"00a\r\n0123456789\r\n0\r\n\r\n", 22, b"0123456789", true);
     }
 

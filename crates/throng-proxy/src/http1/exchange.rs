@@ -279,3 +279,184 @@ fn keeps_client(request: &Request, response: &Response) -> bool {
             Framing::None | Framing::Length(_) => true,
         }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::body::Framing;
+    use super::*;
+    use proptest::prelude::*;
+    use std::io;
+    use std::pin::Pin;
+    use std::task::{Context, Poll};
+    use tokio::io::ReadBuf;
+
+    /// Gives its bytes in pieces of the given sizes and takes what is written in such pieces too.
+    struct Pieces {
+        input: Vec<u8>,
+        at: usize,
+        sizes: Vec<usize>,
+        turn: usize,
+        output: Vec<u8>,
+    }
+
+    impl Pieces {
+        fn new(input: &[u8], sizes: &[usize]) -> Self {
+            Pieces { input: input.to_vec(), at: 0, sizes: sizes.to_vec(), turn: 0, output: Vec::new() }
+        }
+
+        fn next(&mut self) -> usize {
+            self.turn += 1;
+            self.sizes[self.turn % self.sizes.len()]
+        }
+    }
+
+    impl AsyncRead for Pieces {
+        fn poll_read(
+            mut self: Pin<&mut Self>,
+            _: &mut Context<'_>,
+            into: &mut ReadBuf<'_>,
+        ) -> Poll<io::Result<()>> {
+            let n = self.next().min(into.remaining()).min(self.input.len() - self.at);
+            into.put_slice(&self.input[self.at..self.at + n]);
+            self.at += n;
+            Poll::Ready(Ok(()))
+        }
+    }
+
+    impl AsyncWrite for Pieces {
+        fn poll_write(
+            mut self: Pin<&mut Self>,
+            _: &mut Context<'_>,
+            bytes: &[u8],
+        ) -> Poll<io::Result<usize>> {
+            let n = self.next().min(bytes.len());
+            self.output.extend_from_slice(&bytes[..n]);
+            Poll::Ready(Ok(n))
+        }
+
+        fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+            Poll::Ready(Ok(()))
+        }
+
+        fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+            Poll::Ready(Ok(()))
+        }
+    }
+
+    fn request(old: bool) -> Request {
+        Request {
+            length: 0,
+            framing: Framing::None,
+            old,
+            keep_alive: !old,
+            is_head: false,
+            idempotent: true,
+            upgrade: false,
+        }
+    }
+
+    /// Passes an answer on and returns how that ended, what the client got, and whether an answer was begun.
+    fn relay(wire: &[u8], sizes: &[usize], old: bool) -> (Result<Answer, Failure>, Vec<u8>, bool) {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
+        let (limits, progress, request) = (Limits::default(), Progress::default(), request(old));
+        let (mut backend, mut client) = (Pieces::new(wire, sizes), Pieces::new(&[], sizes));
+        let mut download = Download {
+            request: &request,
+            limits: &limits,
+            progress: &progress,
+            buffer: &mut Buffer::default(),
+            out: &mut Vec::new(),
+            last: false,
+        };
+        let answer = runtime.block_on(download.run(&mut backend, &mut client));
+        (answer, client.output, progress.answering.load(Relaxed))
+    }
+
+    fn wire_of(kind: u8, body: &[u8], chunk: usize) -> Vec<u8> {
+        let mut wire =
+            b"HTTP/1.1 103 Early Hints\r\nLink: x\r\n\r\nHTTP/1.1 200 OK\r\nServer: s\r\n".to_vec();
+        if kind == 0 {
+            wire.extend_from_slice(format!("Content-Length: {}\r\n\r\n", body.len()).as_bytes());
+            wire.extend_from_slice(body);
+        } else {
+            wire.extend_from_slice(b"Transfer-Encoding: chunked\r\n\r\n");
+            for piece in body.chunks(chunk) {
+                wire.extend_from_slice(format!("{:x}\r\n", piece.len()).as_bytes());
+                wire.extend_from_slice(piece);
+                wire.extend_from_slice(b"\r\n");
+            }
+            wire.extend_from_slice(b"0\r\nX-Sum: 1\r\n\r\n");
+        }
+        wire
+    }
+
+    proptest! {
+        #[test]
+        fn an_answer_in_any_pieces_is_the_same_answer(
+            kind in 0u8..2,
+            body in proptest::collection::vec(any::<u8>(), 0..3000),
+            chunk in 1usize..700,
+            sizes in proptest::collection::vec(1usize..900, 1..12),
+        ) {
+            let wire = wire_of(kind, &body, chunk);
+            let (answer, output, _) = relay(&wire, &sizes, false);
+            prop_assert_eq!(answer, Ok(Answer { reusable: true, keep_alive: true, upgraded: false }));
+            prop_assert_eq!(&output, &wire);
+            let (answer, output, _) = relay(&wire, &sizes, true);
+            prop_assert_eq!(answer.map(|a| (a.reusable, a.keep_alive)), Ok((true, false)));
+            prop_assert!(output.ends_with(&body));
+            prop_assert!(!output.windows(7).any(|w| w == b"chunked") || body.windows(7).any(|w| w == b"chunked"));
+        }
+
+        #[test]
+        fn an_answer_cut_anywhere_is_a_failure(
+            kind in 0u8..2,
+            body in proptest::collection::vec(any::<u8>(), 1..200),
+            chunk in 1usize..70,
+            sizes in proptest::collection::vec(1usize..90, 1..6),
+            cut in any::<proptest::sample::Index>(),
+        ) {
+            let wire = wire_of(kind, &body, chunk);
+            let cut = cut.index(wire.len());
+            let (answer, output, begun) = relay(&wire[..cut], &sizes, false);
+            prop_assert!(matches!(answer, Err(Failure::NoResponse | Failure::BadResponse(_))), "{:?}", answer);
+            prop_assert_eq!(matches!(answer, Err(Failure::NoResponse)), cut == 0);
+            prop_assert!(wire.starts_with(&output));
+            let interim = b"HTTP/1.1 103 Early Hints\r\nLink: x\r\n\r\n".len();
+            prop_assert_eq!(begun, output.len() > interim);
+        }
+
+        #[test]
+        fn whatever_a_backend_sends_nothing_panics(
+            wire in proptest::collection::vec(any::<u8>(), 0..300),
+            tail in proptest::collection::vec(any::<u8>(), 0..100),
+        ) {
+            relay(&wire, &[64], false);
+            relay(&[b"HTTP/1.1 200 OK\r\n", wire.as_slice(), b"\r\n\r\n", &tail].concat(), &[17], true);
+        }
+
+        #[test]
+        fn an_upload_in_any_pieces_is_the_same_body(
+            body in proptest::collection::vec(any::<u8>(), 1..3000),
+            chunk in 1usize..700,
+            sizes in proptest::collection::vec(1usize..900, 1..12),
+        ) {
+            let mut wire = Vec::new();
+            for piece in body.chunks(chunk) {
+                wire.extend_from_slice(format!("{:x}\r\n", piece.len()).as_bytes());
+                wire.extend_from_slice(piece);
+                wire.extend_from_slice(b"\r\n");
+            }
+            wire.extend_from_slice(b"0\r\n\r\n");
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
+            let (mut client, mut backend) = (Pieces::new(&wire, &sizes), Pieces::new(&[], &sizes));
+            client.input.extend_from_slice(b"GET / HTTP/1.1");
+            let mut input = Buffer::default();
+            let upload = Upload { body: Body::new(Framing::Chunked), input: &mut input };
+            let sent = runtime.block_on(upload.run(&mut client, &mut backend, Duration::from_secs(5)));
+            prop_assert!(sent.is_ok());
+            prop_assert_eq!(backend.output, wire);
+            prop_assert!(b"GET / HTTP/1.1".starts_with(input.filled()), "the next request stays");
+        }
+    }
+}

@@ -196,18 +196,18 @@ fn framing_line(out: &mut Vec<u8>, framing: Framing) {
 /// Reads the request at the front of `input` and writes its head for the backend to `out`, which is cleared first.
 ///
 /// `Ok(None)`: the head is not complete yet. `peer` is the client's address, for X-Forwarded-For.
-pub(crate) fn read_request(
-    input: &[u8],
-    peer: &str,
-    out: &mut Vec<u8>,
-) -> Result<Option<Request>, Refusal> {
+pub(crate) fn read_request(input: &[u8], peer: &str, out: &mut Vec<u8>) -> Result<Option<Request>, Refusal> {
     let mut slots = [const { MaybeUninit::uninit() }; MAX_HEADERS];
     let mut parsed = httparse::Request::new(&mut []);
     let length = match parsed.parse_with_uninit_headers(input, &mut slots) {
         Ok(httparse::Status::Complete(length)) => length,
         Ok(httparse::Status::Partial) => return Ok(None),
-        Err(httparse::Error::TooManyHeaders) => return Err(refuse(431, "There are more than 128 header fields.")),
-        Err(httparse::Error::Version) => return Err(refuse(505, "Only HTTP/1.0 and HTTP/1.1 are understood here.")),
+        Err(httparse::Error::TooManyHeaders) => {
+            return Err(refuse(431, "There are more than 128 header fields."));
+        }
+        Err(httparse::Error::Version) => {
+            return Err(refuse(505, "Only HTTP/1.0 and HTTP/1.1 are understood here."));
+        }
         Err(_) => return Err(refuse(400, "The request is not well-formed HTTP.")),
     };
     let (Some(method), Some(target), Some(minor)) = (parsed.method, parsed.path, parsed.version) else {

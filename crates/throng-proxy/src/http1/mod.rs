@@ -121,7 +121,10 @@ impl Connection {
             let seen = input.filled().len();
             match timeout_at(deadline, input.read_from(client, limits.max_head)).await {
                 Err(_) => {
-                    return Err(Refusal { status: 408, sentence: "The request's head took too long to arrive." });
+                    return Err(Refusal {
+                        status: 408,
+                        sentence: "The request's head took too long to arrive.",
+                    });
                 }
                 Ok(Ok(1..)) => {}
                 Ok(_) => return Ok(None),

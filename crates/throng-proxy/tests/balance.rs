@@ -1,0 +1,313 @@
+//! Who gets a request: spread, readiness, draining, holding, retrying.
+
+mod common;
+
+use common::{Replica, Wire, answers, dead_address, eventually, get, proxy, proxy_with, within};
+use std::sync::Arc;
+use std::time::Duration;
+use throng_proxy::{Backend, Limits, ProtocolHint, Proxy, ProxyConfig, ProxyError};
+use tokio::sync::Notify;
+
+#[tokio::test]
+async fn requests_are_spread_over_all_replicas() {
+    let proxy = proxy();
+    let replicas = [Replica::named("a").await, Replica::named("b").await, Replica::named("c").await];
+    proxy.set_backends(replicas.iter().map(Replica::backend).collect());
+    let counts = answers(&proxy, 600).await;
+    // A fair share is 200; eight standard deviations are 92.
+    assert!(counts.len() == 3 && counts.values().all(|n| (108..=292).contains(n)), "{counts:?}");
+    let stats = proxy.stats();
+    assert_eq!(stats.requests, 600);
+    assert_eq!(stats.backends.values().map(|b| b.requests).sum::<u64>(), 600);
+}
+
+#[tokio::test]
+async fn a_busy_replica_gets_less() {
+    let proxy = proxy();
+    let gate = Arc::new(Notify::new());
+    let busy = gated("busy", gate.clone()).await;
+    let free = Replica::named("free").await;
+    proxy.set_backends(vec![busy.backend()]);
+    let mut waiting = Wire::connect(proxy.local_addr()).await;
+    waiting.send("GET /gate HTTP/1.1\r\nHost: x\r\n\r\n").await;
+    eventually("the request in flight", || proxy.in_flight("busy") == 1).await;
+    proxy.set_backends(vec![busy.backend(), free.backend()]);
+    assert_eq!(answers(&proxy, 50).await, [("free".to_owned(), 50)].into());
+    gate.notify_one();
+    assert_eq!(waiting.response().await.body, "busy");
+}
+
+/// Answers /gate only when `gate` opens, everything else at once.
+async fn gated(name: &str, gate: Arc<Notify>) -> Replica {
+    let body = name.to_owned();
+    Replica::start(name, move |mut wire, _| {
+        let (gate, body) = (gate.clone(), body.clone());
+        async move {
+            while let Some(head) = wire.request().await {
+                if head.contains(" /gate ") {
+                    gate.notified().await;
+                }
+                wire.answer(&body).await;
+            }
+        }
+    })
+    .await
+}
+
+#[tokio::test]
+async fn only_ready_replicas_get_requests() {
+    let proxy = proxy();
+    let (a, b) = (Replica::named("a").await, Replica::named("b").await);
+    proxy.set_backends(vec![a.backend()]);
+    assert_eq!(answers(&proxy, 20).await, [("a".to_owned(), 20)].into());
+    proxy.set_backends(vec![b.backend()]);
+    assert_eq!(answers(&proxy, 20).await, [("b".to_owned(), 20)].into());
+    assert_eq!((a.requests(), b.requests()), (20, 20));
+}
+
+#[tokio::test]
+async fn connections_to_a_replica_are_reused() {
+    let proxy = proxy_with(ProtocolHint::Http, |l| l.workers = 1);
+    let a = Replica::named("a").await;
+    proxy.set_backends(vec![a.backend()]);
+    answers(&proxy, 50).await;
+    assert_eq!(a.connections(), 1);
+}
+
+#[tokio::test]
+async fn a_replica_that_leaves_finishes_what_it_has_and_gets_nothing_new() {
+    let proxy = proxy();
+    let gate = Arc::new(Notify::new());
+    let (leaving, staying) = (gated("leaving", gate.clone()).await, Replica::named("staying").await);
+    proxy.set_backends(vec![leaving.backend()]);
+    let mut client = Wire::connect(proxy.local_addr()).await;
+    client.send("GET /gate HTTP/1.1\r\nHost: x\r\n\r\n").await;
+    eventually("the request at the replica", || leaving.requests() == 1).await;
+
+    proxy.set_backends(vec![staying.backend()]);
+    assert_eq!(proxy.in_flight("leaving"), 1);
+    assert!(proxy.stats().backends["leaving"].leaving);
+    assert!(!proxy.drained("leaving", Duration::from_millis(5)).await);
+    assert_eq!(answers(&proxy, 30).await, [("staying".to_owned(), 30)].into());
+
+    gate.notify_one();
+    assert_eq!(client.response().await.body, "leaving");
+    assert!(proxy.drained("leaving", common::PATIENCE).await);
+    assert_eq!(client.get("/").await.body, "staying", "the client's connection goes on");
+    assert_eq!(leaving.requests(), 1);
+}
+
+#[tokio::test]
+async fn requests_are_held_until_a_replica_is_ready() {
+    let proxy = proxy();
+    let a = Replica::named("a").await;
+    let mut clients = Vec::new();
+    for i in 0..5 {
+        let mut client = Wire::connect(proxy.local_addr()).await;
+        client.send(format!("POST /{i} HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\n\r\nhi")).await;
+        clients.push(client);
+    }
+    eventually("all held", || proxy.stats().held == 5).await;
+    proxy.set_backends(vec![a.backend()]);
+    for client in &mut clients {
+        assert_eq!(client.response().await.status, 200);
+    }
+    assert_eq!((a.requests_with("POST"), proxy.stats().held), (5, 0));
+}
+
+#[tokio::test]
+async fn holding_is_limited_in_number_and_time() {
+    let proxy = proxy_with(ProtocolHint::Detect, |l| {
+        l.max_held = 1;
+        l.hold_timeout = Duration::from_millis(300);
+    });
+    let mut first = Wire::connect(proxy.local_addr()).await;
+    first.send("GET / HTTP/1.1\r\nHost: x\r\n\r\n").await;
+    eventually("one held", || proxy.stats().held == 1).await;
+    let refused = get(&proxy, "/").await;
+    assert_eq!((refused.status, refused.field("retry-after")), (503, Some("1".into())));
+    assert_eq!(proxy.stats().hold_overflows, 1);
+    let late = first.response().await;
+    assert_eq!((late.status, late.field("retry-after")), (503, Some("1".into())));
+    assert_eq!((proxy.stats().hold_timeouts, proxy.stats().held), (1, 0));
+}
+
+#[tokio::test]
+async fn a_refused_connection_is_retried_elsewhere_for_any_method() {
+    let proxy = proxy();
+    let (address, _bound) = dead_address();
+    let live = Replica::named("live").await;
+    proxy.set_backends(vec![Backend { name: "dead".into(), address }, live.backend()]);
+    let mut client = Wire::connect(proxy.local_addr()).await;
+    for _ in 0..40 {
+        client.send("POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\n\r\nhi").await;
+        assert_eq!(client.response().await.status, 200);
+    }
+    assert_eq!(live.requests_with("POST"), 40);
+    assert!(proxy.stats().retries > 0 && proxy.stats().backends["dead"].connect_failures > 0);
+}
+
+#[tokio::test]
+async fn with_every_replica_unreachable_the_answer_is_502() {
+    let proxy = proxy();
+    let (address, _bound) = dead_address();
+    proxy.set_backends(vec![Backend { name: "dead".into(), address }]);
+    let mut client = Wire::connect(proxy.local_addr()).await;
+    let answer = client.get("/").await;
+    assert_eq!(answer.status, 502);
+    assert!(answer.body.contains("accepts connections"), "{answer:?}");
+    assert_eq!(client.get("/").await.status, 502, "the client's connection goes on");
+    client.send("POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\n\r\n").await;
+    let unread = client.response().await;
+    assert_eq!((unread.status, unread.field("connection")), (502, Some("close".into())));
+}
+
+/// Answers the first request of each connection and closes without an answer upon the second.
+async fn closes_upon_the_second(name: &str) -> Replica {
+    Replica::start(name, |mut wire, _| async move {
+        if let Some(head) = wire.request().await {
+            wire.drain_body(&head).await;
+            wire.answer("first").await;
+            wire.request().await;
+        }
+    })
+    .await
+}
+
+#[tokio::test]
+async fn a_reused_connection_that_closes_is_retried_only_where_that_is_safe() {
+    let proxy = proxy_with(ProtocolHint::Http, |l| l.workers = 1);
+    let replica = closes_upon_the_second("a").await;
+    proxy.set_backends(vec![replica.backend()]);
+    let mut client = Wire::connect(proxy.local_addr()).await;
+    assert_eq!(client.get("/").await.status, 200);
+    assert_eq!(client.get("/").await.status, 200, "sent on the used connection, then on a new one");
+    assert_eq!((replica.requests(), proxy.stats().retries), (3, 1));
+
+    client.send("POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\n\r\nhi").await;
+    let answer = client.response().await;
+    assert_eq!(answer.status, 502);
+    assert!(answer.body.contains("without an answer"), "{answer:?}");
+    assert_eq!(replica.requests_with("POST"), 1, "a POST is never sent twice");
+    assert_eq!(proxy.stats().retries, 1);
+
+    assert_eq!(client.get("/").await.status, 200);
+    client.send("PUT / HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\n\r\nhi").await;
+    assert_eq!(client.response().await.status, 502, "its body is gone");
+    assert_eq!(replica.requests_with("PUT"), 1);
+}
+
+#[tokio::test]
+async fn a_connection_closed_while_idle_costs_a_post_nothing() {
+    let proxy = proxy_with(ProtocolHint::Http, |l| l.workers = 1);
+    let closed = Arc::new(Notify::new());
+    let replica = Replica::start("a", {
+        let closed = closed.clone();
+        move |mut wire, _| {
+            let closed = closed.clone();
+            async move {
+                if let Some(head) = wire.request().await {
+                    wire.drain_body(&head).await;
+                    wire.answer("ok").await;
+                }
+                drop(wire);
+                closed.notify_one();
+            }
+        }
+    })
+    .await;
+    proxy.set_backends(vec![replica.backend()]);
+    let mut client = Wire::connect(proxy.local_addr()).await;
+    for _ in 0..20 {
+        client.send("POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\n\r\nhi").await;
+        assert_eq!(client.response().await.status, 200);
+        within("the replica's close", closed.notified()).await;
+    }
+    assert_eq!(replica.requests_with("POST"), 20);
+}
+
+#[tokio::test]
+async fn shutdown_lets_requests_finish_and_frees_the_port() {
+    let proxy = proxy();
+    let gate = Arc::new(Notify::new());
+    let replica = gated("a", gate.clone()).await;
+    proxy.set_backends(vec![replica.backend()]);
+    let address = proxy.local_addr();
+    let mut idle = Wire::connect(address).await;
+    assert_eq!(idle.get("/").await.status, 200);
+    let mut busy = Wire::connect(address).await;
+    busy.send("GET /gate HTTP/1.1\r\nHost: x\r\n\r\n").await;
+    eventually("the request at the replica", || replica.requests_with("GET /gate") == 1).await;
+    let down = tokio::spawn(proxy.shutdown(common::PATIENCE));
+    assert_eq!(idle.rest().await, (Vec::new(), true), "an idle connection is closed at once");
+    gate.notify_one();
+    assert_eq!(busy.response().await.body, "a");
+    within("the end", down).await.unwrap();
+    let again = Proxy::bind(ProxyConfig::new(address), None).unwrap();
+    assert_eq!(again.local_addr(), address);
+}
+
+#[tokio::test]
+async fn shutdown_cuts_off_what_outlasts_its_grace() {
+    let proxy = proxy();
+    let replica = gated("a", Arc::new(Notify::new())).await;
+    proxy.set_backends(vec![replica.backend()]);
+    let mut busy = Wire::connect(proxy.local_addr()).await;
+    busy.send("GET /gate HTTP/1.1\r\nHost: x\r\n\r\n").await;
+    eventually("the request at the replica", || replica.requests() == 1).await;
+    within("the end", proxy.shutdown(Duration::from_millis(20))).await;
+    assert_eq!(busy.rest().await.0, b"");
+}
+
+#[tokio::test]
+async fn a_taken_port_is_an_error_that_names_who_has_it() {
+    let proxy = proxy();
+    let error = Proxy::bind(ProxyConfig::new(proxy.local_addr()), None).err().unwrap();
+    assert!(matches!(&error, ProxyError::PortTaken { owner: Some(o), .. } if o.contains("pid")), "{error:?}");
+    let port = proxy.local_addr().port();
+    assert!(error.to_string().starts_with(&format!("port {port} at 127.0.0.1 is already taken by ")));
+    assert!(error.hint().unwrap().contains("publish another port"));
+}
+
+#[tokio::test]
+async fn nothing_is_bound_with_a_limit_that_makes_no_sense() {
+    let mut config = ProxyConfig::new(common::loopback());
+    config.limits = Limits { workers: 0, ..Limits::default() };
+    let error = Proxy::bind(config, None).err().unwrap();
+    assert_eq!(error.to_string(), "limit workers must lie between 1 and 64");
+}
+
+#[tokio::test]
+async fn connections_beyond_the_limit_wait_their_turn() {
+    let proxy = proxy_with(ProtocolHint::Detect, |l| l.max_connections = 1);
+    let a = Replica::named("a").await;
+    proxy.set_backends(vec![a.backend()]);
+    let mut first = Wire::connect(proxy.local_addr()).await;
+    assert_eq!(first.get("/").await.status, 200);
+    let mut second = Wire::connect(proxy.local_addr()).await;
+    second.send("GET / HTTP/1.1\r\nHost: x\r\n\r\n").await;
+    assert_eq!(first.get("/").await.status, 200);
+    assert_eq!((a.requests(), proxy.stats().accepted), (2, 1));
+    drop(first);
+    assert_eq!(second.response().await.status, 200);
+}
+
+#[tokio::test]
+async fn the_given_dial_makes_every_socket() {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+    let dialled = Arc::new(AtomicUsize::new(0));
+    let dial: throng_proxy::Dial = Arc::new({
+        let dialled = dialled.clone();
+        move || {
+            dialled.fetch_add(1, Ordering::Relaxed);
+            let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None)?;
+            socket.set_nonblocking(true)?;
+            Ok(socket.into())
+        }
+    });
+    let proxy = Proxy::bind(ProxyConfig::new(common::loopback()), Some(dial)).unwrap();
+    let a = Replica::named("a").await;
+    proxy.set_backends(vec![a.backend()]);
+    assert_eq!(get(&proxy, "/").await.status, 200);
+    assert_eq!(dialled.load(Ordering::Relaxed), 1);
+}
