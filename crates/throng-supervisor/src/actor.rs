@@ -13,7 +13,9 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 use throng_control::health::{Health, Status as HealthStatus};
-use throng_control::{Limits, Phase, Plan, ReplicaView, Step, Wanted, WantedService, World, address, restart};
+use throng_control::{
+    Limits, Phase, Plan, ReplicaView, Step, Wanted, WantedService, World, address, restart,
+};
 use throng_engine::Engine;
 use throng_engine::dns::DnsServer;
 use throng_image::Store;
@@ -33,17 +35,43 @@ const SAMPLE_EVERY: Duration = Duration::from_secs(1);
 /// What a connection asks of the actor.
 pub enum Order {
     /// All images are there and the networks made; make the app so.
-    Adopt { applied: Box<Applied>, reply: oneshot::Sender<Result<(), Refusal>> },
-    Scale { replicas: BTreeMap<String, u32>, reply: oneshot::Sender<Result<(), Refusal>> },
-    Down { volumes: bool, grace: Option<Duration> },
-    Status { reply: oneshot::Sender<Status> },
-    Endpoint { service: String, port: Option<u16>, reply: oneshot::Sender<Result<SocketAddr, Refusal>> },
+    Adopt {
+        applied: Box<Applied>,
+        reply: oneshot::Sender<Result<(), Refusal>>,
+    },
+    Scale {
+        replicas: BTreeMap<String, u32>,
+        reply: oneshot::Sender<Result<(), Refusal>>,
+    },
+    Down {
+        volumes: bool,
+        grace: Option<Duration>,
+    },
+    Status {
+        reply: oneshot::Sender<Status>,
+    },
+    Endpoint {
+        service: String,
+        port: Option<u16>,
+        reply: oneshot::Sender<Result<SocketAddr, Refusal>>,
+    },
     /// A running replica of the service: the given ordinal or the lowest.
-    Pick { service: String, ordinal: Option<u32>, reply: oneshot::Sender<Result<ReplicaId, Refusal>> },
+    Pick {
+        service: String,
+        ordinal: Option<u32>,
+        reply: oneshot::Sender<Result<ReplicaId, Refusal>>,
+    },
     /// Replicas of these services (all if empty), running or not.
-    List { services: Vec<String>, reply: oneshot::Sender<Vec<ReplicaId>> },
-    Events { reply: oneshot::Sender<Vec<Event>> },
-    Current { reply: oneshot::Sender<Current> },
+    List {
+        services: Vec<String>,
+        reply: oneshot::Sender<Vec<ReplicaId>>,
+    },
+    Events {
+        reply: oneshot::Sender<Vec<Event>>,
+    },
+    Current {
+        reply: oneshot::Sender<Current>,
+    },
 }
 
 /// What is wanted now and what this process already serves of it.
@@ -346,7 +374,8 @@ impl Actor {
     fn save(&self, durable: &Durable) -> Result<(), Refusal> {
         let path = self.fixed.paths.state_file(&self.fixed.project);
         state::save(&path, durable).map_err(|error| {
-            Refusal::new(RefusalKind::Host, error.to_string()).hint("see that the disk has room and is writable")
+            Refusal::new(RefusalKind::Host, error.to_string())
+                .hint("see that the disk has room and is writable")
         })
     }
 
@@ -418,7 +447,9 @@ impl Actor {
                     taken.insert(address);
                     networks.push(Attachment { network: network.name.clone(), address });
                 }
-                None => full = Some(format!("network {} has no free address in {}", network.name, network.subnet)),
+                None => {
+                    full = Some(format!("network {} has no free address in {}", network.name, network.subnet))
+                }
             }
         }
         let spec = prepared.replica(self.id(&key), self.generation, networks.clone());
@@ -464,7 +495,8 @@ impl Actor {
         self.generation += 1;
         let id = self.id(&key);
         let grace = self.grace;
-        let proxies = self.fronts.get(&key.0).into_iter().flatten().map(|front| front.proxy.clone()).collect();
+        let proxies =
+            self.fronts.get(&key.0).into_iter().flatten().map(|front| front.proxy.clone()).collect();
         let prepared = self.prepared.get(&key.0);
         let order = steps::Retirement {
             id,
@@ -485,7 +517,9 @@ impl Actor {
 
     fn probe(&mut self, key: Key) {
         let id = self.id(&key);
-        let Some(check) = self.prepared.get(&key.0).and_then(|prepared| prepared.health.clone()) else { return };
+        let Some(check) = self.prepared.get(&key.0).and_then(|prepared| prepared.health.clone()) else {
+            return;
+        };
         let Some((view, detail)) = Self::replica(&mut self.world, &mut self.details, &key) else { return };
         view.busy = true;
         let generation = detail.generation;
@@ -518,7 +552,9 @@ impl Actor {
         let now = self.now();
         match result {
             Ok(_pid) => {
-                let Some((view, detail)) = Self::replica(&mut self.world, &mut self.details, key) else { return };
+                let Some((view, detail)) = Self::replica(&mut self.world, &mut self.details, key) else {
+                    return;
+                };
                 view.busy = false;
                 detail.error = None;
                 detail.started_at = Some(SystemTime::now());
@@ -580,7 +616,9 @@ impl Actor {
 
     fn probed(&mut self, key: &Key, generation: u64, result: Result<(), String>) {
         let now = self.now();
-        let Some(check) = self.prepared.get(&key.0).and_then(|prepared| prepared.health.clone()) else { return };
+        let Some(check) = self.prepared.get(&key.0).and_then(|prepared| prepared.health.clone()) else {
+            return;
+        };
         let Some((view, detail)) = Self::replica(&mut self.world, &mut self.details, key) else { return };
         view.busy = false;
         let Phase::Running { since } = view.phase else { return };
@@ -629,7 +667,9 @@ impl Actor {
         let running: Vec<(Key, ReplicaId)> = self
             .world
             .iter()
-            .flat_map(|(service, replicas)| replicas.iter().map(move |(ordinal, view)| (service, ordinal, view)))
+            .flat_map(|(service, replicas)| {
+                replicas.iter().map(move |(ordinal, view)| (service, ordinal, view))
+            })
             .filter(|(_, _, view)| matches!(view.phase, Phase::Running { .. }))
             .map(|(service, ordinal, _)| (service.clone(), *ordinal))
             .map(|key| (key.clone(), self.id(&key)))
@@ -658,8 +698,12 @@ impl Actor {
 
     fn event(&mut self, kind: &str, subject: &str, message: &str) {
         tracing::info!("{kind} {subject}: {message}");
-        let event =
-            Event { at: SystemTime::now(), kind: kind.into(), subject: subject.into(), message: message.into() };
+        let event = Event {
+            at: SystemTime::now(),
+            kind: kind.into(),
+            subject: subject.into(),
+            message: message.into(),
+        };
         if self.events.len() == EVENTS_KEPT {
             self.events.pop_front();
         }
@@ -709,7 +753,9 @@ impl Actor {
             services.into_iter().map(|service| (service.clone(), self.service_readiness(&service))).collect();
         let differs = **self.readiness.borrow() != readiness;
         if differs {
-            let _ = self.feed.send(Arc::new(Reply::Counts { at: SystemTime::now(), services: readiness.clone() }));
+            let _ = self
+                .feed
+                .send(Arc::new(Reply::Counts { at: SystemTime::now(), services: readiness.clone() }));
             self.readiness.send_replace(Arc::new(readiness));
         }
     }
@@ -727,7 +773,9 @@ impl Actor {
                 }
                 for ordinal in self.world.get(service).into_iter().flat_map(BTreeMap::keys) {
                     let Some(detail) = self.details.get(&(service.clone(), *ordinal)) else { continue };
-                    let Some(at) = detail.networks.iter().find(|at| at.network == network.name) else { continue };
+                    let Some(at) = detail.networks.iter().find(|at| at.network == network.name) else {
+                        continue;
+                    };
                     let replica = format!("{service}-{ordinal}");
                     if ready.contains(&replica) {
                         for name in attachment.aliases.iter().chain([service]) {
@@ -766,9 +814,9 @@ impl Actor {
             .iter()
             .map(|(name, prepared)| {
                 let fronts = self.fronts.get(name).into_iter().flatten();
-                let published = fronts.filter(|front| front.port.is_some()).map(|front| {
-                    Published { address: front.proxy.local_addr(), target: front.target }
-                });
+                let published = fronts
+                    .filter(|front| front.port.is_some())
+                    .map(|front| Published { address: front.proxy.local_addr(), target: front.target });
                 let status = ServiceStatus {
                     image: prepared.service.image.clone(),
                     readiness: self.service_readiness(name),

@@ -136,12 +136,7 @@ impl Client {
     }
 
     /// Waits until the services are as wanted; `progress` is told of every change.
-    pub async fn wait(
-        &self,
-        services: &[String],
-        timeout: Duration,
-        progress: Progress<'_>,
-    ) -> Result<()> {
+    pub async fn wait(&self, services: &[String], timeout: Duration, progress: Progress<'_>) -> Result<()> {
         let request = Request::Wait { services: services.to_vec(), timeout };
         let mut exchange = self.open(&request).await?;
         loop {
@@ -209,12 +204,7 @@ impl Client {
     }
 
     /// Takes everything down; `progress` is told of every change.
-    pub async fn down(
-        &self,
-        volumes: bool,
-        grace: Option<Duration>,
-        progress: Progress<'_>,
-    ) -> Result<()> {
+    pub async fn down(&self, volumes: bool, grace: Option<Duration>, progress: Progress<'_>) -> Result<()> {
         let mut exchange = self.open(&Request::Down { volumes, grace }).await?;
         loop {
             match exchange.next().await? {
@@ -367,7 +357,11 @@ impl Cluster for Client {
         Ok(Client::status(self).await?)
     }
 
-    async fn endpoint(&self, service: &str, port: Option<u16>) -> std::result::Result<SocketAddr, ClusterError> {
+    async fn endpoint(
+        &self,
+        service: &str,
+        port: Option<u16>,
+    ) -> std::result::Result<SocketAddr, ClusterError> {
         Ok(Client::endpoint(self, service, port).await?)
     }
 
@@ -377,7 +371,8 @@ impl Cluster for Client {
         most: u64,
     ) -> std::result::Result<Vec<(String, Vec<u8>)>, ClusterError> {
         let files = self.log_files(&[service.to_owned()]).await?;
-        let tails = files.into_iter().filter_map(|(name, paths)| Some((name, tail(paths.last()?, most).ok()?)));
+        let tails =
+            files.into_iter().filter_map(|(name, paths)| Some((name, tail(paths.last()?, most).ok()?)));
         Ok(tails.collect())
     }
 

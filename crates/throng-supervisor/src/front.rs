@@ -8,7 +8,7 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::{Arc, RwLock};
 use throng_engine::dns::{Lookup, Resolve};
 use throng_model::app::{Port, Protocol};
-use throng_proxy::{Backend, Dial, Limits, Proxy, ProtocolHint, ProxyConfig};
+use throng_proxy::{Backend, Dial, Limits, ProtocolHint, Proxy, ProxyConfig};
 
 /// A service's front doors, by target port.
 pub type Fronts = BTreeMap<String, Vec<Front>>;
@@ -42,8 +42,7 @@ pub fn open(port: &Port, seed: u64, dial: Dial) -> Result<Front, Refusal> {
 
 /// A front door on a free loopback port, for a port that the app does not publish.
 pub fn open_private(target: u16, seed: u64, dial: Dial) -> Result<Front, Refusal> {
-    let port =
-        Port { host_ip: None, published: None, target, protocol: Protocol::Tcp, app_protocol: None };
+    let port = Port { host_ip: None, published: None, target, protocol: Protocol::Tcp, app_protocol: None };
     Ok(Front { port: None, ..open(&port, seed, dial)? })
 }
 

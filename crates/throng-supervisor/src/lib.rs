@@ -25,4 +25,5 @@ pub mod client;
 pub mod paths;
 pub mod protocol;
 
+pub use listing::images_of;
 pub use server::{ServeError, ServeOptions, serve};

@@ -1,13 +1,15 @@
 //! What listings say of replicas, in the words of `docker compose ps`.
 
 use crate::actor::Detail;
-use throng_model::status::{Readiness, ReplicaStatus};
+use crate::paths::Paths;
+use crate::state;
 use std::collections::BTreeMap;
 use throng_control::health::Status as HealthStatus;
 use throng_control::{Phase, ReplicaView, restart};
 use throng_engine::Isolation;
 use throng_model::app::{HealthCheck, RestartPolicy};
 use throng_model::replica::{ReplicaId, Statistics};
+use throng_model::status::{Readiness, ReplicaStatus};
 
 /// The isolation in words.
 pub fn isolation(isolation: &Isolation) -> &'static str {
@@ -15,6 +17,14 @@ pub fn isolation(isolation: &Isolation) -> &'static str {
         Isolation::Container { rootless: false } => "container",
         Isolation::Container { rootless: true } => "container (rootless)",
         Isolation::Process => "process",
+    }
+}
+
+/// Images that the services of an app run from, as its last known definition names them.
+pub fn images_of(paths: &Paths, project: &str) -> Vec<String> {
+    match state::load(&paths.state_file(project)) {
+        Ok(Some(durable)) => durable.app.services.into_values().map(|service| service.image).collect(),
+        _ => Vec::new(),
     }
 }
 

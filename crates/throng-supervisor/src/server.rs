@@ -157,7 +157,8 @@ struct Connection {
 
 async fn connection(stream: UnixStream, fixed: Arc<Fixed>, handles: Handles) -> std::io::Result<()> {
     let peer = stream.peer_cred()?.uid();
-    if peer != rustix::process::geteuid().as_raw() && peer != 0 && peer != rustix::process::getuid().as_raw() {
+    if peer != rustix::process::geteuid().as_raw() && peer != 0 && peer != rustix::process::getuid().as_raw()
+    {
         return Ok(());
     }
     let mut connection = Connection { stream: BufReader::new(stream), fixed, handles };
@@ -250,7 +251,9 @@ impl Connection {
             if let Some((name, readiness)) = chosen.iter().find(|(_, readiness)| readiness.hopeless) {
                 let reason = readiness.waiting.clone().or(readiness.trouble.clone()).unwrap_or_default();
                 let refusal = Refusal::new(RefusalKind::App, format!("{name} does not come up: {reason}"));
-                return self.refuse(refusal.hint(format!("see `throng logs {name}` and `throng ps --all`"))).await;
+                return self
+                    .refuse(refusal.hint(format!("see `throng logs {name}` and `throng ps --all`")))
+                    .await;
             }
             match tokio::time::timeout_at(deadline, readiness.changed()).await {
                 Ok(Ok(())) => {}
@@ -480,7 +483,9 @@ async fn prepare_app(
             prepared.collect()
         };
         let joined = tokio::task::spawn_blocking(look_up).await;
-        joined.map_err(|error| Refusal::new(RefusalKind::Host, format!("looking up images failed: {error}")))??
+        joined.map_err(|error| {
+            Refusal::new(RefusalKind::Host, format!("looking up images failed: {error}"))
+        })??
     };
     let mut dns = BTreeMap::new();
     for (key, network) in &networks {
@@ -543,7 +548,10 @@ async fn make_networks(
                         .hint("take another project down, or give the network a `subnet` under `ipam`")
                 })?;
                 let gateway = address::gateway(subnet).ok_or_else(|| {
-                    Refusal::new(RefusalKind::Invalid, format!("network {key}: {subnet} has no usable address"))
+                    Refusal::new(
+                        RefusalKind::Invalid,
+                        format!("network {key}: {subnet} has no usable address"),
+                    )
                 })?;
                 NetworkSpec { name, subnet, gateway, internal: network.internal }
             }
@@ -572,7 +580,8 @@ fn subnets_in_use(paths: &Paths) -> Vec<ipnet::Ipv4Net> {
 
 /// The table of `/proc/net/route` (proc(5)): addresses and masks as hexadecimal in the host's byte order.
 fn parse_routes(table: &str) -> Vec<ipnet::Ipv4Net> {
-    let hex = |text: &str| u32::from_str_radix(text, 16).ok().map(|n| std::net::Ipv4Addr::from(n.to_ne_bytes()));
+    let hex =
+        |text: &str| u32::from_str_radix(text, 16).ok().map(|n| std::net::Ipv4Addr::from(n.to_ne_bytes()));
     let rows = table.lines().skip(1).filter_map(|line| {
         let fields: Vec<&str> = line.split_whitespace().collect();
         let (address, mask) = (hex(fields.get(1)?)?, hex(fields.get(7)?)?);

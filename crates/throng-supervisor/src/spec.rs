@@ -9,7 +9,8 @@ use std::time::Duration;
 use throng_image::{HealthConfig, Image, Store};
 use throng_model::app::{App, HealthCheck, HealthTest, MountSource, Service};
 use throng_model::replica::{
-    Attachment, LogPolicy, NetworkSpec, Process, ReplicaId, ReplicaSpec, ResolvedMount, ResolvedSource, RootFs,
+    Attachment, LogPolicy, NetworkSpec, Process, ReplicaId, ReplicaSpec, ResolvedMount, ResolvedSource,
+    RootFs,
 };
 
 /// A service with its image looked up: what all of its replicas share.
@@ -88,14 +89,19 @@ fn find_image(service: &Service, store: &Store) -> Result<Image, Refusal> {
         let name = &service.image;
         let hint = match service.build {
             Some(_) => "run `throng build`".to_owned(),
-            None => format!("run `throng pull {name}`, or `throng build` if the service has a `build` section"),
+            None => {
+                format!("run `throng pull {name}`, or `throng build` if the service has a `build` section")
+            }
         };
-        Refusal::new(RefusalKind::NotFound, format!("{}: no image {name} on this host", service.name)).hint(hint)
+        Refusal::new(RefusalKind::NotFound, format!("{}: no image {name} on this host", service.name))
+            .hint(hint)
     })
 }
 
 fn image_refusal(service: &Service, error: &throng_image::ImageError) -> Refusal {
-    let refusal = Refusal::new(RefusalKind::Host, format!("{}: image {}: {error}", service.name, service.image));
+    let cause = std::error::Error::source(error).map(|cause| format!(": {cause}")).unwrap_or_default();
+    let message = format!("{}: image {}: {error}{cause}", service.name, service.image);
+    let refusal = Refusal::new(RefusalKind::Host, message);
     Refusal { hint: error.hint(), ..refusal }
 }
 
@@ -110,7 +116,8 @@ fn process(service: &Service, image: &Image) -> Result<Process, Refusal> {
         (None, None) => args.extend(config.cmd.iter().flatten().cloned()),
     }
     if args.is_empty() {
-        let message = format!("{}: image {} names no command and the file gives none", service.name, service.image);
+        let message =
+            format!("{}: image {} names no command and the file gives none", service.name, service.image);
         return Err(Refusal::new(RefusalKind::Invalid, message).hint("add `command:` to the service"));
     }
     let mut env: BTreeMap<String, String> = BTreeMap::new();
@@ -202,7 +209,9 @@ fn bind_source(path: &std::path::Path, create: bool) -> Result<(), Refusal> {
     }
     if !create {
         let message = format!("{} is to be mounted but does not exist", path.display());
-        return Err(Refusal::new(RefusalKind::Invalid, message).hint("make it, or use the short syntax, which does"));
+        return Err(
+            Refusal::new(RefusalKind::Invalid, message).hint("make it, or use the short syntax, which does")
+        );
     }
     std::fs::create_dir_all(path)
         .map_err(|error| Refusal::new(RefusalKind::Host, format!("cannot make {}: {error}", path.display())))
@@ -294,9 +303,14 @@ mod tests {
 
     #[test]
     fn signals_by_name_and_number() {
-        for (text, number) in
-            [("SIGTERM", Some(15)), ("term", Some(15)), ("9", Some(9)), ("SIGWINCH", Some(28)), ("0", None), ("x", None)]
-        {
+        for (text, number) in [
+            ("SIGTERM", Some(15)),
+            ("term", Some(15)),
+            ("9", Some(9)),
+            ("SIGWINCH", Some(28)),
+            ("0", None),
+            ("x", None),
+        ] {
             assert_eq!(signal_number(text), number, "{text}");
         }
     }

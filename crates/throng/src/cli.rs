@@ -24,7 +24,14 @@ pub struct Arguments {
 #[derive(Debug, Clone, Args)]
 pub struct ProjectArguments {
     /// Compose file; several are merged in order [default: compose.yaml here or further up]
-    #[arg(short, long = "file", global = true, value_name = "FILE", env = "COMPOSE_FILE", value_delimiter = ':')]
+    #[arg(
+        short,
+        long = "file",
+        global = true,
+        value_name = "FILE",
+        env = "COMPOSE_FILE",
+        value_delimiter = ':'
+    )]
     pub file: Vec<PathBuf>,
     /// Project name [default: the folder's name]
     #[arg(short, long, global = true, value_name = "NAME", env = "COMPOSE_PROJECT_NAME")]

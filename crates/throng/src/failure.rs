@@ -1,8 +1,9 @@
 //! Every way a command can fail, and the exit code of each. The table is printed by `throng help exit-codes`.
 
 use std::process::ExitCode;
-use throng_image::ImageError;
+use throng_image::{BuildError, ImageError};
 use throng_model::diagnostic::Diagnostic;
+use throng_report::ReportError;
 use throng_runtime::RuntimeError;
 use throng_runtime::cluster::{ClusterError, ClusterErrorKind};
 use throng_supervisor::client::ClientError;
@@ -112,8 +113,35 @@ impl From<ClientError> for Failure {
 
 impl From<ImageError> for Failure {
     fn from(error: ImageError) -> Failure {
-        Failure { hint: error.hint(), ..Failure::new(Kind::Image, error.to_string()) }
+        Failure { hint: error.hint(), ..Failure::new(Kind::Image, chain(&error)) }
     }
+}
+
+impl From<BuildError> for Failure {
+    fn from(error: BuildError) -> Failure {
+        let diagnostics = error.diagnostics().to_vec();
+        if diagnostics.is_empty() {
+            return Failure { hint: error.hint(), ..Failure::new(Kind::Image, chain(&error)) };
+        }
+        Failure { diagnostics, ..Failure::new(Kind::Input, "") }
+    }
+}
+
+impl From<ReportError> for Failure {
+    fn from(error: ReportError) -> Failure {
+        Failure::new(Kind::Host, chain(&error)).hint(error.hint())
+    }
+}
+
+/// An error and its causes on one line.
+pub fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        text += &format!(": {error}");
+        cause = error.source();
+    }
+    text
 }
 
 impl From<RuntimeError> for Failure {

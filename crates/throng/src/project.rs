@@ -22,7 +22,8 @@ pub struct Context {
 impl Context {
     /// Loads the Compose file and prints what there is to say about it. `folder`: where to look for it.
     pub fn load(&self, folder: Option<&Path>) -> Result<Loaded> {
-        let here = std::env::current_dir().map_err(|error| crate::failure::io("tell the current folder", &error))?;
+        let here =
+            std::env::current_dir().map_err(|error| crate::failure::io("tell the current folder", &error))?;
         let directory = match (folder, &self.project.project_directory) {
             (Some(folder), _) => here.join(folder),
             (None, Some(folder)) => here.join(folder),
@@ -30,8 +31,9 @@ impl Context {
         };
         // Files named on the command line are relative to where the command was typed.
         let files: Vec<PathBuf> = self.project.file.iter().map(|file| here.join(file)).collect();
-        let environment: BTreeMap<String, String> =
-            std::env::vars_os().filter_map(|(k, v)| Some((k.into_string().ok()?, v.into_string().ok()?))).collect();
+        let environment: BTreeMap<String, String> = std::env::vars_os()
+            .filter_map(|(k, v)| Some((k.into_string().ok()?, v.into_string().ok()?)))
+            .collect();
         let loaded = throng_compose::load(&LoadOptions {
             files,
             directory,

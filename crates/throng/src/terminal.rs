@@ -62,7 +62,11 @@ impl Style {
 
 /// The width to print to: that of the terminal, else 80.
 pub fn width() -> usize {
-    rustix::termios::tcgetwinsize(std::io::stdout()).ok().map(|size| usize::from(size.ws_col)).filter(|w| *w > 0).unwrap_or(80)
+    rustix::termios::tcgetwinsize(std::io::stdout())
+        .ok()
+        .map(|size| usize::from(size.ws_col))
+        .filter(|w| *w > 0)
+        .unwrap_or(80)
 }
 
 /// Columns aligned by spaces, headings in capitals, as docker prints them. The last column is cut to the width
@@ -162,6 +166,21 @@ impl Progress {
         match &self.bar {
             Some(bar) => bar.set_message(message.to_owned()),
             None => self.plain(message),
+        }
+    }
+
+    /// Something between the label and the bar, as the number of a repetition.
+    pub fn prefix(&mut self, text: String) {
+        if let Some(bar) = &self.bar {
+            bar.set_prefix(format!("{} {text}", self.label));
+        }
+    }
+
+    /// Writes to standard error without the bar getting in the way.
+    pub fn above(&mut self, write: impl FnOnce()) {
+        match &self.bar {
+            Some(bar) => bar.suspend(write),
+            None => write(),
         }
     }
 

@@ -89,7 +89,10 @@ fn state_text(replica: &ReplicaStatus) -> String {
         "failed" => format!("Failed: {}", replica.error.as_deref().unwrap_or("unknown")),
         state => {
             let mut letters = state.chars();
-            letters.next().map(|first| first.to_uppercase().to_string() + letters.as_str()).unwrap_or_default()
+            letters
+                .next()
+                .map(|first| first.to_uppercase().to_string() + letters.as_str())
+                .unwrap_or_default()
         }
     }
 }
@@ -147,7 +150,8 @@ pub async fn ls(context: &Context, arguments: FormatArguments) -> Result<()> {
             Ok(client) => client.status().await.ok(),
             Err(_) => None,
         };
-        let running = found.as_ref().map(|status| status.replicas.iter().filter(|r| r.state == "running").count());
+        let running =
+            found.as_ref().map(|status| status.replicas.iter().filter(|r| r.state == "running").count());
         let folder = found.as_ref().map(|status| status.directory.display().to_string()).unwrap_or_default();
         let text = running.map_or_else(|| "unreachable".into(), |count| format!("running({count})"));
         match arguments.format {
@@ -228,7 +232,8 @@ pub async fn events(context: &Context, arguments: EventsArguments) -> Result<()>
     let interrupted = super::interrupted()?;
     let format = arguments.format;
     let style = Style::for_stdout();
-    let following = client.events(!arguments.no_follow, move |event| println!("{}", event_line(&event, format, style)));
+    let following =
+        client.events(!arguments.no_follow, move |event| println!("{}", event_line(&event, format, style)));
     tokio::select! {
         result = following => Ok(result?),
         () = interrupted.cancelled() => Ok(()),
@@ -239,11 +244,18 @@ fn event_line(event: &Event, format: Format, style: Style) -> String {
     let time = time_text(event.at);
     match format {
         Format::Json => {
-            json!({"time": time, "type": event.kind, "subject": event.subject, "message": event.message}).to_string()
+            json!({"time": time, "type": event.kind, "subject": event.subject, "message": event.message})
+                .to_string()
         }
         Format::Table => {
             let time = time.get(..23).unwrap_or(&time).replace('T', " ");
-            format!("{} {:<8} {:<12} {}", style.dim(&time), event.kind, style.bold(&event.subject), event.message)
+            format!(
+                "{} {:<8} {:<12} {}",
+                style.dim(&time),
+                event.kind,
+                style.bold(&event.subject),
+                event.message
+            )
         }
     }
 }

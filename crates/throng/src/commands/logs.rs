@@ -195,8 +195,8 @@ fn read_from_data(path: &Path) -> Result<(Vec<u8>, u64)> {
 /// What has been written since, at most [`READ_AT_ONCE`] bytes.
 fn read_on(open: &mut Open) -> std::io::Result<Vec<u8>> {
     // A rotation may have punched a hole over what was about to be read.
-    open.position = rustix::fs::seek(&open.file, rustix::fs::SeekFrom::Data(open.position))
-        .unwrap_or(open.position);
+    open.position =
+        rustix::fs::seek(&open.file, rustix::fs::SeekFrom::Data(open.position)).unwrap_or(open.position);
     open.file.seek(SeekFrom::Start(open.position))?;
     let mut chunk = Vec::new();
     let read = (&mut open.file).take(READ_AT_ONCE as u64).read_to_end(&mut chunk)?;

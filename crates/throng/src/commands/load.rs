@@ -1,0 +1,297 @@
+//! `throng load`: flags to a load, a load to a table, thresholds to an exit code.
+
+use crate::cli::{ArrivalsArgument, ImageFormatArgument, LoadArguments};
+use crate::failure::{Failure, Kind, Result, io};
+use crate::project::Context;
+use crate::terminal::{Progress, Style, table};
+use std::process::ExitCode;
+use std::time::{Duration, SystemTime};
+use throng_load::{
+    Arrivals, Body, ImageFormat, ImageSpec, Load, LoadError, LoadSpec, Part, PartContent, RequestSpec,
+    Requests, Schedule, Threshold,
+};
+use throng_model::run::LoadResult;
+use throng_model::units::{format_bytes, format_micros, parse_duration};
+use tokio::sync::watch;
+use url::Url;
+
+/// Requests of each client when neither a number nor a duration is given.
+const REQUESTS_USUAL: u64 = 100;
+
+pub async fn run(context: &Context, arguments: LoadArguments) -> Result<ExitCode> {
+    let interrupted = super::interrupted()?;
+    let thresholds: Vec<Threshold> =
+        arguments.require.iter().map(|text| text.parse().map_err(failure)).collect::<Result<_>>()?;
+    let mut spec = LoadSpec::new(target(context, &arguments).await?, schedule(&arguments)?);
+    spec.request = request(&arguments)?;
+    spec.timeout = duration(&arguments.timeout)?;
+    spec.threads = arguments.threads.unwrap_or(0);
+    spec.seed = arguments.seed;
+    spec.follow_redirects = arguments.follow_redirects;
+    spec.check().map_err(failure)?;
+    let begin = SystemTime::now();
+    let load = with_progress(spec, interrupted.clone()).await?;
+    if let Some(path) = &arguments.hdr_log {
+        write_log(&load, begin, path)?;
+    }
+    let results: Vec<_> = thresholds.iter().map(|threshold| threshold.evaluate(&load.result)).collect();
+    if arguments.json {
+        let value = serde_json::json!({"result": load.result, "thresholds": results});
+        println!("{value:#}");
+    } else {
+        print!("{}", text(&load.result));
+        let style = Style::for_stdout();
+        for result in &results {
+            let mark = if result.held { style.green("✔") } else { style.red("✘") };
+            println!("{mark} {}  (measured {})", result.expression, result.measured);
+        }
+    }
+    if interrupted.is_cancelled() {
+        return Ok(ExitCode::from(Kind::Interrupted.code()));
+    }
+    let broken = results.iter().filter(|result| !result.held).count();
+    if broken > 0 {
+        return Err(Failure::new(
+            Kind::NotHeld,
+            format!("{broken} of {} thresholds did not hold", results.len()),
+        ));
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn failure(error: LoadError) -> Failure {
+    let hint = error.hint().map(str::to_owned);
+    Failure { hint, ..Failure::new(Kind::Input, error.message()) }
+}
+
+fn duration(text: &str) -> Result<Duration> {
+    parse_duration(text).map_err(|error| Failure::new(Kind::Input, error.to_string()))
+}
+
+/// A URL as it is; otherwise SERVICE[:PORT][/PATH] of the app that is up.
+async fn target(context: &Context, arguments: &LoadArguments) -> Result<Url> {
+    let text = arguments.target.as_deref().unwrap_or_default();
+    let wrong = |error: url::ParseError| Failure::new(Kind::Input, format!("{text}: {error}"));
+    if text.contains("://") {
+        return Url::parse(text).map_err(wrong);
+    }
+    let (place, path) = text.split_at(text.find('/').unwrap_or(text.len()));
+    let (service, port) = match place.split_once(':') {
+        Some((service, port)) => {
+            let port = port.parse().map_err(|_| {
+                Failure::new(Kind::Input, format!("{port:?} is not a port"))
+                    .hint("write a URL, or SERVICE:PORT as in web:8080")
+            })?;
+            (service, Some(port))
+        }
+        None => (place, None),
+    };
+    let address = context.running().await?.endpoint(service, port).await?;
+    Url::parse(&format!("http://{address}{}", if path.is_empty() { "/" } else { path })).map_err(wrong)
+}
+
+fn schedule(arguments: &LoadArguments) -> Result<Schedule> {
+    let length = arguments.duration.as_deref().map(duration).transpose()?;
+    if let Some(rate) = arguments.rate {
+        let arrivals = match arguments.arrivals {
+            ArrivalsArgument::Poisson => Arrivals::Poisson,
+            ArrivalsArgument::Constant => Arrivals::Constant,
+        };
+        let duration = length.unwrap_or_default();
+        return Ok(Schedule::Open { rate, duration, arrivals, max_connections: arguments.max_connections });
+    }
+    let requests = match (arguments.requests, length) {
+        (Some(_), Some(_)) => {
+            return Err(Failure::new(Kind::Input, "--requests and --duration both end the load")
+                .hint("give one of them"));
+        }
+        (None, Some(length)) => Requests::For(length),
+        (count, None) => Requests::PerClient(count.unwrap_or(REQUESTS_USUAL)),
+    };
+    let think = arguments.think.as_deref().map(duration).transpose()?.unwrap_or_default();
+    Ok(Schedule::Closed { clients: arguments.clients, requests, think })
+}
+
+fn request(arguments: &LoadArguments) -> Result<RequestSpec> {
+    let header = |text: &String| match text.split_once(':') {
+        Some((name, value)) => Ok((name.trim().to_owned(), value.trim().to_owned())),
+        None => {
+            Err(Failure::new(Kind::Input, format!("{text:?} is not a header")).hint("write `Name: value`"))
+        }
+    };
+    let headers = arguments.header.iter().map(header).collect::<Result<_>>()?;
+    let body = body(arguments)?;
+    let usual = if matches!(body, Body::Empty) { "GET" } else { "POST" };
+    let method = arguments.method.clone().unwrap_or_else(|| usual.into());
+    Ok(RequestSpec { method, headers, body })
+}
+
+fn body(arguments: &LoadArguments) -> Result<Body> {
+    let image = arguments.image.as_deref().map(|size| image(size, arguments.image_format)).transpose()?;
+    let mut parts: Vec<Part> = arguments.form.iter().map(|text| part(text)).collect::<Result<_>>()?;
+    match (image, &arguments.image_field) {
+        (Some(image), Some(field)) => parts.push(Part {
+            name: field.clone(),
+            filename: Some(match image.format {
+                ImageFormat::Jpeg { .. } => "image.jpg".into(),
+                ImageFormat::Png => "image.png".into(),
+            }),
+            content_type: Some(image.format.content_type().into()),
+            content: PartContent::Image(image),
+        }),
+        (Some(image), None) if parts.is_empty() => return Ok(Body::Image(image)),
+        (Some(_), None) => {
+            return Err(Failure::new(Kind::Input, "the generated image has no field in the form")
+                .hint("name one with --image-field"));
+        }
+        (None, _) => {}
+    }
+    if !parts.is_empty() {
+        return Ok(Body::Multipart(parts));
+    }
+    match &arguments.data {
+        Some(data) => Ok(Body::Bytes(content(data)?.into())),
+        None => Ok(Body::Empty),
+    }
+}
+
+fn image(size: &str, format: ImageFormatArgument) -> Result<ImageSpec> {
+    let mut spec: ImageSpec = size.parse().map_err(failure)?;
+    if format == ImageFormatArgument::Png {
+        spec.format = ImageFormat::Png;
+    }
+    Ok(spec)
+}
+
+fn part(text: &str) -> Result<Part> {
+    let (name, value) = text.split_once('=').ok_or_else(|| {
+        Failure::new(Kind::Input, format!("{text:?} is not a form field"))
+            .hint("write NAME=VALUE or NAME=@FILE")
+    })?;
+    let filename = value.strip_prefix('@').map(|path| {
+        std::path::Path::new(path)
+            .file_name()
+            .map_or_else(|| path.into(), |name| name.to_string_lossy().into_owned())
+    });
+    let content_type = filename.as_ref().map(|_| "application/octet-stream".to_owned());
+    Ok(Part {
+        name: name.into(),
+        filename,
+        content_type,
+        content: PartContent::Bytes(content(value)?.into()),
+    })
+}
+
+/// The text itself, or the content of `@FILE`.
+fn content(text: &str) -> Result<Vec<u8>> {
+    match text.strip_prefix('@') {
+        Some(path) => std::fs::read(path)
+            .map_err(|error| Failure::new(Kind::Input, format!("cannot read {path}: {error}"))),
+        None => Ok(text.as_bytes().to_vec()),
+    }
+}
+
+async fn with_progress(spec: LoadSpec, interrupted: tokio_util::sync::CancellationToken) -> Result<Load> {
+    let label = format!("load {}", spec.target);
+    let (sender, mut progress) = watch::channel(throng_load::Progress::default());
+    let load = throng_load::run_detailed(spec, sender, interrupted);
+    tokio::pin!(load);
+    let mut shown = Progress::new(&label);
+    loop {
+        tokio::select! {
+            result = &mut load => {
+                return match result {
+                    Ok(load) => {
+                        shown.done(&format!("{} requests", load.result.requests));
+                        Ok(load)
+                    }
+                    Err(error) => {
+                        shown.failed("");
+                        Err(failure(error))
+                    }
+                };
+            }
+            Ok(()) = progress.changed() => show(&mut shown, &progress.borrow_and_update()),
+        }
+    }
+}
+
+/// Puts a load's progress into a bar: by requests where their number is known, else by time.
+pub fn show(shown: &mut Progress, now: &throng_load::Progress) {
+    let errors = if now.errors > 0 { format!("  {} errors", now.errors) } else { String::new() };
+    let left = time_left(now).map(|left| format!("  {} s left", left.as_secs())).unwrap_or_default();
+    let message = format!(
+        "{:.0}/s  p50 {}  p99 {}{errors}{left}",
+        now.rate,
+        format_micros(now.p50_micros),
+        format_micros(now.p99_micros)
+    );
+    match (now.total, now.duration) {
+        (Some(total), _) => shown.part(now.done, total, &message),
+        (None, Some(duration)) => {
+            let elapsed = now.elapsed.min(duration);
+            shown.part(elapsed.as_millis() as u64, duration.as_millis() as u64, &message);
+        }
+        (None, None) => shown.say(&message),
+    }
+}
+
+fn time_left(now: &throng_load::Progress) -> Option<Duration> {
+    match (now.total, now.duration) {
+        (_, Some(duration)) => Some(duration.saturating_sub(now.elapsed)),
+        (Some(total), None) if now.rate > 0.0 => {
+            Duration::try_from_secs_f64(total.saturating_sub(now.done) as f64 / now.rate).ok()
+        }
+        _ => None,
+    }
+}
+
+fn write_log(load: &Load, begin: SystemTime, path: &std::path::Path) -> Result<()> {
+    let mut file =
+        std::fs::File::create(path).map_err(|error| io(format!("write {}", path.display()), &error))?;
+    throng_load::write_hdr_log(load, begin, &mut file).map_err(failure)
+}
+
+/// What a load came to, for people.
+fn text(result: &LoadResult) -> String {
+    let style = Style::for_stdout();
+    let latency = &result.latency;
+    let mut text = format!("\n{}\n", style.bold(&result.schedule));
+    text += &format!(
+        "{} requests in {:.2} s, {} succeeded, {:.1}/s, {} sent, {} received\n\n",
+        result.requests,
+        result.seconds,
+        result.succeeded,
+        result.rate,
+        format_bytes(result.bytes_sent),
+        format_bytes(result.bytes_received)
+    );
+    let mut headings = vec!["MIN".to_owned(), "MEAN".into()];
+    let mut row = vec![format_micros(latency.min), format_micros(latency.mean as u64)];
+    for percentile in ["50", "90", "95", "99", "99.9", "99.99"] {
+        if let Some(value) = latency.percentiles.get(percentile) {
+            headings.push(format!("P{percentile}"));
+            row.push(format_micros(*value));
+        }
+    }
+    headings.push("MAX".into());
+    row.push(format_micros(latency.max));
+    text += &table(&headings.iter().map(String::as_str).collect::<Vec<_>>(), &[row]);
+    if !result.errors.is_empty() {
+        let rows: Vec<Vec<String>> = result
+            .errors
+            .iter()
+            .map(|(kind, count)| {
+                let share = *count as f64 * 100.0 / result.requests.max(1) as f64;
+                vec![kind.clone(), count.to_string(), format!("{share:.2} %")]
+            })
+            .collect();
+        text += &format!("\n{}", table(&["ERROR", "COUNT", "SHARE"], &rows));
+    }
+    if result.by_replica.len() > 1 {
+        let rows: Vec<Vec<String>> =
+            result.by_replica.iter().map(|(name, count)| vec![name.clone(), count.to_string()]).collect();
+        text += &format!("\n{}", table(&["ANSWERED BY", "COUNT"], &rows));
+    }
+    text + "\n"
+}

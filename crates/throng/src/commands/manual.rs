@@ -1,0 +1,23 @@
+//! What comes out of the command line's one definition: completions, manual pages, the table of exit codes.
+
+use crate::cli::Arguments;
+use crate::failure::{EXIT_CODES, Result, io};
+use clap::CommandFactory;
+use std::path::Path;
+
+pub fn completions(shell: clap_complete::Shell) {
+    let mut command = Arguments::command();
+    clap_complete::generate(shell, &mut command, "throng", &mut std::io::stdout());
+}
+
+pub fn pages(folder: &Path) -> Result<()> {
+    std::fs::create_dir_all(folder).map_err(|error| io(format!("make {}", folder.display()), &error))?;
+    clap_mangen::generate_to(Arguments::command(), folder)
+        .map_err(|error| io(format!("write into {}", folder.display()), &error))
+}
+
+pub fn exit_codes() {
+    for (code, meaning) in EXIT_CODES {
+        println!("{code:>3}  {meaning}");
+    }
+}

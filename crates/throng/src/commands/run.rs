@@ -1,0 +1,201 @@
+//! `throng run`: an experiment from its file to its report, with everything cleaned up whatever happens.
+
+use super::{app::counts, images, load, runs};
+use crate::cli::RunArguments;
+use crate::failure::{Failure, Kind, Result};
+use crate::project::{Context, warn};
+use crate::terminal::{Progress, Style, width};
+use jiff::Timestamp;
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::time::Duration;
+use throng_experiment::file::{Experiment, StageSpec};
+use throng_experiment::run::{Observer, Plan, detail};
+use throng_model::app::App;
+use throng_model::run::{Outcome, Run, Stage};
+use throng_model::status::Readiness;
+use throng_model::units::format_micros;
+use throng_supervisor::client::{Client, projects};
+
+pub async fn run(context: &Context, arguments: RunArguments) -> Result<ExitCode> {
+    let interrupted = super::interrupted()?;
+    let (app, experiment) = read(context, &arguments)?;
+    if arguments.dry_run {
+        print!("{}", outline(&experiment));
+        return Ok(ExitCode::SUCCESS);
+    }
+    if projects(&context.paths).contains(&app.name) {
+        return Err(Failure::new(Kind::Host, format!("the app {} is already up", app.name))
+            .hint(format!("take it down first: throng -p {} down", app.name)));
+    }
+    let policy = if arguments.no_build { images::BuildPolicy::Never } else { images::BuildPolicy::Always };
+    tokio::select! {
+        result = images::provide(context, &app, policy) => result?,
+        () = interrupted.cancelled() => return Err(Failure::new(Kind::Interrupted, "stopped before the start")),
+    }
+    let client = Client::start(&context.paths, &app.name, context.isolation).await?;
+    // From here on the supervisor takes everything down if this process goes away, however it goes.
+    let lease = client.lease().await?;
+    let status = client.status().await?;
+    if let Some(lost) = &status.lost {
+        eprintln!("{} {}: {lost}", Style::for_stderr().yellow("note:"), status.isolation);
+    }
+    let id = format!("{}-{}", Timestamp::now().strftime("%Y%m%d-%H%M%S"), app.name);
+    let plan = Plan {
+        id,
+        experiment: &experiment,
+        app: &app,
+        environment: throng_experiment::environment::read(&status.isolation, details(context, &app)),
+    };
+    let mut shown = Shown::default();
+    let mut run = throng_experiment::run::run(plan, &client, &mut shown, interrupted.clone()).await;
+    if arguments.keep && run.outcome != Outcome::Interrupted {
+        lease.release().await?;
+        eprintln!("{} stays up; take it down with `throng -p {} down`", app.name, app.name);
+    } else {
+        let mut progress = Progress::new("clean up");
+        client.down(true, None, &mut |services| progress.say(&counts(services))).await?;
+        progress.done("nothing is left behind");
+    }
+    run.summary = throng_report::learn(&run);
+    finish(context, &arguments, &run)
+}
+
+/// The app and the experiment over it; everything is checked before anything starts.
+fn read(context: &Context, arguments: &RunArguments) -> Result<(App, Experiment)> {
+    let path = &arguments.experiment;
+    let file = if path.is_dir() { experiment_in(path)? } else { path.clone() };
+    let folder = file.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let text = std::fs::read_to_string(&file)
+        .map_err(|error| Failure::new(Kind::Input, format!("cannot read {}: {error}", file.display())))?;
+    let app = context.load(Some(folder))?.app;
+    let set = parse_set(&arguments.set)?;
+    let (experiment, warnings) = throng_experiment::file::parse(&file, &text, &app, &set)?;
+    warn(&warnings);
+    Ok((app, experiment))
+}
+
+fn experiment_in(folder: &Path) -> Result<PathBuf> {
+    let names = ["experiment.yaml", "experiment.yml"];
+    names.iter().map(|name| folder.join(name)).find(|path| path.is_file()).ok_or_else(|| {
+        Failure::new(Kind::Input, format!("no {} in {}", names[0], folder.display()))
+            .hint("see docs/experiment.md for what one says, and examples/ for some")
+    })
+}
+
+fn parse_set(texts: &[String]) -> Result<BTreeMap<String, String>> {
+    let pair = |text: &String| match text.split_once('=') {
+        Some((name, value)) if !name.is_empty() => Ok((name.to_owned(), value.to_owned())),
+        _ => Err(Failure::new(Kind::Input, format!("--set {text}: no value")).hint("write --set NAME=VALUE")),
+    };
+    texts.iter().map(pair).collect()
+}
+
+fn outline(experiment: &Experiment) -> String {
+    let style = Style::for_stdout();
+    let mut text = format!("{}\n", style.bold(&experiment.title));
+    for (index, stage) in experiment.stages.iter().enumerate() {
+        text += &format!("{:>3}  {}: {}\n", index + 1, stage.name, detail(&stage.action));
+        for (threshold, _) in &stage.require {
+            text += &format!("       requires {threshold}\n");
+        }
+    }
+    text
+}
+
+/// Image ids belong to a run's environment: a name alone does not say what ran.
+fn details(context: &Context, app: &App) -> BTreeMap<String, String> {
+    let Ok(store) = images::open_store(context) else { return BTreeMap::new() };
+    let each = app.services.values().filter_map(|service| {
+        let image = store.find(&service.image).ok()??;
+        Some((format!("image of {}", service.name), format!("{} {}", service.image, image.id)))
+    });
+    each.collect()
+}
+
+fn finish(context: &Context, arguments: &RunArguments, run: &Run) -> Result<ExitCode> {
+    runs::keep(context, run)?;
+    let out = arguments.out.clone().unwrap_or_else(|| runs::default_folder(&run.id));
+    let written = throng_report::write(run, &out)?;
+    print!("\n{}", throng_report::summary_text(run, width()));
+    println!("\nreport: {}", written.html.display());
+    match run.outcome {
+        Outcome::Passed => Ok(ExitCode::SUCCESS),
+        Outcome::Interrupted => Ok(ExitCode::from(Kind::Interrupted.code())),
+        Outcome::Failed => {
+            let error = run.stages.iter().find_map(|stage| Some((&stage.name, stage.error.as_ref()?)));
+            Err(match error {
+                Some((stage, error)) => Failure::new(Kind::NotHeld, format!("stage {stage:?}: {error}")),
+                None => {
+                    let all = run.stages.iter().flat_map(|stage| &stage.thresholds);
+                    let broken = all.filter(|threshold| !threshold.held).count();
+                    Failure::new(Kind::NotHeld, format!("{broken} thresholds did not hold"))
+                }
+            })
+        }
+    }
+}
+
+/// The run as a person sees it: one line a stage, and a moving one for the stage under way.
+#[derive(Default)]
+struct Shown {
+    progress: Option<Progress>,
+}
+
+impl Observer for Shown {
+    fn stage_begins(&mut self, index: usize, of: usize, stage: &StageSpec) {
+        let style = Style::for_stderr();
+        if let Some(explain) = &stage.explain {
+            eprintln!("{}", style.dim(explain));
+        }
+        self.progress = Some(Progress::new(&format!("[{}/{of}] {}", index + 1, stage.name)));
+    }
+
+    fn readiness(&mut self, services: &BTreeMap<String, Readiness>) {
+        if let Some(progress) = &mut self.progress {
+            let ready: u32 = services.values().map(|r| (r.ready + r.completed).min(r.wanted)).sum();
+            let wanted: u32 = services.values().map(|r| r.wanted).sum();
+            progress.part(u64::from(ready), u64::from(wanted), &counts(services));
+        }
+    }
+
+    fn load(&mut self, now: &throng_load::Progress, repetition: u32, of: u32) {
+        let Some(progress) = &mut self.progress else { return };
+        if of > 1 {
+            progress.prefix(match repetition {
+                0 => "warm-up".into(),
+                n => format!("{n}/{of}"),
+            });
+        }
+        load::show(progress, now);
+    }
+
+    fn waiting(&mut self, passed: Duration, of: Duration) {
+        if let Some(progress) = &mut self.progress {
+            let left = of.saturating_sub(passed).as_secs();
+            progress.part(passed.as_millis() as u64, of.as_millis() as u64, &format!("{left} s left"));
+        }
+    }
+
+    fn stage_ends(&mut self, stage: &Stage) {
+        let Some(progress) = self.progress.take() else { return };
+        let broken = stage.thresholds.iter().filter(|threshold| !threshold.held);
+        let broken: Vec<String> =
+            broken.map(|t| format!("{} but measured {}", t.expression, t.measured)).collect();
+        match (&stage.error, broken.is_empty()) {
+            (Some(error), _) => progress.failed(error),
+            (None, false) => progress.failed(&format!("required {}", broken.join(", "))),
+            (None, true) => progress.done(&result(stage)),
+        }
+    }
+}
+
+/// A stage's result in half a line.
+fn result(stage: &Stage) -> String {
+    let Some(last) = stage.loads.last() else { return stage.detail.clone() };
+    let errors: u64 = last.errors.values().sum();
+    let percentile = |name: &str| format_micros(last.latency.percentiles.get(name).copied().unwrap_or(0));
+    let errors = if errors > 0 { format!(", {errors} errors") } else { String::new() };
+    format!("{:.0}/s, p50 {}, p99 {}{errors}", last.rate, percentile("50"), percentile("99"))
+}

@@ -1,0 +1,108 @@
+//! The two commands that other commands start: the supervisor of an app, and one RUN instruction of a build.
+//!
+//! Both may have to enter a user namespace, which only a process with a single thread can; so they run before any
+//! runtime exists.
+
+use crate::cli::{Arguments, IsolationArgument};
+use crate::failure::{Failure, Kind, Result, io};
+use serde::{Deserialize, Serialize};
+use std::os::fd::AsFd;
+use std::path::PathBuf;
+use std::process::ExitCode;
+use throng_control::Limits;
+use throng_engine::{Engine, EngineOptions, IsolationChoice};
+use throng_model::replica::Process;
+use throng_runtime::ExecIo;
+use throng_supervisor::paths::Paths;
+use throng_supervisor::{ServeOptions, serve};
+
+/// Carries a [`Step`] to the process that runs it.
+pub const STEP_VARIABLE: &str = "THRONG_BUILD_STEP";
+/// Exit code of the build step when the command could not be run at all.
+pub const STEP_NOT_RUN: i32 = 125;
+
+/// Steps under way at once: starting a replica is mostly kernel work, so a few for each core keep all cores busy
+/// without a storm; retiring mostly waits.
+const LAUNCHES_PER_CORE: usize = 4;
+const RETIREMENTS: usize = 64;
+const PROBES: usize = 64;
+
+pub fn run(arguments: Arguments) -> Result<ExitCode> {
+    let paths = Paths::discover();
+    let project = arguments
+        .project
+        .project_name
+        .ok_or_else(|| Failure::new(Kind::Input, "the supervisor needs --project-name"))?;
+    let isolation = choice(arguments.isolation);
+    // A session of its own: a Ctrl-C typed for the command that started it must not reach it.
+    rustix::process::setsid().map_err(|error| io("start a session", &error.into()))?;
+    if isolation != IsolationChoice::Process {
+        throng_engine::rootless::enter()?;
+    }
+    super::start_tracing(1);
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    let limits = Limits { launches: LAUNCHES_PER_CORE * cores, retirements: RETIREMENTS, probes: PROBES };
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
+    let runtime = runtime.map_err(|error| io("start", &error))?;
+    let result = runtime.block_on(serve(ServeOptions { paths, project, isolation, limits }));
+    runtime.shutdown_background();
+    result.map_err(|error| Failure::new(Kind::Host, error.to_string()))?;
+    Ok(ExitCode::SUCCESS)
+}
+
+fn choice(isolation: Option<IsolationArgument>) -> IsolationChoice {
+    match isolation {
+        None | Some(IsolationArgument::Auto) => IsolationChoice::Auto,
+        Some(IsolationArgument::Container) => IsolationChoice::Container,
+        Some(IsolationArgument::Process) => IsolationChoice::Process,
+    }
+}
+
+/// One RUN instruction, ready to be carried out.
+#[derive(Serialize, Deserialize)]
+pub struct Step {
+    pub layers: Vec<PathBuf>,
+    pub upper: PathBuf,
+    pub work: PathBuf,
+    pub process: Process,
+}
+
+pub fn build_step() -> Result<ExitCode> {
+    let not_run = |message: String| {
+        eprintln!("error: {message}");
+        Ok(ExitCode::from(STEP_NOT_RUN as u8))
+    };
+    let text = std::env::var(STEP_VARIABLE).unwrap_or_default();
+    let step: Step = match serde_json::from_str(&text) {
+        Ok(step) => step,
+        Err(error) => return not_run(format!("no build step in {STEP_VARIABLE}: {error}")),
+    };
+    let paths = Paths::discover();
+    if let Err(error) = throng_engine::rootless::enter() {
+        return not_run(error.to_string());
+    }
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
+    let runtime = runtime.map_err(|error| io("start", &error))?;
+    let result = runtime.block_on(async {
+        let engine = Engine::open(EngineOptions {
+            state_dir: paths.engine(),
+            run_dir: paths.run.clone(),
+            isolation: IsolationChoice::Container,
+        })?;
+        let copy = |descriptor: std::os::fd::BorrowedFd<'_>| {
+            descriptor.try_clone_to_owned().map_err(|error| {
+                throng_runtime::RuntimeError::new(throng_runtime::ErrorKind::Host, error.to_string())
+            })
+        };
+        let output = ExecIo {
+            stdin: copy(std::io::stdin().as_fd())?,
+            stdout: copy(std::io::stdout().as_fd())?,
+            stderr: copy(std::io::stderr().as_fd())?,
+        };
+        engine.run_step(&step.layers, &step.upper, &step.work, &step.process, output, None).await
+    });
+    match result {
+        Ok(exit) => Ok(ExitCode::from(u8::try_from(exit.code()).unwrap_or(255))),
+        Err(error) => not_run(error.to_string()),
+    }
+}
