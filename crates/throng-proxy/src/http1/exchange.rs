@@ -431,8 +431,11 @@ mod tests {
             wire in proptest::collection::vec(any::<u8>(), 0..300),
             tail in proptest::collection::vec(any::<u8>(), 0..100),
         ) {
-            relay(&wire, &[64], false);
-            relay(&[b"HTTP/1.1 200 OK\r\n", wire.as_slice(), b"\r\n\r\n", &tail].concat(), &[17], true);
+            let head = [b"HTTP/1.1 200 OK\r\n", wire.as_slice(), b"\r\n\r\n", &tail].concat();
+            for (wire, sizes, old) in [(&wire, 64, false), (&head, 17, true)] {
+                let (answer, output, _) = relay(wire, &[sizes], old);
+                prop_assert!(answer.is_err() || output.starts_with(b"HTTP/1.1 "), "{:?}", output);
+            }
         }
 
         #[test]
