@@ -154,6 +154,14 @@ impl Client {
         Outcome { started, finished, result, traffic }
     }
 
+    /// Why the last answer is a failure whatever its status.
+    pub fn refusal(&self) -> Option<ErrorKind> {
+        match &self.protocol {
+            Protocol::Http1(_) => None,
+            Protocol::Http2(http2) => http2.grpc_status.filter(|code| *code != 0).map(ErrorKind::Grpc),
+        }
+    }
+
     /// The name of the replica that gave the last answer.
     pub fn replica(&self) -> Option<&str> {
         match &self.protocol {

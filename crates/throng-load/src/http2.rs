@@ -19,11 +19,13 @@ pub(crate) struct Http2 {
     turn: usize,
     /// `X-Replica` of the answer read last.
     pub replica: Option<String>,
+    /// What the answer read last gives as gRPC's status, if it is one of gRPC.
+    pub grpc_status: Option<u32>,
 }
 
 impl Http2 {
     pub fn new(target: Arc<Target>, turn: usize) -> Http2 {
-        Http2 { target, sender: None, turn, replica: None }
+        Http2 { target, sender: None, turn, replica: None, grpc_status: None }
     }
 
     pub fn disconnect(&mut self) {
@@ -53,7 +55,7 @@ impl Http2 {
         body: Bytes,
         traffic: &mut Traffic,
     ) -> Result<u16, ErrorKind> {
-        self.replica = None;
+        (self.replica, self.grpc_status) = (None, None);
         let mut sender = match self.sender.take() {
             Some(sender) => match sender.ready().await {
                 Ok(sender) => sender,
@@ -103,10 +105,8 @@ impl Http2 {
             body.flow_control().release_capacity(chunk.len()).map_err(kind)?;
         }
         let trailers = body.trailers().await.map_err(kind)?;
-        match grpc_status(&head.headers, trailers.as_ref()) {
-            Some(code) if code != 0 => Err(ErrorKind::Grpc(code)),
-            _ => Ok(head.status.as_u16()),
-        }
+        self.grpc_status = grpc_status(&head.headers, trailers.as_ref());
+        Ok(head.status.as_u16())
     }
 }
 

@@ -90,7 +90,9 @@ pub fn latency(histogram: &Histogram<u64>) -> Result<LatencySummary, LoadError> 
 
 /// The value at a percentile (0 to 100), never above the largest one: a bucket's upper end may be.
 pub(crate) fn value_at(histogram: &Histogram<u64>, percentile: f64) -> u64 {
-    if histogram.is_empty() { 0 } else { histogram.value_at_percentile(percentile).min(histogram.max()) }
+    // 99.9 / 100 is a little more than 0.999 in binary, which would make it the 1,000th value of 1,000.
+    let quantile = percentile / 100.0 * (1.0 - 1e-12);
+    if histogram.is_empty() { 0 } else { histogram.value_at_quantile(quantile).min(histogram.max()) }
 }
 
 fn buckets(histogram: &Histogram<u64>) -> Result<Vec<(u64, u64)>, LoadError> {

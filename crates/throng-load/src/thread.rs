@@ -165,7 +165,7 @@ async fn serve(lane: Rc<Lane>, mut feed: Feed, turn: usize, _alive: Alive) {
             outcome.result,
             Err(ErrorKind::Connect | ErrorKind::Tls | ErrorKind::LocalDescriptors | ErrorKind::LocalPorts)
         );
-        lane.record(ticket, &outcome, client.replica());
+        lane.record(ticket, &outcome, &client);
         if no_connection {
             feed.rest().await;
         }
@@ -230,9 +230,9 @@ async fn publish(lane: Rc<Lane>) {
 }
 
 impl Lane {
-    fn record(&self, ticket: Ticket, outcome: &Outcome, replica: Option<&str>) {
+    fn record(&self, ticket: Ticket, outcome: &Outcome, client: &Client) {
         let failure = match outcome.result {
-            Ok(status) if self.assignment.success.accepts(status) => None,
+            Ok(status) if self.assignment.success.accepts(status) => client.refusal(),
             Ok(status) => Some(ErrorKind::Status(status)),
             Err(kind) => Some(kind),
         };
@@ -244,7 +244,7 @@ impl Lane {
             finished: outcome.finished,
             status: outcome.result.ok(),
             failure,
-            replica: outcome.result.ok().and(replica),
+            replica: outcome.result.ok().and(client.replica()),
             sent: outcome.traffic.sent,
             received: outcome.traffic.received,
         });
