@@ -122,7 +122,7 @@ pub enum BuildError {
     Step {
         diagnostic: Box<Diagnostic>,
         #[source]
-        source: Option<Box<ImageError>>,
+        source: Option<io::Error>,
     },
     #[error(transparent)]
     Image(#[from] ImageError),
@@ -132,9 +132,7 @@ impl BuildError {
     pub fn hint(&self) -> Option<String> {
         match self {
             BuildError::Dockerfile(findings) => findings.iter().find_map(|finding| finding.hint.clone()),
-            BuildError::Step { diagnostic, source } => {
-                diagnostic.hint.clone().or_else(|| source.as_ref().and_then(|error| error.hint()))
-            }
+            BuildError::Step { diagnostic, .. } => diagnostic.hint.clone(),
             BuildError::Image(error) => error.hint(),
         }
     }

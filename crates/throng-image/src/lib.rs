@@ -1,4 +1,13 @@
-//! Images without a daemon.
+//! Images without a daemon: a content-addressed store, a Dockerfile builder, a registry client and archives.
+//!
+//! - [`Store`] holds images: found by name or id, unpacked once into folders that overlayfs mounts.
+//! - [`build()`] makes an image from a Dockerfile; RUN goes through a [`StepRunner`], so this crate runs nothing.
+//! - [`pull`] and [`push`] speak to registries, [`Store::load`] and [`Store::save`] to archives.
+//!
+//! Everything that comes from elsewhere is verified against its digest, unpacked so that it cannot leave its folder,
+//! and bounded ([`Limits`]). This crate knows nothing of containers: who mounts the layers is the engine's business.
+
+mod archive;
 mod build;
 mod config;
 mod digest;
@@ -6,14 +15,24 @@ pub mod dockerfile;
 mod error;
 mod layer;
 mod limits;
+mod manifest;
 mod platform;
 mod reference;
+mod registry;
 mod store;
 mod unpack;
 mod view;
-pub use build::*;
-pub use config::*;
+
+pub use archive::ArchiveFormat;
+pub use build::{
+    BuildEvent, BuildOptions, BuildProgress, NoRunner, OUTPUT_QUEUE, RunStep, Silent, StepRunner, build,
+};
+pub use config::{ConfigFile, HealthConfig, History, ImageConfig, RootFsConfig};
 pub use error::{BuildError, ImageError};
-pub use limits::Limits;
-pub use platform::*;
-pub use store::*;
+pub use limits::*;
+pub use platform::{DEFAULT_PATH, check_architecture, check_program, machine_architecture, program_architecture};
+pub use reference::{familiar, familiar_repository, parse_reference};
+pub use registry::{
+    DEFAULT_PARALLEL_TRANSFERS, PullOptions, PushOptions, RegistryOptions, TransferEvent, TransferProgress, pull, push,
+};
+pub use store::{Image, ImageSummary, LayerNotes, Removed, Store, chain_ids};

@@ -183,7 +183,7 @@ pub async fn build(
 }
 
 /// Runs file work where it does not hold up the other tasks.
-async fn blocking<T: Send + 'static, E: Send + 'static>(
+pub(crate) async fn blocking<T: Send + 'static, E: Send + 'static>(
     work: impl FnOnce() -> std::result::Result<T, E> + Send + 'static,
 ) -> std::result::Result<T, E> {
     match tokio::task::spawn_blocking(work).await {

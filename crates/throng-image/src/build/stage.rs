@@ -136,7 +136,6 @@ fn find_image(store: &Store, name: &str, place: &Place) -> Step<Image> {
             place
                 .error(format!("the image {name} is not in the local store"))
                 .hint(format!("fetch it with `throng pull {name}`, load it with `throng load`, or begin with FROM scratch")),
-            None,
         )),
         Err(error) => Err(failed(place, error)),
     }
@@ -209,7 +208,7 @@ impl StageBuilder<'_> {
                 .place
                 .error(format!("an image can have at most {MAX_LAYERS} layers"))
                 .hint("join instructions, or copy the result into a new stage");
-            return Err(step(finding, None));
+            return Err(step(finding));
         }
         let descriptor = super::descriptor(LAYER_MEDIA_TYPE.into(), &layer.digest, layer.size)?;
         self.built.descriptors.push(descriptor);
@@ -358,7 +357,7 @@ impl StageBuilder<'_> {
         }
         if find_stage(stages, &name, stages.len()).is_some() {
             let finding = place.error(format!("the stage {name:?} is not an earlier one")).hint("move it up");
-            return Err(step(finding, None));
+            return Err(step(finding));
         }
         let image = find_image(self.shared.store, &name, place)?;
         let store = self.shared.store.clone();
@@ -500,15 +499,15 @@ fn check_local(source: &str, place: &Place) -> Step<()> {
     let finding = place
         .error(format!("fetching {source} is not supported"))
         .hint("fetch it before the build, put it into the context, and copy it");
-    Err(step(finding, None))
+    Err(step(finding))
 }
 
-fn step(diagnostic: Diagnostic, source: Option<ImageError>) -> BuildError {
-    BuildError::Step { diagnostic: Box::new(diagnostic), source: source.map(Box::new) }
+fn step(diagnostic: Diagnostic) -> BuildError {
+    BuildError::Step { diagnostic: Box::new(diagnostic), source: None }
 }
 
 fn wrong(place: &Place, message: impl AsRef<str>) -> BuildError {
-    step(place.error(message), None)
+    step(place.error(message))
 }
 
 fn failed(place: &Place, error: ImageError) -> BuildError {
@@ -517,34 +516,27 @@ fn failed(place: &Place, error: ImageError) -> BuildError {
         Some(hint) => finding.hint(hint),
         None => finding,
     };
-    // The message is in the finding; what stays is what caused the error itself.
-    step(finding, Some(error))
+    let source = match error {
+        ImageError::Io { source, .. } => Some(source),
+        _ => None,
+    };
+    BuildError::Step { diagnostic: Box::new(finding), source }
 }
 
 fn job_failed(place: &Place, error: JobError) -> BuildError {
     match error {
         JobError::Wrong { message, hint } => {
             let finding = place.error(message);
-            step(if let Some(hint) = hint { finding.hint(hint) } else { finding }, None)
+            step(if let Some(hint) = hint { finding.hint(hint) } else { finding })
         }
         JobError::Image(error) => failed(place, error),
     }
 }
 
-/// RFC 3339 in UTC, from seconds since 1970; civil date by Howard Hinnant's days-from-civil inverse
-/// (<https://howardhinnant.github.io/date_algorithms.html>).
+/// RFC 3339 in UTC, from seconds since 1970. What lies beyond the year 9999 is taken for the last moment before.
 fn time(seconds: u64) -> String {
-    let (days, second) = (seconds / 86_400, seconds % 86_400);
-    let shifted = days + 719_468;
-    let (era, day_of_era) = (shifted / 146_097, shifted % 146_097);
-    let year_of_era = (day_of_era - day_of_era / 1_460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
-    let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
-    let shifted_month = (5 * day_of_year + 2) / 153;
-    let day = day_of_year - (153 * shifted_month + 2) / 5 + 1;
-    let month = if shifted_month < 10 { shifted_month + 3 } else { shifted_month - 9 };
-    let year = year_of_era + era * 400 + u64::from(month <= 2);
-    let (hour, minute) = (second / 3_600, second / 60 % 60);
-    format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{:02}Z", second % 60)
+    let timestamp = i64::try_from(seconds).ok().and_then(|seconds| jiff::Timestamp::from_second(seconds).ok());
+    timestamp.unwrap_or(jiff::Timestamp::MAX).to_string()
 }
 
 #[cfg(test)]
