@@ -7,6 +7,7 @@
 
 mod cgroup;
 mod child;
+pub mod dns;
 mod engine;
 mod errors;
 mod exec;
