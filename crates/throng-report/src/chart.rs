@@ -1,9 +1,11 @@
 //! Charts as inline SVG: axes, marks, direct labels. A chart is drawn twice, for wide and for narrow screens, so that
 //! its letters keep their size without a script; the style sheet shows one of the two.
 
+mod draw;
+
 use crate::quantity::Unit;
 use crate::scale::{Scale, Tick};
-use crate::svg::{coordinate, escape, path};
+use crate::svg::{coordinate, escape};
 use std::fmt::Write as _;
 
 /// Width in CSS pixels of the two drawings of a chart.
@@ -189,7 +191,6 @@ struct Frame {
 }
 
 const LETTER: f64 = 6.4;
-const LABEL_GAP: f64 = 14.0;
 /// Labels longer than this are cut: a service name may be of any length.
 const LABEL_CHARS: usize = 18;
 
@@ -210,7 +211,7 @@ impl Chart {
             t = coordinate(frame.top),
             pw = coordinate(frame.width),
             ph = coordinate(frame.height),
-            title = escape(&self.title),
+            title = escape(if self.title.trim().is_empty() { "without a name" } else { &self.title }),
             desc = escape(&self.description),
         );
         self.spans(&mut out, frame);
@@ -262,6 +263,10 @@ impl Chart {
     }
 
     fn x_text(&self, x: f64) -> String {
+        let named = |(at, _): &&(f64, String)| (at - x).abs() <= 0.5;
+        if let Some((_, name)) = self.x.names.iter().find(named) {
+            return name.clone();
+        }
         match self.x.scale {
             Scale::Tail { .. } => crate::scale::percentile_label(x),
             _ => self.x.unit.text(x),
@@ -340,8 +345,8 @@ impl Chart {
                 x = coordinate(x),
             );
             // A label that would touch its neighbour is left out; its tick stays.
-            if x - half > free_from {
-                let middle = x.clamp(half, (width - half).max(half));
+            let middle = x.clamp(half, (width - half).max(half));
+            if middle - half > free_from {
                 let _ = write!(
                     out,
                     "<text class=\"mid\" x=\"{}\" y=\"{}\">{}</text>",
@@ -349,7 +354,7 @@ impl Chart {
                     coordinate(top + h + 19.0),
                     escape(&tick.text)
                 );
-                free_from = x + half + 6.0;
+                free_from = middle + half + 6.0;
             }
         }
         let _ = write!(
@@ -365,197 +370,6 @@ impl Chart {
             y = coordinate(top + h),
         );
     }
-
-    /// Spans lie under everything else; their names stand above the plot where there is room for them.
-    fn spans(&self, out: &mut String, frame: Frame) {
-        for mark in &self.marks {
-            let Mark::Span { from, to, label, ink } = mark else { continue };
-            let (x0, x1) = (self.x_at(frame, *from), self.x_at(frame, *to));
-            let wide = (x1 - x0).max(1.0);
-            let _ = write!(
-                out,
-                "<g class=\"{}\"><title>{}</title><rect class=\"span\" x=\"{x}\" y=\"{}\" width=\"{w}\" height=\"{}\"/>\
-                 <rect class=\"spanhead\" x=\"{x}\" y=\"{}\" width=\"{w}\" height=\"3\"/>",
-                ink.class(),
-                escape(label),
-                coordinate(frame.top - 4.0),
-                coordinate(frame.height + 4.0),
-                coordinate(frame.top - 7.0),
-                x = coordinate(x0),
-                w = coordinate(wide),
-            );
-            let room = ((wide - 6.0).max(0.0) / LETTER) as usize;
-            let text = shorten(label, room);
-            if text.chars().count() >= label.chars().count().min(4) && room >= 3 {
-                let _ = write!(
-                    out,
-                    "<text class=\"spanname\" x=\"{}\" y=\"{}\">{}</text>",
-                    coordinate(x0),
-                    coordinate(frame.top - 12.0),
-                    escape(&text)
-                );
-            }
-            out.push_str("</g>");
-        }
-    }
-
-    fn mark(&self, out: &mut String, frame: Frame, mark: &Mark) {
-        let foot = frame.top + frame.height;
-        match mark {
-            Mark::Line { points, ink, stroke, .. } => {
-                let places: Vec<_> = points.iter().map(|(x, y)| self.place(frame, *x, *y)).collect();
-                if let [only] = places.as_slice() {
-                    dot(out, *only, *ink, 3.0);
-                } else if !places.is_empty() {
-                    let _ = write!(
-                        out,
-                        "<path class=\"{} {}\" d=\"{}\"/>",
-                        stroke.class(),
-                        ink.class(),
-                        path(&places)
-                    );
-                }
-            }
-            Mark::Steps { points, ink, .. } => {
-                let mut places: Vec<(f64, f64)> = Vec::with_capacity(points.len() * 2);
-                for (x, y) in points {
-                    let (x, y) = self.place(frame, *x, *y);
-                    if let Some((_, before)) = places.last().copied() {
-                        places.push((x, before));
-                    }
-                    places.push((x, y));
-                }
-                if !places.is_empty() {
-                    let _ = write!(out, "<path class=\"line {}\" d=\"{}\"/>", ink.class(), path(&places));
-                }
-            }
-            Mark::Area { points, ink, strong } => {
-                let upper = points.iter().map(|(x, _, high)| self.place(frame, *x, *high));
-                let lower = points.iter().rev().map(|(x, low, _)| self.place(frame, *x, *low));
-                let outline: Vec<_> = upper.chain(lower).collect();
-                if outline.len() >= 4 {
-                    let class = if *strong { "area strong" } else { "area" };
-                    let _ =
-                        write!(out, "<path class=\"{class} {}\" d=\"{}Z\"/>", ink.class(), path(&outline));
-                }
-            }
-            Mark::Bars { bars, ink, .. } => {
-                let _ = write!(out, "<g class=\"bars {}\">", ink.class());
-                for (from, to, value) in bars {
-                    let (x0, y) = self.place(frame, *from, *value);
-                    let wide = (self.x_at(frame, *to) - x0 - 1.0).max(1.0);
-                    // A bar that holds anything at all stays visible.
-                    let tall = if *value > 0.0 { (foot - y).max(1.0) } else { continue };
-                    let _ = write!(
-                        out,
-                        "<rect x=\"{}\" y=\"{}\" width=\"{}\" height=\"{}\"/>",
-                        coordinate(x0 + 0.5),
-                        coordinate(foot - tall),
-                        coordinate(wide),
-                        coordinate(tall)
-                    );
-                }
-                out.push_str("</g>");
-            }
-            Mark::Dots { points, ink, .. } => {
-                for (x, y) in points {
-                    dot(out, self.place(frame, *x, *y), *ink, 1.8);
-                }
-            }
-            Mark::Level { y, label } => self.level(out, frame, *y, label),
-            Mark::Upright { x, label, ink, row } => self.upright(out, frame, *x, label, *ink, *row),
-            Mark::Moment { x, ink, text } => {
-                let x = self.x_at(frame, *x);
-                let _ = write!(
-                    out,
-                    "<path class=\"moment {}\" d=\"{}Z\"><title>{}</title></path>",
-                    ink.class(),
-                    path(&[(x, foot - 9.0), (x + 4.0, foot), (x - 4.0, foot)]),
-                    escape(text)
-                );
-            }
-            Mark::Span { .. } => {}
-        }
-    }
-
-    fn level(&self, out: &mut String, frame: Frame, y: f64, label: &str) {
-        let (_, y) = self.place(frame, 0.0, y);
-        let _ = write!(
-            out,
-            "<line class=\"level\" x1=\"{}\" x2=\"{}\" y1=\"{y}\" y2=\"{y}\"/><text class=\"note end\" x=\"{}\" y=\"{}\">{}</text>",
-            coordinate(frame.left),
-            coordinate(frame.left + frame.width),
-            coordinate(frame.left + frame.width - 3.0),
-            coordinate(if y < frame.top + 14.0 { y + 13.0 } else { y - 4.0 }),
-            escape(label),
-            y = coordinate(y),
-        );
-    }
-
-    fn upright(&self, out: &mut String, frame: Frame, x: f64, label: &str, ink: Ink, row: u8) {
-        let x = self.x_at(frame, x);
-        let long = label.chars().count() as f64 * LETTER;
-        let fits = x + long + 4.0 < frame.left + frame.width;
-        let (anchor, text_x) = if fits { ("start", x + 3.0) } else { ("end", x - 3.0) };
-        let y = frame.top - 4.0 - f64::from(row) * 14.0;
-        let _ = write!(
-            out,
-            "<line class=\"upright {}\" x1=\"{x}\" x2=\"{x}\" y1=\"{}\" y2=\"{}\"/><text class=\"note {anchor}\" x=\"{}\" y=\"{}\">{}</text>",
-            ink.class(),
-            coordinate(y - 8.0),
-            coordinate(frame.top + frame.height),
-            coordinate(text_x),
-            coordinate(y),
-            escape(label),
-            x = coordinate(x),
-        );
-    }
-
-    /// Names at the ends of lines, pushed apart so that none covers another.
-    fn end_labels(&self, out: &mut String, frame: Frame) {
-        let mut labels: Vec<(f64, f64, &str, Ink)> = Vec::new();
-        for mark in &self.marks {
-            let (points, label, ink) = match mark {
-                Mark::Line { points, ink, name, labelled: true, .. }
-                | Mark::Steps { points, ink, name, labelled: true } => (points, name, ink),
-                _ => continue,
-            };
-            if let Some((x, y)) = points.last() {
-                let (x, y) = self.place(frame, *x, *y);
-                labels.push((x, y, label, *ink));
-            }
-        }
-        labels.sort_by(|a, b| a.1.total_cmp(&b.1));
-        let mut places: Vec<f64> = labels.iter().map(|l| l.1).collect();
-        for index in 1..places.len() {
-            places[index] = places[index].max(places[index - 1] + LABEL_GAP);
-        }
-        let mut limit = frame.top + frame.height;
-        for place in places.iter_mut().rev() {
-            *place = place.min(limit);
-            limit = *place - LABEL_GAP;
-        }
-        for ((x, _, label, ink), y) in labels.iter().zip(places) {
-            let _ = write!(
-                out,
-                "<text class=\"endname {}\" x=\"{}\" y=\"{}\">{}</text>",
-                ink.class(),
-                coordinate(x + 7.0),
-                coordinate(y + 4.0),
-                escape(&shorten(label, LABEL_CHARS))
-            );
-        }
-    }
-}
-
-fn dot(out: &mut String, (x, y): (f64, f64), ink: Ink, radius: f64) {
-    let _ = write!(
-        out,
-        "<circle class=\"dot {}\" cx=\"{}\" cy=\"{}\" r=\"{radius}\"/>",
-        ink.class(),
-        coordinate(x),
-        coordinate(y)
-    );
 }
 
 /// At most `room` characters, the last one an ellipsis if something was cut.

@@ -61,7 +61,8 @@ fn labels(runs: &[Run]) -> Vec<String> {
     runs.iter()
         .enumerate()
         .map(|(index, run)| {
-            let mut label = if run.id.is_empty() { format!("run {}", index + 1) } else { run.id.clone() };
+            let id = run.id.strip_suffix(&run.project).and_then(|id| id.strip_suffix('-')).unwrap_or(&run.id);
+            let mut label = if id.is_empty() { format!("run {}", index + 1) } else { id.to_string() };
             let variables: Vec<String> = run
                 .variables
                 .iter()
@@ -139,7 +140,7 @@ fn differences(stages: &[Matched], labels: &[String]) -> String {
     for stage in stages {
         let _ = write!(
             out,
-            "<h3>{}</h3><div class=\"scroll\" tabindex=\"0\"><table><thead><tr><th scope=\"col\">figure</th>",
+            "<h3 class=\"stage\">{}</h3><div class=\"scroll\" tabindex=\"0\"><table><thead><tr><th scope=\"col\">figure</th>",
             escape(&stage.name)
         );
         for (index, label) in labels.iter().enumerate() {
@@ -155,7 +156,7 @@ fn differences(stages: &[Matched], labels: &[String]) -> String {
                 let spread = load.and_then(|l| l.spread(metric));
                 let _ = write!(out, "<td>{}", spread.map_or_else(|| MISSING.into(), |s| unit.text(s.middle)));
                 if let Some(s) = spread.filter(|s| s.repetitions > 1) {
-                    let _ = write!(out, "<small>{} to {}</small>", unit.text(s.low), unit.text(s.high));
+                    let _ = write!(out, "<small>{}</small>", crate::quantity::range(unit, s.low, s.high));
                 }
                 if let (Some(ratio), true) = (ratio(base, spread.map(|s| s.middle)), index > 0) {
                     let _ = write!(out, "<small>× {}</small>", times(ratio));

@@ -270,7 +270,25 @@ fn counts<'a>(service: &'a str, points: &[(f64, u32)], horizon: f64) -> Counts<'
     if let Some((_, count)) = clean.last().copied().filter(|(at, _)| *at < horizon) {
         clean.push((horizon, count));
     }
-    Counts { service, points: clean }
+    Counts { service, points: extremes(clean) }
+}
+
+/// At most [`MAX_TIME_POINTS`]: the lowest and the highest of each run of neighbours, so that no peak is lost.
+fn extremes(points: Vec<(f64, f64)>) -> Vec<(f64, f64)> {
+    if points.len() <= MAX_TIME_POINTS {
+        return points;
+    }
+    let (first, last) = (points[0], points[points.len() - 1]);
+    let group = points.len().div_ceil(MAX_TIME_POINTS / 2 - 1);
+    let mut kept = vec![first];
+    for chunk in points.chunks(group) {
+        let place = |best: Option<(usize, &(f64, f64))>| best.map_or(0, |(index, _)| index);
+        let low = place(chunk.iter().enumerate().min_by(|a, b| a.1.1.total_cmp(&b.1.1)));
+        let high = place(chunk.iter().enumerate().max_by(|a, b| a.1.1.total_cmp(&b.1.1)));
+        kept.extend([chunk[low.min(high)], chunk[low.max(high)]]);
+    }
+    kept.push(last);
+    kept
 }
 
 #[cfg(test)]

@@ -212,6 +212,10 @@ fn repetition_band(load: &Load, index: usize) -> Option<Mark> {
     let points = (0..curves[0].len())
         .filter_map(|i| {
             let values = || curves.iter().filter_map(|c| c.get(i));
+            // Beyond its own number of answers a repetition says nothing.
+            if !values().all(|p| p.supported) {
+                return None;
+            }
             let low = values().map(|p| p.latency).min()?;
             let high = values().map(|p| p.latency).max()?;
             Some((curves[0][i].percentile, low as f64, high as f64))
@@ -282,7 +286,7 @@ pub fn grave(event: &throng_model::run::Event) -> bool {
 }
 
 /// Marks of events on a time axis; more than this are thinned, the grave ones last.
-const MAX_MOMENTS: usize = 120;
+const MAX_MOMENTS: usize = 40;
 
 fn surroundings(data: &Data) -> Vec<Mark> {
     let mut marks = Vec::new();

@@ -48,6 +48,7 @@ pub fn write(run: &Run, out: &Path) -> Result<Written, ReportError> {
     let contents: Vec<(&str, Content)> = vec![
         ("run.json", json(run)),
         ("stages.csv", stages(&data)),
+        ("repetitions.csv", repetitions(&data)),
         ("latency_percentiles.csv", percentiles(&data)),
         ("latency_distribution.csv", distribution(&data)),
         ("timeline.csv", timeline(&data)),
@@ -178,6 +179,17 @@ fn stages(data: &Data) -> Content {
         })
     });
     csv(&["stage", "clients", "replicas", "figure", "median", "lowest", "highest", "repetitions"], rows)
+}
+
+fn repetitions(data: &Data) -> Content {
+    let rows = data.loads.iter().flat_map(|load| {
+        load.repetitions.iter().enumerate().map(move |(i, r)| {
+            let figure = |metric| r.metric(metric);
+            let (rate, p50, p95) = (figure(Metric::Rate), figure(Metric::P50), figure(Metric::P95));
+            (&load.stage.name, i + 1, r.result.requests, r.failed(), rate, p50, p95)
+        })
+    });
+    csv(&["stage", "repetition", "requests", "failed", "answers_per_second", "p50_us", "p95_us"], rows)
 }
 
 fn percentiles(data: &Data) -> Content {

@@ -246,7 +246,8 @@ fn bottleneck(data: &Data, load: &Load) -> Option<String> {
         };
         return Some(format!("{who} used {each:.2} of its {limit:.2} CPUs)"));
     }
-    (cores > 0.0 && all >= cores * SATURATED).then(|| {
+    // More than there is cannot have been used: then the samples are not to be trusted.
+    (cores > 0.0 && (cores * SATURATED..cores * 1.1).contains(&all)).then(|| {
         format!("the replicas together used {all:.2} of the machine's {} cores, so the machine was the bottleneck", cores)
     })
 }
@@ -305,7 +306,7 @@ fn shortfall(data: &Data, measured: &[&Load]) -> Option<String> {
     let lone =
         measured.iter().find(|l| l.clients == Some(1) && comparable(l, after) && after.clients != Some(1));
     let mut parts = Vec::new();
-    if !before.is_open() && gain.is_finite() && gain < ideal * EFFICIENT {
+    if !before.is_open() && gain > NOTABLE && gain < ideal * EFFICIENT {
         let why = bottleneck(data, after).map(|b| format!(": {b}")).unwrap_or_default();
         parts.push(format!("the gain is {} where {} would be ideal{why}", times(gain), times(ideal)));
     }

@@ -13,6 +13,7 @@ mod files;
 mod learn;
 mod page;
 mod quantity;
+mod repetitions;
 mod report;
 mod resources;
 mod scale;

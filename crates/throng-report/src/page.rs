@@ -25,7 +25,7 @@ impl Page {
         let mut out = format!(
             "<!doctype html>\n<html lang=\"en\"><head><meta charset=\"utf-8\">\
              <meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">\
-             <meta http-equiv=\"Content-Security-Policy\" content=\"default-src 'none'; style-src 'unsafe-inline'; \
+             <meta http-equiv=\"Content-Security-Policy\" content=\"default-src 'none'; img-src data:; style-src 'unsafe-inline'; \
              script-src 'sha256-{SCRIPT_HASH}'; base-uri 'none'; form-action 'none'\">\
              <meta name=\"referrer\" content=\"no-referrer\"><link rel=\"icon\" href=\"data:,\">\
              <title>{title}</title><style>{STYLE}</style></head><body>\n<header><p class=\"kicker\">{}</p>\

@@ -59,6 +59,14 @@ impl Unit {
 
 const KIB: f64 = 1024.0;
 
+/// `11.2 to 11.5 ms`: the unit once if both have it.
+pub fn range(unit: Unit, low: f64, high: f64) -> String {
+    let (low, high) = (unit.text(low), unit.text(high));
+    let split = |text: &str| text.find([' ', '/']).unwrap_or(text.len());
+    let (l, h) = (split(&low), split(&high));
+    if low[l..] == high[h..] { format!("{} to {high}", &low[..l]) } else { format!("{low} to {high}") }
+}
+
 pub fn latency(micros: f64) -> String {
     // Judged after rounding, so that 999.7 µs is 1 ms and not "1,000 µs".
     if micros.abs() < 999.5 {
@@ -71,6 +79,9 @@ pub fn latency(micros: f64) -> String {
 }
 
 pub fn seconds(value: f64) -> String {
+    if !value.is_finite() {
+        return MISSING.into();
+    }
     let whole = value.abs().round();
     let sign = if value < 0.0 { "-" } else { "" };
     if whole < 120.0 {
@@ -191,6 +202,9 @@ mod tests {
         for (unit, value, expected) in table {
             assert_eq!(unit.text(value), expected, "{unit:?} {value}");
         }
+        assert_eq!(range(Unit::Latency, 11_200.0, 11_500.0), "11.2 to 11.5 ms");
+        assert_eq!(range(Unit::Latency, 900.0, 1_100.0), "900 µs to 1.1 ms");
+        assert_eq!(range(Unit::Rate, 80.0, 90.0), "80 to 90/s");
         assert_eq!(times(8.14), "8.1");
         assert_eq!(times(12.4), "12");
         assert_eq!(times(0.352), "0.35");

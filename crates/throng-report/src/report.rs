@@ -18,8 +18,11 @@ const MAX_TEXT: usize = 2_000;
 pub fn html(run: &Run) -> String {
     let data = Data::of(run);
     let drawn = |figures: &[crate::figure::Figure]| figures.iter().map(|f| f.html()).collect::<String>();
-    let latencies: Vec<_> =
-        figures::distributions(&data).into_iter().chain(figures::percentiles(&data)).collect();
+    let latencies: Vec<_> = figures::distributions(&data)
+        .into_iter()
+        .chain(figures::percentiles(&data))
+        .chain(crate::repetitions::repetitions(&data))
+        .collect();
     let replicas: Vec<_> = resources::balance(&data).into_iter().chain(resources::resources(&data)).collect();
     let over_time = figures::over_time(&data);
     Page {
@@ -109,21 +112,27 @@ fn overview(data: &Data) -> String {
     let (slowest, fastest) = (most(Metric::P50), most(Metric::Rate));
     let mut out = String::from(
         "<div class=\"scroll\" tabindex=\"0\"><table class=\"overview\"><thead><tr><th scope=\"col\">load stage</th>\
-         <th scope=\"col\">replicas</th><th scope=\"col\">answers/s</th><th scope=\"col\">median</th><th scope=\"col\">mean</th>\
+         <th scope=\"col\">answers/s</th><th scope=\"col\">median</th><th scope=\"col\">mean</th>\
          <th scope=\"col\">95 %</th><th scope=\"col\">99 %</th><th scope=\"col\">slowest</th><th scope=\"col\">failed</th></tr></thead><tbody>",
     );
     for (index, load) in data.loads.iter().enumerate().take(MAX_LISTED) {
         let class = Ink::Series(index).class();
+        let replicas = load.replicas().map(|n| plural(n, "replica"));
+        let detail: Vec<String> = [Some(cut(&load.stage.detail)).filter(|d| !d.is_empty()), replicas]
+            .into_iter()
+            .flatten()
+            .collect();
         let _ = write!(
             out,
-            "<tr><th scope=\"row\"><span class=\"chip {class}\"></span>{}<small>{}</small></th><td>{}</td>",
+            "<tr><th scope=\"row\"><span class=\"chip {class}\"></span>{}<small>{}</small></th>",
             escape(&load.stage.name),
-            escape(&cut(&load.stage.detail)),
-            load.replicas().map_or_else(|| MISSING.into(), count)
+            escape(&detail.join(", "))
         );
         out.push_str(&cell(load.spread(Metric::Rate), Unit::Rate, Some((fastest, &class))));
         out.push_str(&cell(load.spread(Metric::P50), Unit::Latency, Some((slowest, &class))));
-        for metric in [Metric::Mean, Metric::P95, Metric::P99, Metric::Max] {
+        let mean = load.middle(Metric::Mean).map_or_else(|| MISSING.into(), |v| Unit::Latency.text(v));
+        let _ = write!(out, "<td>{mean}</td>");
+        for metric in [Metric::P95, Metric::P99, Metric::Max] {
             out.push_str(&cell(load.spread(metric), Unit::Latency, None));
         }
         out.push_str(&failed(load));
@@ -143,7 +152,7 @@ fn cell(spread: Option<Spread>, unit: Unit, meter: Option<(f64, &str)>) -> Strin
     let Some(spread) = spread else { return format!("<td>{MISSING}</td>") };
     let mut out = format!("<td>{}", unit.text(spread.middle));
     if spread.repetitions > 1 {
-        let _ = write!(out, "<small>{} to {}</small>", unit.text(spread.low), unit.text(spread.high));
+        let _ = write!(out, "<small>{}</small>", crate::quantity::range(unit, spread.low, spread.high));
     }
     if let Some((most, class)) = meter.filter(|(most, _)| *most > 0.0) {
         let width = (spread.middle / most * 100.0).clamp(0.0, 100.0);
@@ -210,7 +219,7 @@ fn stages(run: &Run) -> String {
             } else {
                 format!(" · {}", escape(&cut(&stage.detail)))
             },
-            explanation(stage)
+            explained(stage)
         );
         if let Some(error) = &stage.error {
             let _ = write!(out, "<p class=\"missed\">{}</p>", escape(&cut(error)));
@@ -219,6 +228,11 @@ fn stages(run: &Run) -> String {
     }
     out.push_str("</ol>");
     out
+}
+
+/// What the experiment's author says about the stage, else what such a stage does.
+fn explained(stage: &Stage) -> String {
+    if stage.explain.trim().is_empty() { explanation(stage) } else { escape(&cut(&stage.explain)) }
 }
 
 /// What a stage of this kind does, for a reader who sees one for the first time.

@@ -256,7 +256,6 @@ pub fn balance(data: &Data) -> Option<Figure> {
         small: true,
         table,
         file: "balance.csv",
-        ..Figure::default()
     })
 }
 

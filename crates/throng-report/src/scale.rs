@@ -89,7 +89,7 @@ impl Scale {
 
     fn log_ticks(&self, unit: Unit, low: f64, high: f64, want: usize) -> Vec<Tick> {
         let (from, to) = (low.log10().floor() as i32, high.log10().ceil() as i32);
-        let decades = f64::from((to - from).max(1));
+        let decades = (high / low).log10().max(0.3);
         let mantissas: &[f64] = match want as f64 / decades {
             room if room >= 2.5 => &[1.0, 2.0, 5.0],
             room if room >= 1.6 => &[1.0, 3.0],

@@ -13,10 +13,7 @@ pub fn escape(text: &str) -> String {
             '"' => out.push_str("&quot;"),
             '\'' => out.push_str("&#39;"),
             '\t' | '\n' | '\r' => out.push(' '),
-            // Controls, and the bidirectional overrides that could make a name read as another.
-            c if c.is_control() || matches!(c, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}') => {
-                out.push('\u{fffd}')
-            }
+            c if c.is_control() || turns_text(c) => out.push('\u{fffd}'),
             '\u{fffe}' | '\u{ffff}' => out.push('\u{fffd}'),
             c => out.push(c),
         }
@@ -24,9 +21,15 @@ pub fn escape(text: &str) -> String {
     out
 }
 
+/// The bidirectional overrides, which could make a name read as another.
+pub fn turns_text(c: char) -> bool {
+    matches!(c, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+}
+
 /// JSON that may stand inside a script element: nothing in it can end the element or open a comment.
 pub fn script_json(value: &serde_json::Value) -> String {
-    value.to_string().replace('<', "\\u003c").replace('>', "\\u003e").replace('&', "\\u0026")
+    let json = value.to_string().replace('<', "\\u003c").replace('>', "\\u003e").replace('&', "\\u0026");
+    json.replace(turns_text, "\u{fffd}")
 }
 
 /// One decimal, no trailing zero, and never anything but a number.

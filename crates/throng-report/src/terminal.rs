@@ -93,10 +93,9 @@ impl Grid {
 
 /// The text on one line without control characters.
 pub fn plain(text: &str) -> String {
-    let bidirectional = |c: char| matches!(c, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
     text.chars()
         .map(|c| if c.is_whitespace() { ' ' } else { c })
-        .filter(|c| !c.is_control() && !bidirectional(*c))
+        .filter(|c| !c.is_control() && !crate::svg::turns_text(*c))
         .collect()
 }
 

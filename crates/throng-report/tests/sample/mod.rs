@@ -230,7 +230,7 @@ pub fn classic(shape: Shape) -> Run {
                 },
             ],
             loads,
-            error: None,
+            ..Default::default()
         });
     }
     run.seconds = now;
@@ -336,7 +336,7 @@ pub fn crowd(replicas: usize, samples: usize) -> Run {
                     let wave = 0.2 + 0.15 * (s as f64 / samples as f64 * 9.0).sin();
                     Sample {
                         at: s as f64,
-                        cpu: wave * (0.5 + random.unit()),
+                        cpu: wave * (0.5 + random.unit()) * 8.0 / replicas as f64,
                         memory: 5_000_000 + random.next() % 900_000,
                         pids: 3,
                         ..Default::default()
