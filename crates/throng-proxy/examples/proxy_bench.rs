@@ -4,9 +4,10 @@
 //! Each balancer runs as a process of its own with the same number of threads. Rounds alternate between them, so that
 //! a machine that gets slower gets slower for all; the median round of each is reported. Prints one JSON object.
 //!
-//! Usage: proxy_bench [--workers N] [--rounds N] [--seconds N] [--connections N] [--also NAME=ADDRESS]
+//! Usage: proxy_bench [--workers N] [--rounds N] [--seconds N] [--connections N] [--also 'NAME=COMMAND']
 //!
-//! `--also` measures one more proxy that listens already; the backends' ports are printed on standard error for it.
+//! `--also` measures one more proxy: `{listen}` and `{backends}` in its command stand for the address to listen on
+//! and those of the backends.
 //! Needs the Debian packages nginx-light (or nginx), haproxy and wrk.
 
 use std::collections::BTreeMap;
@@ -24,13 +25,15 @@ type Result<T> = std::result::Result<T, Box<dyn Error>>;
 const BACKENDS: usize = 3;
 /// How long a server may take until it accepts connections.
 const START_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long it may take to end.
+const STOP_TIMEOUT: Duration = Duration::from_secs(5);
 
 struct Options {
     workers: usize,
     rounds: usize,
     seconds: u32,
     connections: u32,
-    also: Vec<(String, SocketAddr)>,
+    also: Vec<(String, String)>,
 }
 
 /// A server that ends with this process.
@@ -38,7 +41,13 @@ struct Server(Child);
 
 impl Drop for Server {
     fn drop(&mut self) {
-        // It may have ended by itself; then there is nothing left to do.
+        // Asked first, because nginx killed outright would leave its workers behind.
+        let asked = Command::new("kill").arg(self.0.id().to_string()).status().is_ok_and(|s| s.success());
+        let begin = Instant::now();
+        while asked && begin.elapsed() < STOP_TIMEOUT && matches!(self.0.try_wait(), Ok(None)) {
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        // It has ended by itself as a rule; then there is nothing left to do.
         let _ = self.0.kill();
         let _ = self.0.wait();
     }
@@ -54,7 +63,6 @@ fn main() -> Result<()> {
     let options = parse(&arguments)?;
     let folder = tempfile::tempdir()?;
     let ports: Vec<u16> = (0..BACKENDS).map(|_| free_port()).collect::<Result<_>>()?;
-    eprintln!("backends: {}", ports.iter().map(|p| format!("127.0.0.1:{p}")).collect::<Vec<_>>().join(" "));
     let _backends = nginx(folder.path(), "backend", &backend_config(&ports), 1)?;
     ports.iter().try_for_each(|port| wait_for(*port))?;
 
@@ -68,7 +76,12 @@ fn main() -> Result<()> {
         ("nginx".to_owned(), loopback(nginx_port)),
         ("haproxy".to_owned(), loopback(haproxy_port)),
     ];
-    peers.extend(options.also.iter().cloned());
+    let mut others = Vec::new();
+    for (name, command) in &options.also {
+        let port = free_port()?;
+        others.push(other(command, port, &ports)?);
+        peers.push((name.clone(), loopback(port)));
+    }
     peers.push(("direct".to_owned(), loopback(ports[0])));
     for (_, address) in &peers {
         wait_for(address.port())?;
@@ -89,8 +102,8 @@ fn parse(arguments: &[String]) -> Result<Options> {
             "--seconds" => options.seconds = value.parse()?,
             "--connections" => options.connections = value.parse()?,
             "--also" => {
-                let (name, address) = value.split_once('=').ok_or("--also needs NAME=ADDRESS")?;
-                options.also.push((name.to_owned(), address.parse()?));
+                let (name, command) = value.split_once('=').ok_or("--also needs NAME=COMMAND")?;
+                options.also.push((name.to_owned(), command.to_owned()));
             }
             _ => return Err(format!("unknown option {flag}").into()),
         }
@@ -126,6 +139,21 @@ fn ours(ports: &[u16], workers: usize) -> Result<(Server, u16)> {
     let mut line = String::new();
     BufReader::new(output).read_line(&mut line)?;
     Ok((server, line.trim().parse()?))
+}
+
+fn other(command: &str, port: u16, ports: &[u16]) -> Result<Server> {
+    let mut arguments: Vec<String> = Vec::new();
+    for word in command.split_ascii_whitespace() {
+        match word {
+            "{listen}" => arguments.push(format!("127.0.0.1:{port}")),
+            "{backends}" => arguments.extend(ports.iter().map(|port| format!("127.0.0.1:{port}"))),
+            word => arguments.push(word.to_owned()),
+        }
+    }
+    let (program, arguments) = arguments.split_first().ok_or("--also needs a command")?;
+    let child =
+        Command::new(program).args(arguments).spawn().map_err(|e| format!("cannot start {program}: {e}"))?;
+    Ok(Server(child))
 }
 
 fn free_port() -> Result<u16> {
@@ -174,10 +202,8 @@ fn nginx(folder: &Path, name: &str, http: &str, workers: usize) -> Result<Server
     );
     let path = folder.join("nginx.conf");
     fs::write(&path, config)?;
-    // Workers of nginx end when their master does; killed hard, it would leave them behind.
     let child = Command::new("nginx")
         .args(["-e".as_ref(), folder.join("error.log").as_os_str(), "-c".as_ref(), path.as_os_str()])
-        .args(["-g", if workers == 1 { "master_process off;" } else { "" }])
         .spawn()
         .map_err(|e| format!("cannot start nginx ({e}); install the package nginx-light"))?;
     Ok(Server(child))

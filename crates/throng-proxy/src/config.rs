@@ -7,7 +7,8 @@ use std::time::Duration;
 /// How a service's port is served.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum ProtocolHint {
-    /// Decide for each connection from its first bytes (see [`crate::detect`]).
+    /// Decide for each connection from its first bytes: the HTTP/2 preface, the beginning of an HTTP/1 request, or
+    /// anything else, which is carried as TCP. So is a server that speaks first.
     #[default]
     Detect,
     /// HTTP/1.1; a connection that opens with the HTTP/2 preface is served as HTTP/2 all the same.
@@ -51,7 +52,8 @@ pub struct Limits {
     pub head_timeout: Duration,
     /// How long a client's connection may rest between two requests. Default 75 s.
     pub keep_alive: Duration,
-    /// How long a client may neither send a byte of an unfinished body nor take one of its answer. Default 60 s.
+    /// How long a body may stand still: a client that neither sends its request's nor takes its answer's, or a
+    /// backend that does not take the request's. Default 60 s.
     pub body_timeout: Duration,
     /// Idle HTTP/1 connections kept to each backend by each worker. Default 64.
     pub idle_per_backend: usize,
@@ -158,7 +160,8 @@ mod tests {
     #[test]
     fn the_defaults_pass_and_nonsense_is_named() {
         assert_eq!(Limits::default().check(), Ok(()));
-        let table: [(&str, fn(&mut Limits)); 6] = [
+        type Change = fn(&mut Limits);
+        let table: [(&str, Change); 6] = [
             ("max_connections", |l| l.max_connections = 0),
             ("max_head", |l| l.max_head = 10),
             ("max_head", |l| l.max_head = MAX_HEAD_CEILING + 1),

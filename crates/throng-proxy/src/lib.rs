@@ -8,6 +8,10 @@
 //! - `http1`, `h2c` and `tunnel` forward; `detect` tells them apart by the first bytes of a connection.
 //! - `worker` has the threads.
 //!
+//! To backends it names the client (X-Forwarded-For, appended) and, unless the client's side did so already, the
+//! scheme and the host that were asked for (X-Forwarded-Proto, X-Forwarded-Host). It is meant as the front on one
+//! machine: what a client says in these fields is passed on, so a backend that trusts them trusts its clients.
+//!
 //! What holds throughout: nothing is bound before the whole configuration is valid; a request is sent again only if
 //! it cannot have been worked on, or if working on it twice is the same as once; a broken answer ends in a reset or
 //! an error, never in what looks like a shorter success; every queue and every wait has a limit ([`Limits`]).

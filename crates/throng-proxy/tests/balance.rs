@@ -1,5 +1,7 @@
 //! Who gets a request: spread, readiness, draining, holding, retrying.
 
+#![allow(clippy::unwrap_used)] // In a test a panic is the failure that is wanted.
+
 mod common;
 
 use common::{Replica, Wire, answers, dead_address, eventually, get, proxy, proxy_with, within};
@@ -130,6 +132,20 @@ async fn holding_is_limited_in_number_and_time() {
     let late = first.response().await;
     assert_eq!((late.status, late.field("retry-after")), (503, Some("1".into())));
     assert_eq!((proxy.stats().hold_timeouts, proxy.stats().held), (1, 0));
+}
+
+#[tokio::test]
+async fn a_held_client_that_leaves_gives_its_place_up() {
+    let proxy = proxy();
+    let mut client = Wire::connect(proxy.local_addr()).await;
+    client.send("GET / HTTP/1.1\r\nHost: x\r\n\r\n").await;
+    eventually("one held", || proxy.stats().held == 1).await;
+    drop(client);
+    eventually("none held", || proxy.stats().held == 0).await;
+    let a = Replica::named("a").await;
+    proxy.set_backends(vec![a.backend()]);
+    assert_eq!(get(&proxy, "/").await.status, 200);
+    assert_eq!(a.requests(), 1, "nothing is sent for those who left");
 }
 
 #[tokio::test]

@@ -1,5 +1,7 @@
 //! HTTP/2 without TLS, as gRPC uses it.
 
+#![allow(clippy::unwrap_used)] // In a test a panic is the failure that is wanted.
+
 mod common;
 
 use bytes::Bytes;
@@ -46,6 +48,7 @@ impl Service {
         let task = tokio::spawn(async move {
             let mut connections = tokio::task::JoinSet::new();
             while let Ok((stream, _)) = listener.accept().await {
+                stream.set_nodelay(true).unwrap();
                 let (counted, opened, name) = (counted.clone(), opened.clone(), owned.clone());
                 let service = service_fn(move |request| {
                     counted.fetch_add(1, Ordering::SeqCst);
@@ -110,6 +113,7 @@ fn futures_of(
 
 async fn client(proxy: SocketAddr) -> SendRequest<Body> {
     let stream = TcpStream::connect(proxy).await.unwrap();
+    stream.set_nodelay(true).unwrap();
     let (sender, connection) =
         hyper::client::conn::http2::handshake(TokioExecutor::new(), TokioIo::new(stream)).await.unwrap();
     tokio::spawn(connection);
@@ -265,7 +269,7 @@ async fn a_service_killed_within_its_answer_breaks_the_stream() {
 async fn a_service_killed_before_its_answer_gives_502() {
     let service = Service::start("a").await;
     let proxy = in_front_of(&[&service], ProtocolHint::Http2).await;
-    let mut sender = client(proxy.local_addr()).await;
+    let sender = client(proxy.local_addr()).await;
     let waiting = tokio::spawn({
         let mut sender = sender.clone();
         async move { unary(&mut sender, "/gate").await }

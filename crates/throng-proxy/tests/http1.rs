@@ -1,5 +1,7 @@
 //! HTTP/1 over real sockets: what is passed on, what is refused, and what a client sees when things break.
 
+#![allow(clippy::unwrap_used)] // In a test a panic is the failure that is wanted.
+
 mod common;
 
 use common::{Replica, Wire, eventually, field, get, proxy, proxy_with, within};
@@ -424,6 +426,33 @@ async fn an_answer_may_take_any_time_unless_a_limit_says_otherwise() {
     client.send("abc").await;
     assert_eq!(client.response().await.status, 504);
     assert_eq!(replica.requests(), 2);
+}
+
+#[tokio::test]
+async fn a_body_that_stands_still_is_given_up() {
+    let replica = Replica::start("a", |mut wire, _| async move {
+        wire.request().await;
+        std::future::pending().await
+    })
+    .await;
+    let proxy = proxy_with(ProtocolHint::Http, |l| l.body_timeout = Duration::from_millis(150));
+    proxy.set_backends(vec![replica.backend()]);
+    let mut slow = Wire::connect(proxy.local_addr()).await;
+    slow.send("POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 3\r\n\r\na").await;
+    assert_eq!(slow.response().await.status, 408, "the client sends no more");
+    let mut fast = Wire::connect(proxy.local_addr()).await;
+    fast.send("POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 1000000000\r\n\r\n").await;
+    let piece = vec![0; 1 << 20];
+    // More than the kernel keeps for a reader that does not read, so that the last of these cannot be sent.
+    let (mut read, mut write) = fast.stream.into_split();
+    let sending = tokio::spawn(async move { while write.write_all(&piece).await.is_ok() {} });
+    let mut answer = Vec::new();
+    while !answer.ends_with(b"in time.\n") {
+        assert!(within("an answer", read.read_buf(&mut answer)).await.unwrap() > 0);
+    }
+    assert!(answer.starts_with(b"HTTP/1.1 504 "), "the replica takes no more");
+    drop(read);
+    within("the end", sending).await.unwrap();
 }
 
 #[tokio::test]

@@ -57,9 +57,10 @@ pub(crate) struct Upload<'a> {
 
 /// Why an upload ended before its body did.
 enum Broken {
-    Client(Failure),
+    /// There is no point in waiting for an answer.
+    Over(Failure),
     /// The backend takes no more; it may have answered already.
-    Backend,
+    Refused,
 }
 
 impl Upload<'_> {
@@ -71,14 +72,17 @@ impl Upload<'_> {
         while !self.body.is_done() {
             if self.input.is_empty() {
                 match timeout(patience, self.input.read_from(client, STREAM_BUFFER)).await {
-                    Err(_) => return Err(Broken::Client(Failure::ClientSlow)),
-                    Ok(Ok(0) | Err(_)) => return Err(Broken::Client(Failure::ClientLeft)),
+                    Err(_) => return Err(Broken::Over(Failure::ClientSlow)),
+                    Ok(Ok(0) | Err(_)) => return Err(Broken::Over(Failure::ClientLeft)),
                     Ok(Ok(_)) => {}
                 }
             }
             let bytes = self.input.filled();
-            let n = self.body.take(bytes).map_err(|_| Broken::Client(Failure::BadRequestBody))?;
-            backend.write_all(&bytes[..n]).await.map_err(|_| Broken::Backend)?;
+            let n = self.body.take(bytes).map_err(|_| Broken::Over(Failure::BadRequestBody))?;
+            match timeout(patience, backend.write_all(&bytes[..n])).await {
+                Err(_) => return Err(Broken::Over(Failure::Late)),
+                Ok(sent) => sent.map_err(|_| Broken::Refused)?,
+            }
             self.input.consume(n);
         }
         Ok(())
@@ -123,8 +127,8 @@ where
                         complete = true;
                         late.set(expire(limits.response_timeout, progress));
                     }
-                    Err(Broken::Client(failure)) => return Err(failure),
-                    Err(Broken::Backend) => {}
+                    Err(Broken::Over(failure)) => return Err(failure),
+                    Err(Broken::Refused) => {}
                 }
             }
             () = &mut late => return Err(Failure::Late),

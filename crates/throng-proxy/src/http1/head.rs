@@ -399,3 +399,159 @@ pub(crate) fn read_response(
     out.extend_from_slice(b"\r\n");
     Ok(Some(response))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn rewrite(input: &str) -> Result<Option<(Request, String)>, u16> {
+        let mut out = Vec::new();
+        let read = read_request(input.as_bytes(), "10.0.0.1", &mut out).map_err(|r| r.status)?;
+        Ok(read.map(|request| (request, String::from_utf8(out).unwrap())))
+    }
+
+    #[test]
+    fn a_plain_request_is_written_anew() {
+        let (request, head) =
+            rewrite("GET /a HTTP/1.1\r\nHost: shop\r\nAccept: */*\r\n\r\nrest").unwrap().unwrap();
+        assert_eq!(
+            head,
+            "GET /a HTTP/1.1\r\nAccept: */*\r\nHost: shop\r\nX-Forwarded-Host: shop\r\n\
+             X-Forwarded-Proto: http\r\nX-Forwarded-For: 10.0.0.1\r\n\r\n"
+        );
+        assert_eq!(request.length, 44);
+        assert!(request.keep_alive && request.is_replayable() && !request.upgrade);
+    }
+
+    #[test]
+    fn what_may_be_sent_twice() {
+        for (line, replayable) in [
+            ("GET / HTTP/1.1\r\nHost: x", true),
+            ("DELETE / HTTP/1.1\r\nHost: x\r\nContent-Length: 0", true),
+            ("PUT / HTTP/1.1\r\nHost: x\r\nContent-Length: 1", false),
+            ("GET / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked", false),
+            ("POST / HTTP/1.1\r\nHost: x", false),
+            ("PATCH / HTTP/1.1\r\nHost: x", false),
+            ("BREW / HTTP/1.1\r\nHost: x", false),
+            ("GET / HTTP/1.1\r\nHost: x\r\nConnection: upgrade\r\nUpgrade: websocket", false),
+        ] {
+            let (request, _) = rewrite(&format!("{line}\r\n\r\n")).unwrap().unwrap();
+            assert_eq!(request.is_replayable(), replayable, "{line}");
+        }
+    }
+
+    #[test]
+    fn framing_and_host_cannot_be_taken_away_by_naming_them() {
+        let input =
+            "POST / HTTP/1.1\r\nHost: x\r\nConnection: host, content-length\r\nContent-Length: 3\r\n\r\n";
+        let (request, head) = rewrite(input).unwrap().unwrap();
+        assert_eq!(request.framing, Framing::Length(3));
+        assert!(head.contains("Content-Length: 3\r\n") && head.contains("Host: x\r\n"), "{head}");
+    }
+
+    #[test]
+    fn targets_become_paths() {
+        for (target, path, host) in [
+            ("/a?b", "/a?b", None),
+            ("*", "*", None),
+            ("http://h/a", "/a", Some("h")),
+            ("HTTP://h:1/", "/", Some("h:1")),
+            ("http://h", "/", Some("h")),
+            ("http://h?q=/", "/", Some("h")),
+        ] {
+            assert_eq!(origin_form(target), (path, host), "{target}");
+        }
+    }
+
+    /// Lines that matter to framing and hops, well formed or not.
+    fn field_line() -> impl Strategy<Value = String> {
+        let name = prop::sample::select(vec![
+            "Content-Length",
+            "content-length",
+            "Transfer-Encoding",
+            "TRANSFER-ENCODING",
+            "Connection",
+            "Host",
+            "Upgrade",
+            "Keep-Alive",
+            "Expect",
+            "X-A",
+            "TE",
+            "X-Forwarded-For",
+            "Content-Length ",
+            " Host",
+        ]);
+        let value = prop::sample::select(vec![
+            "",
+            "0",
+            "3",
+            "3, 3",
+            "+3",
+            "0x3",
+            "chunked",
+            "Chunked",
+            "gzip, chunked",
+            "identity",
+            "close",
+            "x-a",
+            "keep-alive, X-A",
+            "upgrade",
+            "websocket",
+            "h2c",
+            "100-continue",
+            "content-length",
+            "a\rb",
+            "\t5 ",
+        ]);
+        (name, value).prop_map(|(name, value)| format!("{name}: {value}"))
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_passed_on_can_be_read_in_one_way_only(
+            method in prop::sample::select(vec!["GET", "POST", "HEAD", "PUT"]),
+            minor in 0..2,
+            lines in prop::collection::vec(field_line(), 0..8),
+        ) {
+            let input = format!("{method} / HTTP/1.{minor}\r\n{}\r\n\r\n", lines.join("\r\n"));
+            let Ok(Some((request, head))) = rewrite(&input) else { return Ok(()) };
+            let mut slots = [httparse::EMPTY_HEADER; 64];
+            let mut parsed = httparse::Request::new(&mut slots);
+            prop_assert_eq!(parsed.parse(head.as_bytes()).unwrap(), httparse::Status::Complete(head.len()));
+            let values = |name: &str| -> Vec<String> {
+                parsed.headers.iter().filter(|h| h.name.eq_ignore_ascii_case(name))
+                    .map(|h| String::from_utf8_lossy(h.value).into_owned()).collect()
+            };
+            let (length, coding) = match request.framing {
+                Framing::Length(n) => (vec![n.to_string()], vec![]),
+                Framing::Chunked => (vec![], vec!["chunked".to_owned()]),
+                _ => (vec![], vec![]),
+            };
+            prop_assert_eq!(values("content-length"), length);
+            prop_assert_eq!(values("transfer-encoding"), coding);
+            prop_assert!(values("host").len() <= 1);
+            prop_assert!(values("keep-alive").is_empty() && values("te").is_empty());
+            prop_assert_eq!(values("connection").len(), usize::from(request.upgrade));
+            prop_assert_eq!(values("upgrade").len(), usize::from(request.upgrade));
+            prop_assert_eq!(values("x-forwarded-for").len(), 1);
+        }
+
+        #[test]
+        fn a_part_of_a_head_is_never_taken_for_a_head(
+            lines in prop::collection::vec(field_line(), 0..5),
+            cut in any::<prop::sample::Index>(),
+        ) {
+            let input = format!("GET / HTTP/1.1\r\nHost: x\r\n{}\r\n\r\n", lines.join("\r\n"));
+            let Ok(Some((request, _))) = rewrite(&input) else { return Ok(()) };
+            let cut = cut.index(request.length);
+            prop_assert_eq!(rewrite(&input[..cut]), Ok(None));
+        }
+
+        #[test]
+        fn no_input_makes_it_panic(input in prop::collection::vec(any::<u8>(), 0..300)) {
+            let read = read_request(&input, "::1", &mut Vec::new());
+            prop_assert!(!matches!(read, Ok(Some(r)) if r.length > input.len()));
+        }
+    }
+}

@@ -28,7 +28,6 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
-use tokio::net::tcp::ReadHalf;
 use tokio::time::{Instant, timeout, timeout_at};
 use tokio_util::sync::WaitForCancellationFutureOwned;
 
@@ -152,7 +151,12 @@ impl Connection {
         let mut tried: Vec<Arc<BackendState>> = Vec::new();
         let mut retries = self.context.shared.limits.retries;
         loop {
-            let lease = match self.context.shared.lease(&tried).await {
+            let lease = tokio::select! {
+                biased;
+                lease = self.context.shared.lease(&tried) => lease,
+                () = client_leaves(&self.client, self.input.is_empty()) => return After::Reset,
+            };
+            let lease = match lease {
                 Ok(lease) => lease,
                 Err(why) => return self.unavailable(request, why, unread).await,
             };
@@ -218,7 +222,10 @@ impl Connection {
         progress: &Progress,
     ) -> Result<Answer, Failure> {
         let limits = &self.context.shared.limits;
-        send_first(backend, &self.request).await?;
+        match timeout(limits.body_timeout, send_first(backend, &self.request)).await {
+            Ok(sent) => sent?,
+            Err(_) => return Err(Failure::Late),
+        }
         self.answer.clear();
         let mut download = Download {
             request,
@@ -240,7 +247,7 @@ impl Connection {
         tokio::select! {
             biased;
             answer = answer => answer,
-            () = client_leaves(&mut from_client, self.input.is_empty()) => Err(Failure::ClientLeft),
+            () = client_leaves(from_client.as_ref(), self.input.is_empty()) => Err(Failure::ClientLeft),
             () = late => Err(Failure::Late),
         }
     }
@@ -315,7 +322,7 @@ async fn send_first(backend: &mut TcpStream, bytes: &[u8]) -> Result<(), Failure
 
 /// Completes when the client has closed its connection. As in other reverse proxies, a client that ends its
 /// direction while it waits for an answer counts as gone, so that abandoned work ends with it.
-async fn client_leaves(client: &mut ReadHalf<'_>, watch: bool) {
+async fn client_leaves(client: &TcpStream, watch: bool) {
     if watch && !matches!(client.peek(&mut [0]).await, Ok(1..)) {
         return;
     }
