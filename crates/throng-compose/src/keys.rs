@@ -126,7 +126,11 @@ fn report(section: &str, entry: &Entry, findings: &mut Findings) {
         findings.warn_with_hint(&entry.key_at, "\"version\" has no effect", hint);
     } else if !asks_for_nothing {
         let hint = "the app runs as if it were not there";
-        findings.warn_with_hint(&entry.key_at, format!("{key:?} is not honoured yet"), hint);
+        findings.warn_with_hint(
+            &entry.key_at,
+            format!("{key:?} {} is not honoured yet", place(section)),
+            hint,
+        );
     }
 }
 
@@ -466,7 +470,7 @@ const KEYS: &[Key] = &[
     warned_unless("volumes.*.driver", "local"),
     warned("volumes.*.driver_opts"),
     honoured("volumes.*.external"),
-    warned("volumes.*.external.name"),
+    honoured("volumes.*.external.name"),
     warned("volumes.*.labels"),
     warned("secrets"),
     warned("secrets.*.name"),

@@ -92,8 +92,11 @@ pub(super) fn check_host_ports(services: &BTreeMap<String, Placed>, findings: &m
                     } else {
                         ((name.as_str(), at), (*holder, *holder_at))
                     };
-                let message =
-                    format!("port {published} of the host is published twice, by {first} and by {second}");
+                let by = match first == second {
+                    true => format!(" by {first}"),
+                    false => format!(", by {first} and by {second}"),
+                };
+                let message = format!("port {published} of the host is published twice{by}");
                 findings.push(
                     Diagnostic::error(message)
                         .at(second_at.location())

@@ -13,7 +13,7 @@ mod service;
 pub(crate) use names::{project as check_project_name, project_name_from};
 
 use crate::keys::Section;
-use crate::yaml::{Entry, Findings, Node, Position};
+use crate::yaml::{Entry, Findings, Node, Position, Value};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use throng_model::app::{App, Network, NetworkAttachment, Service, Volume};
@@ -219,12 +219,23 @@ fn read_volume(entry: &Entry, project: &str, findings: &mut Findings) -> Volume 
         return volume;
     }
     let Some(mut section) = Section::open("volumes.*", &entry.value, findings) else { return volume };
-    let external = section.take("external");
-    volume.external = external.and_then(|node| node.boolean(findings)).unwrap_or_default();
+    let mut old_name = None;
+    if let Some(node) = section.take("external") {
+        if matches!(node.value, Value::Map(_)) {
+            // The old notation: `external: {name: …}`.
+            volume.external = true;
+            if let Some(mut section) = Section::open("volumes.*.external", node, findings) {
+                old_name = section.take("name");
+                section.close(findings);
+            }
+        } else {
+            volume.external = node.boolean(findings).unwrap_or_default();
+        }
+    }
     if volume.external {
         volume.name.clone_from(&entry.key);
     }
-    if let Some(node) = section.take("name")
+    if let Some(node) = section.take("name").or(old_name)
         && let Some(name) = node.nonempty(findings)
     {
         names::check("volume", name, &node.position, findings);

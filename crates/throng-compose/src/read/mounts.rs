@@ -153,26 +153,17 @@ fn named(name: &str, at: &Position, declared: &Declared, findings: &mut Findings
     None
 }
 
-#[derive(Clone, Copy, PartialEq)]
+#[derive(Clone, Copy)]
 enum Kind {
     Bind,
     Volume,
     Tmpfs,
-    Unsupported,
 }
 
 fn long(node: &Node, context: &Context<'_>, declared: &Declared, findings: &mut Findings) -> Option<Mount> {
-    const KINDS: [(&str, Kind); 6] = [
-        ("bind", Kind::Bind),
-        ("volume", Kind::Volume),
-        ("tmpfs", Kind::Tmpfs),
-        ("npipe", Kind::Unsupported),
-        ("cluster", Kind::Unsupported),
-        ("image", Kind::Unsupported),
-    ];
+    const KINDS: [(&str, Kind); 3] = [("bind", Kind::Bind), ("volume", Kind::Volume), ("tmpfs", Kind::Tmpfs)];
     let mut section = Section::open("services.*.volumes.*", node, findings)?;
-    let kind_node = section.take("type");
-    let kind = match kind_node {
+    let kind = match section.take("type") {
         Some(node) => node.choice(&KINDS, findings),
         None => Some(Kind::Volume),
     };
@@ -183,11 +174,6 @@ fn long(node: &Node, context: &Context<'_>, declared: &Declared, findings: &mut 
     let size = section.take("tmpfs").and_then(|node| read_tmpfs_size(node, findings));
     section.close(findings);
     let kind = kind?;
-    if kind == Kind::Unsupported {
-        let at = kind_node.map_or(&node.position, |node| &node.position);
-        findings.error_with_hint(at, "this kind of mount is not supported", "use bind, volume or tmpfs");
-        return None;
-    }
     let Some(target) = target else {
         findings.error_with_hint(&node.position, "a mount without target", "add target: with a path inside");
         return None;
@@ -205,8 +191,8 @@ fn long(node: &Node, context: &Context<'_>, declared: &Declared, findings: &mut 
         (Kind::Bind, Some((path, _))) => MountSource::Bind { path: host_path(path, context), create },
         (Kind::Volume, Some((name, at))) => MountSource::Volume(named(name, at, declared, findings)?),
         (Kind::Volume, None) => MountSource::Anonymous,
-        (_, None) => MountSource::Tmpfs { size },
-        (_, Some((_, at))) => {
+        (Kind::Tmpfs, None) => MountSource::Tmpfs { size },
+        (Kind::Tmpfs, Some((_, at))) => {
             findings.error_with_hint(at, "a tmpfs has no source", "remove source:");
             return None;
         }

@@ -135,7 +135,8 @@ impl Findings {
     pub fn into_vec(mut self) -> Vec<Diagnostic> {
         self.list.sort_by(|a, b| {
             let key = |finding: &Diagnostic| {
-                finding.location.as_ref().map(|at| (at.file.clone(), at.line, at.column))
+                let place = finding.location.as_ref().map(|at| (at.file.clone(), at.line, at.column));
+                (place.is_none(), place)
             };
             key(a).cmp(&key(b))
         });

@@ -1,0 +1,312 @@
+//! The table of keys says what the reader does: each honoured key changes the app, each other one is warned about.
+
+use crate::common::Case;
+use std::collections::BTreeSet;
+use throng_compose::{Status, key_table};
+use throng_model::app::App;
+
+/// A file in which the place under test is free to be filled.
+const BASE: &str = "
+services:
+  web:
+    image: web
+    profiles: []
+  db:
+    image: db
+networks:
+  front: {}
+volumes:
+  data: {}
+";
+
+/// For each honoured key two overrides of [`BASE`] that differ in this key alone and must give different apps.
+/// `web:` stands for the service.
+const PAIRS: &[(&str, &str, &str)] = &[
+    ("name", "name: a", "name: b"),
+    ("services", "services: {}", "services: {new: {image: a}}"),
+    ("networks", "networks: {}", "networks: {new: {}}"),
+    ("volumes", "volumes: {}", "volumes: {new: {}}"),
+    ("networks.*.internal", "networks: {front: {internal: true}}", "networks: {front: {internal: false}}"),
+    (
+        "networks.*.ipam",
+        "networks: {front: {ipam: {}}}",
+        "networks: {front: {ipam: {config: [{subnet: 10.9.0.0/24}]}}}",
+    ),
+    (
+        "networks.*.ipam.config",
+        "networks: {front: {ipam: {config: []}}}",
+        "networks: {front: {ipam: {config: [{subnet: 10.9.0.0/24}]}}}",
+    ),
+    (
+        "networks.*.ipam.config.*.subnet",
+        "networks: {front: {ipam: {config: [{subnet: 10.8.0.0/24}]}}}",
+        "networks: {front: {ipam: {config: [{subnet: 10.9.0.0/24}]}}}",
+    ),
+    ("volumes.*.name", "volumes: {data: {name: a}}", "volumes: {data: {name: b}}"),
+    ("volumes.*.external", "volumes: {data: {name: a, external: true}}", "volumes: {data: {name: a}}"),
+    (
+        "volumes.*.external.name",
+        "volumes: {data: {external: {name: a}}}",
+        "volumes: {data: {external: {name: b}}}",
+    ),
+    ("services.*.image", "web: {image: a}", "web: {image: b}"),
+    ("services.*.build", "web: {build: a}", "web: {}"),
+    ("services.*.build.context", "web: {build: {context: a}}", "web: {build: {context: b}}"),
+    ("services.*.build.dockerfile", "web: {build: {dockerfile: a}}", "web: {build: {dockerfile: b}}"),
+    ("services.*.build.args", "web: {build: {args: {A: a}}}", "web: {build: {args: [A=b]}}"),
+    ("services.*.build.target", "web: {build: {target: a}}", "web: {build: {target: b}}"),
+    ("services.*.command", "web: {command: a}", "web: {command: [b]}"),
+    ("services.*.cpus", "web: {cpus: 1}", "web: {cpus: 2}"),
+    ("services.*.depends_on", "web: {depends_on: [db]}", "web: {}"),
+    (
+        "services.*.depends_on.*.condition",
+        "web: {depends_on: {db: {condition: service_healthy}}}",
+        "web: {depends_on: {db: {condition: service_started}}}",
+    ),
+    (
+        "services.*.depends_on.*.required",
+        "web: {depends_on: {db: {required: false}}}",
+        "web: {depends_on: {db: {required: true}}}",
+    ),
+    (
+        "services.*.depends_on.*.restart",
+        "web: {depends_on: {db: {restart: false}}}",
+        "web: {depends_on: {db: {restart: true}}}",
+    ),
+    ("services.*.deploy", "web: {deploy: {}}", "web: {deploy: {replicas: 2}}"),
+    ("services.*.deploy.replicas", "web: {deploy: {replicas: 3}}", "web: {deploy: {replicas: 2}}"),
+    (
+        "services.*.deploy.resources",
+        "web: {deploy: {resources: {}}}",
+        "web: {deploy: {resources: {limits: {pids: 2}}}}",
+    ),
+    (
+        "services.*.deploy.resources.limits",
+        "web: {deploy: {resources: {limits: {}}}}",
+        "web: {deploy: {resources: {limits: {pids: 2}}}}",
+    ),
+    (
+        "services.*.deploy.resources.limits.cpus",
+        "web: {deploy: {resources: {limits: {cpus: 1}}}}",
+        "web: {deploy: {resources: {limits: {cpus: '0.5'}}}}",
+    ),
+    (
+        "services.*.deploy.resources.limits.memory",
+        "web: {deploy: {resources: {limits: {memory: 1m}}}}",
+        "web: {deploy: {resources: {limits: {memory: 2m}}}}",
+    ),
+    (
+        "services.*.deploy.resources.limits.pids",
+        "web: {deploy: {resources: {limits: {pids: 1}}}}",
+        "web: {deploy: {resources: {limits: {pids: 2}}}}",
+    ),
+    ("services.*.deploy.restart_policy", "web: {deploy: {}}", "web: {deploy: {restart_policy: {}}}"),
+    (
+        "services.*.deploy.restart_policy.condition",
+        "web: {deploy: {restart_policy: {condition: any}}}",
+        "web: {deploy: {restart_policy: {condition: none}}}",
+    ),
+    (
+        "services.*.deploy.restart_policy.max_attempts",
+        "web: {deploy: {restart_policy: {condition: on-failure, max_attempts: 1}}}",
+        "web: {deploy: {restart_policy: {condition: on-failure, max_attempts: 2}}}",
+    ),
+    ("services.*.entrypoint", "web: {entrypoint: []}", "web: {entrypoint: null}"),
+    ("services.*.env_file", "web: {env_file: a.env}", "web: {}"),
+    ("services.*.env_file.*.path", "web: {env_file: [{path: a.env}]}", "web: {env_file: [{path: b.env}]}"),
+    (
+        "services.*.env_file.*.format",
+        "web: {env_file: [{path: a.env}]}",
+        "web: {env_file: [{path: a.env, format: raw}]}",
+    ),
+    ("services.*.environment", "web: {environment: {A: a}}", "web: {environment: [A=b]}"),
+    ("services.*.expose", "web: {expose: [80]}", "web: {expose: [80/udp]}"),
+    ("services.*.healthcheck", "web: {healthcheck: {test: a}}", "web: {}"),
+    (
+        "services.*.healthcheck.disable",
+        "web: {healthcheck: {test: a, disable: true}}",
+        "web: {healthcheck: {test: a}}",
+    ),
+    (
+        "services.*.healthcheck.interval",
+        "web: {healthcheck: {test: a, interval: 1s}}",
+        "web: {healthcheck: {test: a, interval: 2s}}",
+    ),
+    (
+        "services.*.healthcheck.retries",
+        "web: {healthcheck: {test: a, retries: 1}}",
+        "web: {healthcheck: {test: a, retries: 2}}",
+    ),
+    ("services.*.healthcheck.test", "web: {healthcheck: {test: a}}", "web: {healthcheck: {test: [CMD, a]}}"),
+    (
+        "services.*.healthcheck.timeout",
+        "web: {healthcheck: {test: a, timeout: 1s}}",
+        "web: {healthcheck: {test: a, timeout: 2s}}",
+    ),
+    (
+        "services.*.healthcheck.start_period",
+        "web: {healthcheck: {test: a, start_period: 1s}}",
+        "web: {healthcheck: {test: a, start_period: 2s}}",
+    ),
+    (
+        "services.*.healthcheck.start_interval",
+        "web: {healthcheck: {test: a, start_interval: 1s}}",
+        "web: {healthcheck: {test: a, start_interval: 2s}}",
+    ),
+    ("services.*.hostname", "web: {hostname: a}", "web: {hostname: b}"),
+    ("services.*.labels", "web: {labels: {a: b}}", "web: {labels: [a]}"),
+    ("services.*.mem_limit", "web: {mem_limit: 1m}", "web: {mem_limit: 2m}"),
+    ("services.*.networks", "web: {networks: [front]}", "web: {networks: [default]}"),
+    (
+        "services.*.networks.*.aliases",
+        "web: {networks: {front: {aliases: [a]}}}",
+        "web: {networks: {front: {aliases: [b]}}}",
+    ),
+    ("services.*.pids_limit", "web: {pids_limit: 1}", "web: {pids_limit: 2}"),
+    ("services.*.ports", "web: {ports: [80]}", "web: {ports: ['81:80']}"),
+    ("services.*.ports.*.target", "web: {ports: [{target: 80}]}", "web: {ports: [{target: 81}]}"),
+    (
+        "services.*.ports.*.published",
+        "web: {ports: [{target: 80, published: 1}]}",
+        "web: {ports: [{target: 80, published: 2}]}",
+    ),
+    (
+        "services.*.ports.*.host_ip",
+        "web: {ports: [{target: 80, host_ip: 127.0.0.1}]}",
+        "web: {ports: [{target: 80, host_ip: 0.0.0.0}]}",
+    ),
+    (
+        "services.*.ports.*.protocol",
+        "web: {ports: [{target: 80, protocol: udp}]}",
+        "web: {ports: [{target: 80, protocol: tcp}]}",
+    ),
+    (
+        "services.*.ports.*.app_protocol",
+        "web: {ports: [{target: 80, app_protocol: grpc}]}",
+        "web: {ports: [{target: 80, app_protocol: http}]}",
+    ),
+    ("services.*.profiles", "web: {profiles: [off]}", "web: {}"),
+    ("services.*.restart", "web: {restart: always}", "web: {restart: on-failure:3}"),
+    ("services.*.scale", "web: {scale: 2}", "web: {scale: 3}"),
+    ("services.*.stop_signal", "web: {stop_signal: SIGINT}", "web: {stop_signal: SIGTERM}"),
+    ("services.*.stop_grace_period", "web: {stop_grace_period: 1s}", "web: {stop_grace_period: 1m}"),
+    ("services.*.tmpfs", "web: {tmpfs: /a}", "web: {tmpfs: ['/a:size=1m']}"),
+    ("services.*.user", "web: {user: a}", "web: {user: 1000:1000}"),
+    ("services.*.volumes", "web: {volumes: ['data:/a']}", "web: {volumes: ['data:/a:ro']}"),
+    (
+        "services.*.volumes.*.type",
+        "web: {volumes: [{type: tmpfs, target: /a}]}",
+        "web: {volumes: [{type: volume, target: /a}]}",
+    ),
+    (
+        "services.*.volumes.*.source",
+        "web: {volumes: [{type: bind, source: /a, target: /a}]}",
+        "web: {volumes: [{type: bind, source: /b, target: /a}]}",
+    ),
+    (
+        "services.*.volumes.*.target",
+        "web: {volumes: [{type: tmpfs, target: /a}]}",
+        "web: {volumes: [{type: tmpfs, target: /b}]}",
+    ),
+    (
+        "services.*.volumes.*.read_only",
+        "web: {volumes: [{type: tmpfs, target: /a, read_only: true}]}",
+        "web: {volumes: [{type: tmpfs, target: /a}]}",
+    ),
+    (
+        "services.*.volumes.*.bind",
+        "web: {volumes: [{type: bind, source: /a, target: /a, bind: {}}]}",
+        "web: {volumes: [{type: bind, source: /a, target: /a, bind: {create_host_path: false}}]}",
+    ),
+    (
+        "services.*.volumes.*.bind.create_host_path",
+        "web: {volumes: [{type: bind, source: /a, target: /a, bind: {create_host_path: true}}]}",
+        "web: {volumes: [{type: bind, source: /a, target: /a, bind: {create_host_path: false}}]}",
+    ),
+    (
+        "services.*.volumes.*.tmpfs",
+        "web: {volumes: [{type: tmpfs, target: /a, tmpfs: {}}]}",
+        "web: {volumes: [{type: tmpfs, target: /a, tmpfs: {size: 1m}}]}",
+    ),
+    (
+        "services.*.volumes.*.tmpfs.size",
+        "web: {volumes: [{type: tmpfs, target: /a, tmpfs: {size: 2m}}]}",
+        "web: {volumes: [{type: tmpfs, target: /a, tmpfs: {size: 1m}}]}",
+    ),
+    ("services.*.working_dir", "web: {working_dir: /a}", "web: {working_dir: /b}"),
+];
+
+fn load(change: &str) -> App {
+    let change = match change.strip_prefix("web: ") {
+        Some(keys) => format!("services: {{web: {keys}}}"),
+        None => change.to_owned(),
+    };
+    let files = [("a.yaml", BASE), ("b.yaml", &change), ("a.env", "A='a'\n"), ("b.env", "A=b\n")];
+    let (result, _) = Case { files: &files, ..Case::default() }.load();
+    let loaded = result.unwrap_or_else(|findings| panic!("{change}: {findings:?}"));
+    assert_eq!(loaded.warnings, [], "{change}");
+    let mut app = loaded.app;
+    app.directory = "/".into();
+    app
+}
+
+#[test]
+fn an_honoured_key_changes_the_app() {
+    // A missing file is an error unless `required` is false, which no two good files can show.
+    let shown_elsewhere = ["services.*.env_file.*.required"];
+    let tried: BTreeSet<&str> = PAIRS.iter().map(|(path, ..)| *path).chain(shown_elsewhere).collect();
+    let honoured: BTreeSet<&str> =
+        key_table().iter().filter(|row| row.status == Status::Honoured).map(|row| row.path).collect();
+    assert_eq!(tried, honoured, "each honoured key needs a pair in this test");
+    for (path, one, other) in PAIRS {
+        assert_ne!(load(one), load(other), "{path} makes no difference");
+    }
+}
+
+/// Paths whose `*` is a name in a mapping; every other one is an element of a list.
+const NAMED: [(&str, &str); 6] = [
+    ("services", "web"),
+    ("networks", "default"),
+    ("volumes", "data"),
+    ("services.*.networks", "default"),
+    ("services.*.depends_on", "db"),
+    ("services.*.build.ulimits", "x"),
+];
+
+/// A value for `path` in which the key at its end asks for something.
+fn using(path: &str, from: usize) -> String {
+    let Some(rest) = path.get(from..).filter(|rest| !rest.is_empty()) else { return "{x-own: 1}".into() };
+    let part = rest.split('.').next().unwrap_or(rest);
+    let inner = using(path, from + part.len() + 1);
+    let parent = path[..from].trim_end_matches('.');
+    match NAMED.iter().find(|(named, _)| *named == parent) {
+        _ if part != "*" => format!("{{{part}: {inner}}}"),
+        Some((_, name)) => format!("{{{name}: {inner}}}"),
+        None => format!("[{inner}]"),
+    }
+}
+
+#[test]
+fn every_other_key_is_warned_about_at_its_place() {
+    for row in key_table().iter().filter(|row| row.status == Status::Warned) {
+        let key = row.path.rsplit('.').next().unwrap();
+        let parent = &row.path[..row.path.len() - key.len()];
+        let parent_is_warned = key_table()
+            .iter()
+            .any(|other| other.status == Status::Warned && parent.starts_with(&format!("{}.", other.path)));
+        if parent_is_warned {
+            // The warning about the outer key covers what is in it.
+            continue;
+        }
+        let text = using(row.path, 0);
+        let files = [("a.yaml", BASE), ("b.yaml", text.as_str())];
+        let (result, _) = Case { files: &files, ..Case::default() }.load();
+        let findings = result.map(|loaded| loaded.warnings).unwrap_or_else(|findings| findings);
+        let column = text.rfind(&format!("{key}: ")).unwrap() + 1;
+        let found = findings.iter().any(|finding| {
+            let place = finding.location.as_ref().map(|at| (at.line, at.column));
+            finding.message.starts_with(&format!("{key:?} ")) && place == Some((1, column))
+        });
+        assert!(found, "{}: {text}\n{findings:#?}", row.path);
+    }
+}

@@ -1,0 +1,11 @@
+//! Compose files in, apps and findings out.
+
+#![allow(clippy::unwrap_used, reason = "helpers of tests may fail the test that calls them")]
+
+mod common;
+mod findings;
+mod keys;
+mod merging;
+mod peers;
+mod properties;
+mod rendering;
