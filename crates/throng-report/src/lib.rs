@@ -1,6 +1,6 @@
 //! A recorded run as one HTML file, JSON and CSV; runs side by side; the tables that a terminal shows.
 //!
-//! What is plotted is taken out of the run once ([`data`]) and then drawn, tabled and written to CSV, so that the
+//! What is plotted is taken out of the run once (`data`) and then drawn, tabled and written to CSV, so that the
 //! three cannot differ. This crate knows nothing of services, load or processes, and no text of a run is trusted.
 
 mod chart;

@@ -59,12 +59,12 @@ impl Unit {
 
 const KIB: f64 = 1024.0;
 
-/// `11.2 to 11.5 ms`: the unit once if both have it.
+/// `11.2–11.5 ms`: the unit once if both have it.
 pub fn range(unit: Unit, low: f64, high: f64) -> String {
     let (low, high) = (unit.text(low), unit.text(high));
     let split = |text: &str| text.find([' ', '/']).unwrap_or(text.len());
     let (l, h) = (split(&low), split(&high));
-    if low[l..] == high[h..] { format!("{} to {high}", &low[..l]) } else { format!("{low} to {high}") }
+    if low[l..] == high[h..] { format!("{}–{high}", &low[..l]) } else { format!("{low} – {high}") }
 }
 
 pub fn latency(micros: f64) -> String {
@@ -202,9 +202,9 @@ mod tests {
         for (unit, value, expected) in table {
             assert_eq!(unit.text(value), expected, "{unit:?} {value}");
         }
-        assert_eq!(range(Unit::Latency, 11_200.0, 11_500.0), "11.2 to 11.5 ms");
-        assert_eq!(range(Unit::Latency, 900.0, 1_100.0), "900 µs to 1.1 ms");
-        assert_eq!(range(Unit::Rate, 80.0, 90.0), "80 to 90/s");
+        assert_eq!(range(Unit::Latency, 11_200.0, 11_500.0), "11.2–11.5 ms");
+        assert_eq!(range(Unit::Latency, 900.0, 1_100.0), "900 µs – 1.1 ms");
+        assert_eq!(range(Unit::Rate, 80.0, 90.0), "80–90/s");
         assert_eq!(times(8.14), "8.1");
         assert_eq!(times(12.4), "12");
         assert_eq!(times(0.352), "0.35");

@@ -139,6 +139,7 @@ fn overview(data: &Data) -> String {
         out.push_str("</tr>");
     }
     out.push_str("</tbody></table></div>");
+    out.push_str(&failure_kinds(data));
     if data.loads.iter().any(|l| l.repetitions.len() > 1) {
         out.push_str(
             "<p class=\"aside\">Where a load was repeated, the figure is the median of the repetitions; below it stand the \
@@ -167,15 +168,31 @@ fn failed(load: &Load) -> String {
     if failed == 0 {
         return "<td>0</td>".into();
     }
-    let kinds: Vec<String> =
-        load.errors().iter().take(3).map(|(kind, n)| format!("{kind}: {}", count(*n))).collect();
-    let share = failed as f64 / load.requests().max(failed).max(1) as f64;
+    let share = failed as f64 / load.requests().max(failed) as f64;
     format!(
-        "<td><span class=\"missed\">{}</span><small>{}</small><small>{}</small></td>",
+        "<td><span class=\"missed\">{}</span><small>{}</small></td>",
         count(failed),
-        Unit::Share.text(share),
-        escape(&cut(&kinds.join(", ")))
+        Unit::Share.text(share)
     )
+}
+
+/// Which failures there were; empty if there were none.
+fn failure_kinds(data: &Data) -> String {
+    let told: Vec<String> = data
+        .loads
+        .iter()
+        .filter(|load| load.failed() > 0)
+        .take(MAX_ROWS)
+        .map(|load| {
+            let kinds: Vec<String> =
+                load.errors().iter().map(|(kind, n)| format!("{} × {kind}", count(*n))).collect();
+            format!("{}: {}", load.stage.name, kinds.join(", "))
+        })
+        .collect();
+    if told.is_empty() {
+        return String::new();
+    }
+    format!("<p class=\"aside\">What failed. {}.</p>", escape(&cut(&told.join("; "))))
 }
 
 fn thresholds(run: &Run) -> String {

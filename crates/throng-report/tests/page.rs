@@ -109,6 +109,14 @@ fn repetitions_show_their_spread() {
 }
 
 #[test]
+fn failures_are_counted_by_kind() {
+    let html = throng_report::html(&classic(Shape { failing: 50, ..CLASSIC }));
+    check(&html);
+    assert!(html.contains("What failed. ") && html.contains(" × status 502"));
+    assert!(!throng_report::html(&classic(CLASSIC)).contains("What failed."));
+}
+
+#[test]
 fn texts_of_a_run_stay_texts() {
     let text = "</script><script>alert(1)</script><b title='x\" onload=y'>&amp;\u{1b}[31m\u{202e}";
     let mut run = classic(CLASSIC);
