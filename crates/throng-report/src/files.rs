@@ -93,7 +93,7 @@ fn prepared(folder: &Path, content: &[u8]) -> std::io::Result<tempfile::NamedTem
 /// JSON has no word for what is not a finite number, so that such figures would not read back: scalars become 0,
 /// points and samples are left out.
 fn json(run: &Run) -> Content {
-    Ok(serde_json::to_vec_pretty(finite(run).as_ref())?)
+    Ok(serde_json::to_vec(finite(run).as_ref())?)
 }
 
 fn finite(run: &Run) -> Cow<'_, Run> {
