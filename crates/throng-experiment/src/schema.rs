@@ -69,7 +69,7 @@ pub const MAX_REQUESTS: u64 = 1_000_000_000_000;
 pub static EXPERIMENT: Group = Group { title: "the experiment", fields: &[
     field("title", Kind::Text, "The report's heading."),
     field("description", Kind::Text, "What the experiment is to show, in a few sentences."),
-    field("variables", Kind::TextMap, "Names and default values; `${name}` stands for the value everywhere below `stages`, and `--set name=value` changes it."),
+    field("variables", Kind::TextMap, "Names and default values; `${name}` stands for the value, and `--set name=value` changes it."),
     with_default("repetitions", Kind::Count(1, MAX_REPETITIONS), "1", "How often each load is carried out unless its stage says otherwise."),
     field("stages", Kind::Groups(&STAGE), "What is done, one after another. Required."),
 ] };

@@ -175,8 +175,8 @@ fn variables() {
     check_with(
         text,
         &[("m", "3")],
-        r#"error: --set m=3: the experiment has no variable "m" (hint: it has n, unused)
-experiment.yaml:1:19: warning: the variable "unused" is never used"#,
+        r#"experiment.yaml:1:19: warning: the variable "unused" is never used
+error: --set m=3: the experiment has no variable "m" (hint: it has n, unused)"#,
     );
     check_with(
         text,
@@ -367,6 +367,18 @@ experiment.yaml:3:48: error: "G T" is not a method of HTTP"#,
         "load: {service: web, requests: 1, headers: {'a b': c}, success: 7xx}",
         r#"experiment.yaml:3:49: error: "a b" is not a header field
 experiment.yaml:3:69: error: "7xx" does not say which statuses are success (hint: write statuses, classes or ranges, as in 2xx,304 or 200-299)"#,
+    );
+    check_stage(
+        "load: {service: web, requests: 1, headers: {content-Length: 3}}",
+        r#"experiment.yaml:3:49: error: "content-Length" follows from the body and cannot be given"#,
+    );
+    check_stage(
+        "load: {service: web, rate: .inf, duration: 1s}",
+        r#"experiment.yaml:3:32: error: expected a number of requests per second above 0, found ".inf""#,
+    );
+    check_stage(
+        "load: {service: web, rate: 1e9, duration: 1s}",
+        "experiment.yaml:3:32: error: a load sends at most 5000000 requests per second",
     );
     check_stage(
         "load: {service: web, requests: 1, timeout: 0, clinets: 3}",

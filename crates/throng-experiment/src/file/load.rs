@@ -7,7 +7,7 @@ use std::fmt;
 use std::str::FromStr;
 use std::time::Duration;
 use throng_compose::yaml::{Findings, Node};
-use throng_load::spec::DEFAULT_TIMEOUT;
+use throng_load::spec::{DEFAULT_TIMEOUT, MAX_RATE};
 use throng_load::{Arrivals, ImageSpec, LoadError, Requests, Schedule, SuccessRule};
 use throng_model::app::{App, Protocol};
 
@@ -184,12 +184,7 @@ fn read_schedule(keys: &mut Keys<'_>, findings: &mut Findings) -> Option<Schedul
         findings.error_with_hint(keys.at(key), message, hint);
     }
     if let Some(node) = rate_node {
-        let what = "a number of requests per second above 0";
-        let rate: f64 = node.number(what, findings)?;
-        if !rate.is_finite() || rate <= 0.0 {
-            node.mismatch(what, findings);
-            return None;
-        }
+        let rate = read_rate(node, findings)?;
         let Some(duration) = duration else {
             findings.error_with_hint(
                 &node.position,
@@ -217,6 +212,18 @@ fn read_schedule(keys: &mut Keys<'_>, findings: &mut Findings) -> Option<Schedul
     };
     let clients = if keys.node.get("clients").is_some() { clients? } else { 1 };
     Some(Schedule::Closed { clients, requests, think: think.unwrap_or_default() })
+}
+
+fn read_rate(node: &Node, findings: &mut Findings) -> Option<f64> {
+    let what = "a number of requests per second above 0";
+    let rate: f64 = node.number(what, findings)?;
+    if rate > MAX_RATE {
+        findings.error(&node.position, format!("a load sends at most {MAX_RATE} requests per second"));
+    } else if rate.is_nan() || rate <= 0.0 {
+        node.mismatch(what, findings);
+        return None;
+    }
+    Some(rate)
 }
 
 struct Request {
@@ -260,6 +267,12 @@ fn read_request(keys: &mut Keys<'_>, findings: &mut Findings) -> Option<Request>
             let value = entry.value.text(findings).unwrap_or_default();
             if !is_token(&entry.key) || value.contains(|c: char| c.is_control() && c != '\t') {
                 findings.error(&entry.key_at, format!("{:?} is not a header field", entry.key));
+            }
+            if entry.key.eq_ignore_ascii_case("content-length")
+                || entry.key.eq_ignore_ascii_case("transfer-encoding")
+            {
+                let message = format!("{:?} follows from the body and cannot be given", entry.key);
+                findings.error(&entry.key_at, message);
             }
             headers.push((entry.key.clone(), value.to_owned()));
         }
