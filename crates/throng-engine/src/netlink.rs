@@ -97,6 +97,12 @@ pub fn new_pair(pair: &Pair) -> RouteNetlinkMessage {
     RouteNetlinkMessage::NewLink(message)
 }
 
+pub fn get_link(index: u32) -> RouteNetlinkMessage {
+    let mut message = LinkMessage::default();
+    message.header.index = index;
+    RouteNetlinkMessage::GetLink(message)
+}
+
 pub fn delete_link(index: u32) -> RouteNetlinkMessage {
     let mut message = LinkMessage::default();
     message.header.index = index;

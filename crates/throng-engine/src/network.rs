@@ -9,6 +9,7 @@ use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4, TcpListener, UdpSocket};
 use std::os::fd::OwnedFd;
 use std::sync::{Mutex, mpsc};
 use std::thread;
+use std::time::{Duration, Instant};
 use throng_model::replica::NetworkSpec;
 
 /// Index of `eth0` inside a replica; the others follow. Above those of the tunnels that a kernel may make by itself.
@@ -19,6 +20,10 @@ const INDEX_BASE: u32 = 1 << 30;
 const INDEX_MASK: u32 = INDEX_BASE - 1;
 const INDEX_TRIES: u32 = 16;
 const INDEX_STRIDE: u32 = 7_919;
+
+/// How long the kernel is left to take down the interfaces of replicas that have ended.
+const PORTS_PATIENCE: Duration = Duration::from_secs(5);
+const PORTS_PAUSE: Duration = Duration::from_millis(10);
 
 type Task = Box<dyn FnOnce(&mut Connection) + Send>;
 
@@ -74,18 +79,33 @@ impl Fabric {
         })
     }
 
-    /// Makes a pair; an index that is taken is replaced by another one.
-    pub fn pair(&self, mut pair: Pair) -> io::Result<()> {
+    /// Makes a pair and returns its index on this side; one that is taken is replaced by another one.
+    pub fn pair(&self, mut pair: Pair) -> io::Result<u32> {
         self.call(move |connection| {
-            for _ in 0..INDEX_TRIES {
+            let mut tries = 0;
+            loop {
                 match connection.request(netlink::new_pair(&pair)) {
-                    Err(e) if matches!(e.raw_os_error(), Some(libc::EEXIST | libc::EBUSY)) => {
+                    Err(e)
+                        if tries < INDEX_TRIES
+                            && matches!(e.raw_os_error(), Some(libc::EEXIST | libc::EBUSY)) =>
+                    {
+                        tries += 1;
                         pair.index = pair.index.wrapping_add(INDEX_STRIDE) & INDEX_MASK | INDEX_BASE;
                     }
-                    other => return other,
+                    other => return other.map(|()| pair.index),
                 }
             }
-            connection.request(netlink::new_pair(&pair))
+        })
+    }
+
+    /// Makes sure that the bridge forwards to these ports. The kernel notices that a pair's other end has come up in
+    /// work of its own, up to a second later; a request about the link (`rtnl_getlink`) makes it do so now. Without
+    /// this the first packets to a replica are lost, and lost ARP and SYN packets are sent again after a second.
+    pub fn settle(&self, indices: Vec<u32>) -> io::Result<()> {
+        self.call(move |connection| {
+            // A port that is gone already belongs to a replica that has ended.
+            indices.into_iter().for_each(|index| drop(connection.request(netlink::get_link(index))));
+            Ok(())
         })
     }
 
@@ -101,16 +121,23 @@ impl Fabric {
         })
     }
 
-    /// Removes a network's bridge and whatever is still plugged into it.
+    /// Removes a network's bridge. The kernel removes the ports of replicas that have ended all at once, soon after;
+    /// those that are still there when that should have happened are removed one by one, at a much higher price.
     pub fn remove_bridge(&self, network: &str) -> io::Result<()> {
         let name = bridge_name(network);
-        self.call(move |connection| {
-            let Ok(bridge) = index_of(&name) else { return Ok(()) };
-            for link in connection.links()?.iter().filter(|l| l.bridge == Some(bridge)) {
-                remove(connection, link.index)?;
+        let deadline = Instant::now() + PORTS_PATIENCE;
+        loop {
+            let port_name = name.clone();
+            let ports = self.call(move |connection| ports(connection, &port_name))?;
+            let late = Instant::now() > deadline;
+            if ports.is_empty() || late {
+                return self.call(move |connection| {
+                    ports.iter().try_for_each(|port| remove(connection, *port))?;
+                    index_of(&name).map_or(Ok(()), |bridge| remove(connection, bridge))
+                });
             }
-            remove(connection, bridge)
-        })
+            thread::sleep(PORTS_PAUSE);
+        }
     }
 
     pub fn links(&self) -> io::Result<Vec<Link>> {
@@ -142,6 +169,13 @@ pub fn tcp_socket() -> io::Result<OwnedFd> {
     use rustix::net::{AddressFamily, SocketFlags, SocketType, socket_with};
     let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
     Ok(socket_with(AddressFamily::INET, SocketType::STREAM, flags, None)?)
+}
+
+/// Indices of the bridge's ports.
+fn ports(connection: &mut Connection, bridge: &str) -> io::Result<Vec<u32>> {
+    let Ok(bridge) = index_of(bridge) else { return Ok(vec![]) };
+    let links = connection.links()?;
+    Ok(links.iter().filter(|l| l.bridge == Some(bridge)).map(|l| l.index).collect())
 }
 
 fn remove(connection: &mut Connection, index: u32) -> io::Result<()> {

@@ -192,13 +192,10 @@ pub async fn stop(replica: &Arc<Replica>, signal: i32, grace: Duration) -> Resul
     .hint("one of its threads is stuck in the kernel; look for state D in `ps`"))
 }
 
-/// Removes what is left of a replica that does not run.
+/// Removes what is left of a replica that does not run. Its interfaces the kernel removes by itself, with its network
+/// namespace: moments later, but many at once.
 pub fn remove(core: &Core, replica: &Replica) -> Result<()> {
     let failed = |e: std::io::Error| host(format_args!("cannot remove {}", replica.id), e);
-    let interfaces = replica.inner().interfaces.clone();
-    if !interfaces.is_empty() {
-        core.fabric.remove(interfaces).map_err(failed)?;
-    }
     if let Some(group) = core.cgroups.group(&replica.id.project, &replica.id.name()) {
         group.remove().map_err(failed)?;
     }

@@ -132,23 +132,27 @@ impl<'a> Attempt<'a> {
         let starting = self.core.spawner.spawn(job).map_err(|failure| self.explain(&[], failure, &layers))?;
         let job = starting.job();
         let assisted = self.assist(&starting);
-        let pid = match assisted {
-            Ok(pid) => pid,
+        let (pid, ports) = match assisted {
+            Ok(named) => named,
             // If the child has failed, its reason is the true one; ours only follows from it.
             Err(error) if !starting.has_failed() => return Err(error),
-            Err(_) => 0,
+            Err(_) => (0, vec![]),
         };
         let (_, pidfd) = starting.finish().map_err(|failure| self.explain(&job.ops, failure, &layers))?;
+        self.core
+            .fabric
+            .settle(ports)
+            .map_err(|e| host(format_args!("cannot connect {}", self.spec.id), e))?;
         Ok(Running { pid, started_at: self.started_at, pidfd: Arc::new(pidfd) })
     }
 
     /// The parent's part while the child is under way: its record on disk and its interfaces.
-    fn assist(&self, starting: &Starting) -> Result<u32> {
+    fn assist(&self, starting: &Starting) -> Result<(u32, Vec<u32>)> {
         let failed = |e: io::Error| host(format_args!("cannot start {}", self.spec.id), e);
         let pid = match starting.pid() {
-            Ok(pid) => pid,
+            Ok(named) => named,
             // It has failed already; `finish` says why.
-            Err(_) => return Ok(0),
+            Err(_) => return Ok((0, vec![])),
         };
         let ticks = state::start_ticks(pid).unwrap_or(0);
         let interfaces: Vec<String> = self.pairs.iter().map(|p| p.name.clone()).collect();
@@ -167,14 +171,16 @@ impl<'a> Attempt<'a> {
             end: None,
         };
         state::write_life(&self.replica.folder, &life).map_err(failed)?;
+        let mut ports = Vec::new();
         for pair in &self.pairs {
             let (network, _) = &self.networks[(pair.peer_index - FIRST_INDEX) as usize];
-            self.core
-                .fabric
-                .pair(Pair { pid, ..pair.clone() })
-                .map_err(|e| host(format_args!("cannot attach {} to {}", self.spec.id, network.name), e))?;
+            let port =
+                self.core.fabric.pair(Pair { pid, ..pair.clone() }).map_err(|e| {
+                    host(format_args!("cannot attach {} to {}", self.spec.id, network.name), e)
+                })?;
+            ports.push(port);
         }
-        Ok(pid)
+        Ok((pid, ports))
     }
 
     fn ops(&self, identity: &Identity) -> Result<Vec<Op>> {

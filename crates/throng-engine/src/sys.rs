@@ -212,11 +212,25 @@ pub fn new_session() -> Outcome {
     check(unsafe { libc::setsid() })
 }
 
+/// Room for the kernel's `struct sigaction` of any architecture; all zero is the default action.
+const DEFAULT_ACTION: [u64; 8] = [0; 8];
+/// Bytes of a signal set in the kernel's eyes.
+const SIGNAL_SET: usize = 8;
+
 pub fn default_signals() {
     for signal in 1..=64 {
-        // SAFETY: the child was made without CLONE_SIGHAND, so its handlers are its own. Those that cannot be
-        // changed (SIGKILL, SIGSTOP, the C library's own) fail without harm.
-        unsafe { libc::signal(signal, libc::SIG_DFL) };
+        // The bare call, since the C library refuses to touch the two signals that it uses itself.
+        // SAFETY: the child was made without CLONE_SIGHAND, so its actions are its own. Those that cannot be changed
+        // (SIGKILL, SIGSTOP) fail without harm.
+        unsafe {
+            libc::syscall(
+                libc::SYS_rt_sigaction,
+                signal,
+                DEFAULT_ACTION.as_ptr(),
+                null_mut::<c_void>(),
+                SIGNAL_SET,
+            )
+        };
     }
     // SAFETY: an empty mask for the calling task; `execve` passes the mask on to the program.
     unsafe {
