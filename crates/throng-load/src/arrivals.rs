@@ -54,6 +54,8 @@ mod tests {
     use proptest::prelude::*;
 
     proptest! {
+        #![proptest_config(ProptestConfig::with_cases(64))]
+
         #[test]
         fn constant_arrivals_are_equally_spaced(rate in 0.5f64..50_000.0, millis in 1u64..3_000) {
             let duration = Duration::from_millis(millis);

@@ -28,6 +28,8 @@ use tokio_util::sync::CancellationToken;
 /// Where progress is published, about five times a second and once at the end.
 pub type ProgressSender = watch::Sender<Progress>;
 
+/// From the moment the threads are told to the load's start: long enough for them to be awake by then.
+const START_LEAD: Duration = Duration::from_millis(2);
 /// Progress reports over which the current rate is taken.
 const RATE_WINDOW: usize = 5;
 
@@ -164,7 +166,7 @@ impl Crew {
 
     /// Lets all threads go at the same instant.
     fn start(&mut self) -> Instant {
-        let start = Instant::now();
+        let start = Instant::now() + START_LEAD;
         for sender in self.starts.drain(..) {
             // A thread that is gone is noticed by its missing record.
             let _ = sender.send(start);

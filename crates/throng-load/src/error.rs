@@ -99,6 +99,22 @@ impl ErrorKind {
         }
     }
 
+    /// What to do about the failures that a limit causes, by their name in a result.
+    pub fn hint(name: &str) -> Option<&'static str> {
+        let kinds = [
+            (ErrorKind::Dropped, "allow more connections or a longer backlog, or lower the rate"),
+            (ErrorKind::Unsent, "allow more connections or a longer time limit, or lower the rate"),
+            (ErrorKind::LocalDescriptors, "raise the limit of open files: `ulimit -n`"),
+            (
+                ErrorKind::LocalPorts,
+                "widen the sysctl net.ipv4.ip_local_port_range, or keep connections alive",
+            ),
+            (ErrorKind::Redirect, "allow more redirects; only those to the same origin are followed"),
+            (ErrorKind::Timeout, "give a longer time limit if slow answers are acceptable"),
+        ];
+        kinds.into_iter().find(|(kind, _)| kind.name() == name).map(|(_, hint)| hint)
+    }
+
     /// What an I/O error on an established connection is called.
     pub(crate) fn of_stream(error: &std::io::Error) -> ErrorKind {
         use std::io::ErrorKind as Io;
@@ -117,5 +133,30 @@ impl ErrorKind {
             Some(rustix::io::Errno::ADDRNOTAVAIL) => ErrorKind::LocalPorts,
             _ => ErrorKind::Connect,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io;
+
+    #[test]
+    fn limits_of_this_machine_are_not_blamed_on_the_service() {
+        use rustix::io::Errno;
+        for (errno, kind) in [
+            (Errno::CONNREFUSED, ErrorKind::Connect),
+            (Errno::HOSTUNREACH, ErrorKind::Connect),
+            (Errno::MFILE, ErrorKind::LocalDescriptors),
+            (Errno::ADDRNOTAVAIL, ErrorKind::LocalPorts),
+        ] {
+            assert_eq!(ErrorKind::of_dial(&io::Error::from_raw_os_error(errno.raw_os_error())), kind);
+        }
+        for kind in
+            [ErrorKind::LocalDescriptors, ErrorKind::LocalPorts, ErrorKind::Dropped, ErrorKind::Unsent]
+        {
+            assert!(ErrorKind::hint(&kind.name()).is_some(), "{kind:?}");
+        }
+        assert_eq!(ErrorKind::hint(&ErrorKind::Status(500).name()), None);
     }
 }

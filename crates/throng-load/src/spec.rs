@@ -21,6 +21,8 @@ pub const MAX_PICTURE_PIXELS: u64 = 50_000_000;
 pub const DEFAULT_BACKLOG: usize = 1_000_000;
 /// The time limit of one request unless the spec says otherwise.
 pub const DEFAULT_TIMEOUT: Duration = Duration::from_secs(30);
+/// Longest load, pause and time limit.
+pub const MAX_TIME: Duration = Duration::from_secs(30 * 24 * 3600);
 /// Descriptors of the process that a load leaves to the rest of it.
 const SPARE_DESCRIPTORS: u64 = 64;
 
@@ -47,7 +49,8 @@ pub struct LoadSpec {
     /// connection; a `grpc-status` other than 0 is a failure. Redirects are not followed.
     pub http2: bool,
     pub tls: TlsRoots,
-    /// Open loop: how many due requests may wait for a free connection; more are dropped and counted.
+    /// Open loop: how many due requests may wait for a free connection; more are dropped and counted. The
+    /// limit is for all threads together, but each waits for the connections of its own thread.
     pub backlog: usize,
     /// Seconds between the run's start and the load's, added to every time in the result.
     pub begin_offset: f64,
@@ -93,6 +96,17 @@ impl LoadSpec {
         }
         if self.timeout.is_zero() {
             return Err(LoadError::spec("a time limit of zero fails every request", "give a longer timeout"));
+        }
+        let think = match &self.schedule {
+            Schedule::Closed { think, .. } => *think,
+            Schedule::Open { .. } => Duration::ZERO,
+        };
+        let longest = self.timeout.max(think).max(self.schedule.duration().unwrap_or_default());
+        if longest > MAX_TIME {
+            return Err(LoadError::spec(
+                format!("{} is too long for a load", format_duration(longest)),
+                "durations, pauses and time limits end at 30 days",
+            ));
         }
         if self.threads > MAX_THREADS {
             return Err(LoadError::spec(
@@ -461,7 +475,11 @@ mod tests {
         };
         let one = closed(1, Requests::Total(1));
         assert!(LoadSpec::new(url("http://a/"), one.clone()).check().is_ok());
+        let endless = LoadSpec { timeout: Duration::MAX, ..LoadSpec::new(url("http://a/"), one.clone()) };
+        assert!(endless.check().is_err());
         for (target, schedule) in [
+            ("http://a/", closed(1, Requests::For(Duration::MAX))),
+            ("http://a/", open(10.0, u64::MAX, 1)),
             ("ftp://a/", one.clone()),
             ("unix:/run/x", one),
             ("http://a/", closed(0, Requests::Total(1))),

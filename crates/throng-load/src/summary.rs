@@ -226,6 +226,23 @@ mod tests {
     }
 
     #[test]
+    fn a_result_shows_no_password() {
+        let url = "http://me:secret@web:81/path?q".parse().expect("a URL");
+        let schedule = crate::spec::Schedule::Closed {
+            clients: 1,
+            requests: crate::spec::Requests::Total(1),
+            think: Duration::ZERO,
+        };
+        let spec = LoadSpec { begin_offset: 7.0, ..LoadSpec::new(url, schedule) };
+        let mut record = Recorder::new(std::time::Instant::now()).expect("bounds are fine");
+        record.record_unsent(2, crate::ErrorKind::Dropped);
+        let (result, ..) = super::result(&spec, record, Duration::from_secs(1), 3).expect("a result");
+        assert_eq!(result.target, "http://web:81/path?q");
+        assert_eq!((result.requests, result.succeeded, result.errors["dropped"]), (2, 0, 2));
+        assert_eq!((result.begin, result.timeline[0].at, result.backlog_max), (7.0, 7.5, 3));
+    }
+
+    #[test]
     fn percentiles_are_those_of_the_values() {
         let summary = load(1..=1000, 1.0, 0).latency;
         let found: Vec<_> = PERCENTILES.iter().map(|name| summary.percentiles[*name]).collect();
