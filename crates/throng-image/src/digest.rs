@@ -126,7 +126,9 @@ mod tests {
 
     #[test]
     fn only_whole_lower_case_sha256_digests_name_blobs() {
-        for wrong in ["", "sha256:", "sha512:00", "sha256:../../etc/passwd", &format!("sha256:{}", "A".repeat(64))] {
+        for wrong in
+            ["", "sha256:", "sha512:00", "sha256:../../etc/passwd", &format!("sha256:{}", "A".repeat(64))]
+        {
             assert!(hex_of(wrong).is_err(), "{wrong}");
         }
     }

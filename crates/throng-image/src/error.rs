@@ -58,7 +58,9 @@ impl ImageError {
                 "write [registry[:port]/]name[:tag][@sha256:…], name and registry in lower case".into()
             }
             ImageError::NotFound { reference } => {
-                format!("fetch it with `throng pull {reference}`, build it with `throng build`, or list what is there with `throng images`")
+                format!(
+                    "fetch it with `throng pull {reference}`, build it with `throng build`, or list what is there with `throng images`"
+                )
             }
             ImageError::Ambiguous { .. } => "give more digits of the id".into(),
             ImageError::SeveralNames { .. } => "remove each of its names, one by one".into(),
@@ -66,7 +68,8 @@ impl ImageError {
                 "check who owns that path, or name another store".into()
             }
             ImageError::NoSpace { .. } => {
-                "free some space, remove images with `throng rmi`, or put the store on another file system".into()
+                "free some space, remove images with `throng rmi`, or put the store on another file system"
+                    .into()
             }
             ImageError::Locked { path, .. } => {
                 format!("find it with `fuser {}`; continue or end it", path.display())
@@ -80,11 +83,14 @@ impl ImageError {
                 format!("pull or build the image for {machine}")
             }
             ImageError::Unauthorized { registry, .. } => {
-                format!("check the name, or log in with `docker login {registry}`; credentials are read from $DOCKER_CONFIG/config.json or ~/.docker/config.json")
+                format!(
+                    "check the name, or log in with `docker login {registry}`; credentials are read from $DOCKER_CONFIG/config.json or ~/.docker/config.json"
+                )
             }
             ImageError::NotInRegistry { .. } => "check the name and the tag".into(),
             ImageError::Registry { .. } => {
-                "check that the registry runs and can be reached, then try again; what was fetched is kept".into()
+                "check that the registry runs and can be reached, then try again; what was fetched is kept"
+                    .into()
             }
             ImageError::Credentials { .. } => "log in again with `docker login`".into(),
             ImageError::Io { .. } | ImageError::Unsupported { .. } => return None,
@@ -95,9 +101,7 @@ impl ImageError {
     pub(crate) fn io(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> ImageError {
         let path = path.to_path_buf();
         move |source| match source.kind() {
-            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
-                ImageError::NoSpace { action, path }
-            }
+            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => ImageError::NoSpace { action, path },
             _ => ImageError::Io { action, path, source },
         }
     }

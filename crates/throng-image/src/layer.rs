@@ -87,11 +87,22 @@ impl LayerWriter {
         self.link(EntryType::Symlink, path, target, &Attributes { mode: 0o777, ..attributes.clone() })
     }
 
-    pub(crate) fn hard_link(&mut self, path: &Path, target: &Path, attributes: &Attributes) -> io::Result<()> {
+    pub(crate) fn hard_link(
+        &mut self,
+        path: &Path,
+        target: &Path,
+        attributes: &Attributes,
+    ) -> io::Result<()> {
         self.link(EntryType::Link, path, target, attributes)
     }
 
-    fn link(&mut self, kind: EntryType, path: &Path, target: &Path, attributes: &Attributes) -> io::Result<()> {
+    fn link(
+        &mut self,
+        kind: EntryType,
+        path: &Path,
+        target: &Path,
+        attributes: &Attributes,
+    ) -> io::Result<()> {
         self.entries += 1;
         let mut header = self.header(kind, &Attributes { xattrs: Vec::new(), ..attributes.clone() }, 0)?;
         self.tar.append_link(&mut header, path, target)
@@ -183,7 +194,10 @@ impl<R: Read> Read for ExactReader<R> {
         let most = buffer.len().min(usize::try_from(self.left).unwrap_or(usize::MAX));
         let read = self.inner.read(&mut buffer[..most])?;
         if read == 0 {
-            return Err(io::Error::new(io::ErrorKind::UnexpectedEof, "the file became shorter while it was read"));
+            return Err(io::Error::new(
+                io::ErrorKind::UnexpectedEof,
+                "the file became shorter while it was read",
+            ));
         }
         self.left -= read as u64;
         Ok(read)

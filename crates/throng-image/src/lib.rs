@@ -30,9 +30,12 @@ pub use build::{
 pub use config::{ConfigFile, HealthConfig, History, ImageConfig, RootFsConfig};
 pub use error::{BuildError, ImageError};
 pub use limits::*;
-pub use platform::{DEFAULT_PATH, check_architecture, check_program, machine_architecture, program_architecture};
+pub use platform::{
+    DEFAULT_PATH, check_architecture, check_program, machine_architecture, program_architecture,
+};
 pub use reference::{familiar, familiar_repository, parse_reference};
 pub use registry::{
-    DEFAULT_PARALLEL_TRANSFERS, PullOptions, PushOptions, RegistryOptions, TransferEvent, TransferProgress, pull, push,
+    DEFAULT_PARALLEL_TRANSFERS, PullOptions, PushOptions, RegistryOptions, TransferEvent, TransferProgress,
+    pull, push,
 };
 pub use store::{Image, ImageSummary, LayerNotes, Removed, Store, chain_ids};

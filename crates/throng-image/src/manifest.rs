@@ -28,7 +28,7 @@ const CONFIG_TYPES: [&str; 2] =
 pub(crate) enum Document {
     /// With its media type: the one it names, or else the one it was announced with.
     Manifest(Box<ImageManifest>, String),
-    Index(ImageIndex),
+    Index(Box<ImageIndex>),
 }
 
 /// The fields that tell the kinds apart.
@@ -52,7 +52,7 @@ pub(crate) fn parse(what: &str, bytes: &[u8]) -> Result<Document> {
         ));
     }
     if envelope.manifests.is_some() {
-        return Ok(Document::Index(serde_json::from_slice(bytes).map_err(damaged)?));
+        return Ok(Document::Index(Box::new(serde_json::from_slice(bytes).map_err(damaged)?)));
     }
     let manifest: ImageManifest = serde_json::from_slice(bytes).map_err(damaged)?;
     check_layer_count(what, manifest.layers().len())?;
@@ -70,7 +70,8 @@ pub(crate) fn parse(what: &str, bytes: &[u8]) -> Result<Document> {
     }
     crate::digest::hex_of(manifest.config().digest().as_ref())?;
     let docker = config_type == CONFIG_TYPES[1];
-    let media_type = envelope.media_type.unwrap_or_else(|| if docker { DOCKER_MANIFEST } else { OCI_MANIFEST }.into());
+    let media_type =
+        envelope.media_type.unwrap_or_else(|| if docker { DOCKER_MANIFEST } else { OCI_MANIFEST }.into());
     Ok(Document::Manifest(Box::new(manifest), media_type))
 }
 
@@ -79,7 +80,8 @@ pub(crate) fn choose<'a>(what: &str, index: &'a ImageIndex) -> Result<&'a Descri
     let wanted = Arch::from(machine_architecture());
     let platform = |entry: &Descriptor| entry.platform().clone();
     let fits = |entry: &&Descriptor| {
-        platform(entry).is_none_or(|platform| *platform.os() == Os::Linux && *platform.architecture() == wanted)
+        platform(entry)
+            .is_none_or(|platform| *platform.os() == Os::Linux && *platform.architecture() == wanted)
     };
     if let Some(entry) = index.manifests().iter().find(fits) {
         return Ok(entry);

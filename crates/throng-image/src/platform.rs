@@ -67,7 +67,10 @@ pub fn program_architecture(layers: &[PathBuf], program: &str, path: &str) -> Re
     let candidates: Vec<PathBuf> = if program.contains('/') {
         vec![program.into()]
     } else {
-        path.split(':').filter(|folder| !folder.is_empty()).map(|folder| Path::new(folder).join(program)).collect()
+        path.split(':')
+            .filter(|folder| !folder.is_empty())
+            .map(|folder| Path::new(folder).join(program))
+            .collect()
     };
     for candidate in candidates {
         let resolved = view.resolve(&candidate, true).map_err(ImageError::io("read", &candidate))?;

@@ -24,7 +24,11 @@ pub fn familiar_repository(reference: &Reference) -> String {
     match repository.strip_prefix(OFFICIAL) {
         Some(short) if !short.contains('/') => short.into(),
         // Without its registry this one would read back as the name of a registry.
-        _ if repository.split('/').next().is_some_and(|first| first == "localhost" || first.contains('.')) => {
+        _ if repository
+            .split('/')
+            .next()
+            .is_some_and(|first| first == "localhost" || first.contains('.')) =>
+        {
             format!("{DOCKER_HUB}/{repository}")
         }
         _ => repository.into(),

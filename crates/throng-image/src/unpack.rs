@@ -80,7 +80,9 @@ pub(crate) fn unpack_layer(
     let entries = archive.entries().map_err(|error| ImageError::corrupt(what, error))?;
     for (count, entry) in entries.enumerate() {
         if count as u64 >= limits.layer_entries {
-            return Err(unpacker.over(format!("{count} entries"), format!("{} entries", limits.layer_entries)));
+            return Err(
+                unpacker.over(format!("{count} entries"), format!("{} entries", limits.layer_entries))
+            );
         }
         unpacker.entry(entry.map_err(|error| ImageError::corrupt(what, error))?)?;
     }
@@ -117,7 +119,8 @@ impl Unpacker<'_> {
             return Ok(());
         }
         let name = entry.path_bytes().into_owned();
-        let relative = clean_path(&name).map_err(|reason| self.unsafe_entry(Path::new(OsStr::from_bytes(&name)), reason))?;
+        let relative = clean_path(&name)
+            .map_err(|reason| self.unsafe_entry(Path::new(OsStr::from_bytes(&name)), reason))?;
         let Some(last) = relative.file_name().map(OsStr::to_os_string) else {
             // The archive's entry for the root itself.
             let attributes = self.attributes(&mut entry)?;
@@ -142,7 +145,9 @@ impl Unpacker<'_> {
             }
             EntryType::Link => self.hard_link(&entry, &place),
             EntryType::Symlink => self.symbolic_link(&entry, &place, &attributes),
-            EntryType::Char | EntryType::Block | EntryType::Fifo => self.special(&entry, kind, &place, &attributes),
+            EntryType::Char | EntryType::Block | EntryType::Fifo => {
+                self.special(&entry, kind, &place, &attributes)
+            }
             _ if kind.is_file() || kind.is_contiguous() || kind.is_gnu_sparse() => {
                 self.regular(&mut entry, &place, &attributes)
             }
@@ -157,18 +162,20 @@ impl Unpacker<'_> {
         let what = self.what;
         let damaged = |error: io::Error| ImageError::corrupt(what, error);
         let header = entry.header();
-        let mode = header.mode().map_err(damaged)? & 0o7777;
-        // The id -1 means "leave it" to the kernel; so does everything that is no id at all.
-        let id = |value: io::Result<u64>| value.map(|id| u32::try_from(id).unwrap_or(u32::MAX - 1)).map_err(damaged);
-        let (uid, gid) = (id(header.uid())?, id(header.gid())?);
-        let mtime = header.mtime().map_err(damaged)?.min(i64::MAX as u64) as i64;
+        let numbers = numbers(header).map_err(damaged)?;
+        let mode = numbers.mode & 0o7777;
+        // The id -1 means "leave it" to the kernel, and what is larger is no id at all.
+        let id = |id: u64| u32::try_from(id).ok().filter(|id| *id != u32::MAX).unwrap_or(u32::MAX - 1);
+        let (uid, gid) = (id(numbers.uid), id(numbers.gid));
+        let mtime = i64::try_from(numbers.mtime).unwrap_or(i64::MAX);
         let mut attributes = Attributes { mode, uid, gid, mtime, xattrs: Vec::new() };
         let mut foreign = false;
         if let Some(records) = entry.pax_extensions().map_err(damaged)? {
             for record in records {
                 let record = record.map_err(damaged)?;
                 let Ok(key) = record.key() else { continue };
-                let number = record.value().ok().and_then(|value| value.split('.').next()?.parse::<i64>().ok());
+                let number =
+                    record.value().ok().and_then(|value| value.split('.').next()?.parse::<i64>().ok());
                 match (key, number) {
                     ("uid", Some(id)) => attributes.uid = u32::try_from(id).unwrap_or(attributes.uid),
                     ("gid", Some(id)) => attributes.gid = u32::try_from(id).unwrap_or(attributes.gid),
@@ -323,12 +330,18 @@ impl Unpacker<'_> {
         let source = self.make_parent(relative.parent().unwrap_or(Path::new("")), &relative)?.join(last);
         let (from, to) = (self.target.join(&source), self.target.join(place));
         match fs::symlink_metadata(&from) {
-            Ok(metadata) if metadata.is_dir() => return Err(self.unsafe_entry(place, "is a hard link to a folder")),
+            Ok(metadata) if metadata.is_dir() => {
+                return Err(self.unsafe_entry(place, "is a hard link to a folder"));
+            }
             Ok(_) => {}
             Err(_) => {
                 return Err(ImageError::corrupt(
                     self.what,
-                    format!("{} is a hard link to {}, which is not in the layer", place.display(), shown.display()),
+                    format!(
+                        "{} is a hard link to {}, which is not in the layer",
+                        place.display(),
+                        shown.display()
+                    ),
                 ));
             }
         }
@@ -362,7 +375,8 @@ impl Unpacker<'_> {
             EntryType::Fifo => (FileType::Fifo, 0),
             _ => {
                 let number = |value: io::Result<Option<u32>>| value.ok().flatten().unwrap_or(0);
-                let (major, minor) = (number(entry.header().device_major()), number(entry.header().device_minor()));
+                let (major, minor) =
+                    (number(entry.header().device_major()), number(entry.header().device_minor()));
                 let character = kind == EntryType::Char;
                 if character && (major, minor) == (0, 0) {
                     return Err(self.unsafe_entry(place, "is a device that overlayfs takes for a whiteout"));
@@ -424,6 +438,28 @@ impl Unpacker<'_> {
         }
         Ok(Unpacked { bytes: self.bytes, notes: self.notes.into_iter().collect() })
     }
+}
+
+/// The numbers of a tar header.
+pub(crate) struct Numbers {
+    pub mode: u32,
+    pub uid: u64,
+    pub gid: u64,
+    pub mtime: u64,
+}
+
+/// Reads a header's numbers. A field that is left empty is 0, as other programs read it.
+pub(crate) fn numbers(header: &tar::Header) -> io::Result<Numbers> {
+    fn or_empty<T: Default>(field: &[u8], value: io::Result<T>) -> io::Result<T> {
+        if field.iter().all(|b| matches!(b, 0 | b' ')) { Ok(T::default()) } else { value }
+    }
+    let raw = header.as_old();
+    Ok(Numbers {
+        mode: or_empty(&raw.mode, header.mode())?,
+        uid: or_empty(&raw.uid, header.uid())?,
+        gid: or_empty(&raw.gid, header.gid())?,
+        mtime: or_empty(&raw.mtime, header.mtime())?,
+    })
 }
 
 /// A relative path without `.`, refused if it could leave the folder it is joined to.

@@ -76,7 +76,8 @@ impl LayerView {
             }
             let next = resolved.path.join(&part);
             let node = self.lookup(&next)?;
-            let link = node.as_ref().filter(|node| node.metadata.is_symlink() && (follow || !pending.is_empty()));
+            let link =
+                node.as_ref().filter(|node| node.metadata.is_symlink() && (follow || !pending.is_empty()));
             if let Some(link) = link {
                 links += 1;
                 if links > MAX_SYMLINKS {

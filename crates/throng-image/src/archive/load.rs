@@ -56,7 +56,9 @@ impl Store {
         let mut images = Vec::new();
         for (entry, names) in found {
             self.name_manifest(&entry, &names)?;
-            images.push(self.image(&entry.manifest_digest, names.first().map(Reference::to_string).as_deref())?);
+            images.push(
+                self.image(&entry.manifest_digest, names.first().map(Reference::to_string).as_deref())?,
+            );
         }
         Ok(images)
     }
@@ -97,9 +99,13 @@ impl Store {
                     let place = spool._scratch.path().join(format!("{count}"));
                     let mut file = File::create(&place).map_err(ImageError::io("create", &place))?;
                     let expected = entry.size();
-                    let copied = io::copy(&mut entry, &mut file).map_err(ImageError::io("unpack the archive to", &place))?;
+                    let copied = io::copy(&mut entry, &mut file)
+                        .map_err(ImageError::io("unpack the archive to", &place))?;
                     if copied != expected {
-                        return Err(ImageError::corrupt("the archive", format!("it ends inside {}", name.display())));
+                        return Err(ImageError::corrupt(
+                            "the archive",
+                            format!("it ends inside {}", name.display()),
+                        ));
                     }
                     spool.files.insert(name, place);
                 }
@@ -111,8 +117,8 @@ impl Store {
 
     fn load_docker(&self, spool: &Spool) -> Result<Vec<(Entry, Vec<Reference>)>> {
         let bytes = spool.read("manifest.json", MAX_MANIFEST_BYTES)?;
-        let entries: Vec<DockerEntry> =
-            serde_json::from_slice(&bytes).map_err(|error| ImageError::corrupt("manifest.json of the archive", error))?;
+        let entries: Vec<DockerEntry> = serde_json::from_slice(&bytes)
+            .map_err(|error| ImageError::corrupt("manifest.json of the archive", error))?;
         entries
             .iter()
             .map(|entry| {
@@ -158,8 +164,8 @@ impl Store {
 
     fn load_oci(&self, spool: &Spool) -> Result<Vec<(Entry, Vec<Reference>)>> {
         let bytes = spool.read("index.json", MAX_MANIFEST_BYTES)?;
-        let index: ImageIndex =
-            serde_json::from_slice(&bytes).map_err(|error| ImageError::corrupt("index.json of the archive", error))?;
+        let index: ImageIndex = serde_json::from_slice(&bytes)
+            .map_err(|error| ImageError::corrupt("index.json of the archive", error))?;
         let mut found: BTreeMap<String, (Entry, Vec<Reference>)> = BTreeMap::new();
         for descriptor in index.manifests() {
             let entry = self.load_oci_image(spool, descriptor, 0)?;
@@ -240,7 +246,11 @@ impl Spool {
         let bytes = self.read(&name, limit)?;
         let actual = crate::digest::of_bytes(&bytes);
         if actual != digest {
-            return Err(ImageError::DigestMismatch { what: format!("{name} of the archive"), expected: digest.into(), actual });
+            return Err(ImageError::DigestMismatch {
+                what: format!("{name} of the archive"),
+                expected: digest.into(),
+                actual,
+            });
         }
         Ok(bytes)
     }
@@ -259,7 +269,7 @@ fn lexical(path: &Path) -> PathBuf {
     let mut clean = PathBuf::new();
     for part in path.iter() {
         match part.to_str() {
-            Some(".." ) => {
+            Some("..") => {
                 clean.pop();
             }
             Some("." | "/") => {}

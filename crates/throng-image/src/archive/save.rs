@@ -22,14 +22,16 @@ impl Store {
     pub fn save(&self, references: &[String], format: ArchiveFormat, out: impl Write) -> Result<()> {
         let _in_use = self.in_use()?;
         let entries = self.entries()?;
-        let mut images: BTreeMap<String, (Entry, Vec<String>)> = BTreeMap::new();
+        let mut images: BTreeMap<String, (Entry, BTreeSet<String>)> = BTreeMap::new();
         for reference in references {
             let entry = self
                 .find_entry(&entries, reference)?
                 .ok_or_else(|| ImageError::NotFound { reference: reference.clone() })?;
-            let slot = images.entry(entry.manifest_digest.clone()).or_insert((entry.clone(), Vec::new()));
+            let slot =
+                images.entry(entry.manifest_digest.clone()).or_insert((entry.clone(), BTreeSet::new()));
             // By id, whatever name the entry has was not asked for.
-            let by_name = parse_reference(reference).is_ok_and(|parsed| entry.name == Some(parsed.to_string()));
+            let by_name =
+                parse_reference(reference).is_ok_and(|parsed| entry.name == Some(parsed.to_string()));
             slot.1.extend(entry.name.filter(|_| by_name));
         }
         let mut output = Output { tar: Builder::new(out), written: BTreeSet::new() };
@@ -42,7 +44,7 @@ impl Store {
 
     fn save_docker<W: Write>(
         &self,
-        images: BTreeMap<String, (Entry, Vec<String>)>,
+        images: BTreeMap<String, (Entry, BTreeSet<String>)>,
         output: &mut Output<W>,
     ) -> Result<()> {
         let mut contents = Vec::new();
@@ -58,7 +60,8 @@ impl Store {
                 self.save_layer(&name, layer.digest().as_ref(), output)?;
                 layers.push(name);
             }
-            let names = names.iter().map(|name| Ok(familiar(&parse_reference(name)?))).collect::<Result<Vec<_>>>()?;
+            let names =
+                names.iter().map(|name| Ok(familiar(&parse_reference(name)?))).collect::<Result<Vec<_>>>()?;
             contents.push(DockerEntry { config: config_name, repo_tags: Some(names), layers });
         }
         output.json("manifest.json", &contents)
@@ -77,7 +80,7 @@ impl Store {
 
     fn save_oci<W: Write>(
         &self,
-        images: BTreeMap<String, (Entry, Vec<String>)>,
+        images: BTreeMap<String, (Entry, BTreeSet<String>)>,
         output: &mut Output<W>,
     ) -> Result<()> {
         output.json("oci-layout", &serde_json::json!({ "imageLayoutVersion": "1.0.0" }))?;
@@ -97,7 +100,10 @@ impl Store {
                 let mut named = plain.clone();
                 let annotations = [(ANNOTATION_REF_NAME, &name), (CONTAINERD_NAME, &name)];
                 named.set_annotations(Some(
-                    annotations.into_iter().map(|(key, value)| (key.to_string(), value.clone())).collect::<HashMap<_, _>>(),
+                    annotations
+                        .into_iter()
+                        .map(|(key, value)| (key.to_string(), value.clone()))
+                        .collect::<HashMap<_, _>>(),
                 ));
                 manifests.push(named);
             }
@@ -107,7 +113,8 @@ impl Store {
         index.set_media_type(Some(MediaType::ImageIndex));
         index.set_manifests(manifests);
         // Through a value, whose maps are sorted: the annotations' own map has no fixed order.
-        let value = serde_json::to_value(&index).map_err(|error| ImageError::corrupt("the new index", error))?;
+        let value =
+            serde_json::to_value(&index).map_err(|error| ImageError::corrupt("the new index", error))?;
         output.json("index.json", &value)
     }
 

@@ -28,7 +28,8 @@ pub(super) fn run_key(
 
 /// Writes all that changed in `upper` against `base` as a layer; `None` if nothing did.
 pub(super) fn capture(store: &Store, upper: &Path, base: &LayerView, mtime: u64) -> Result<Option<Layer>> {
-    let mut capture = Capture { writer: LayerWriter::new(store, mtime)?, upper, base, inodes: HashMap::new() };
+    let mut capture =
+        Capture { writer: LayerWriter::new(store, mtime)?, upper, base, inodes: HashMap::new() };
     capture.folder(Path::new(""))?;
     capture.writer.finish()
 }
@@ -83,7 +84,13 @@ impl Capture<'_> {
         self.plain(path, &host, &metadata, &attributes)
     }
 
-    fn plain(&mut self, path: &Path, host: &Path, metadata: &Metadata, attributes: &Attributes) -> Result<()> {
+    fn plain(
+        &mut self,
+        path: &Path,
+        host: &Path,
+        metadata: &Metadata,
+        attributes: &Attributes,
+    ) -> Result<()> {
         let kind = metadata.file_type();
         let device = (rustix::fs::major(metadata.rdev()), rustix::fs::minor(metadata.rdev()));
         let outcome = if kind.is_file() {

@@ -23,7 +23,8 @@ impl Ignore {
             .map(str::trim)
             .filter(|line| !line.is_empty() && !line.starts_with('#'))
             .filter_map(|line| {
-                let (keep, pattern) = line.strip_prefix('!').map_or((false, line), |rest| (true, rest.trim()));
+                let (keep, pattern) =
+                    line.strip_prefix('!').map_or((false, line), |rest| (true, rest.trim()));
                 let pattern = clean(pattern);
                 (!pattern.is_empty()).then_some(Rule { pattern, keep })
             })
@@ -78,7 +79,8 @@ mod tests {
 
     #[test]
     fn the_last_matching_rule_decides() {
-        let ignore = Ignore::parse("# remark\n*.log\n/target\n**/node_modules\n!keep.log\n docs/ \n!docs/a.md\n");
+        let ignore =
+            Ignore::parse("# remark\n*.log\n/target\n**/node_modules\n!keep.log\n docs/ \n!docs/a.md\n");
         for (path, expected) in [
             ("a.log", true),
             ("keep.log", false),

@@ -46,8 +46,10 @@ pub(super) fn apply(
         }
         Kind::Env(pairs) => {
             // All values see the variables as they were before this instruction.
-            let expanded: Vec<(String, String)> =
-                pairs.iter().map(|(key, value)| Ok((word(key)?, word(value)?))).collect::<Result<_, String>>()?;
+            let expanded: Vec<(String, String)> = pairs
+                .iter()
+                .map(|(key, value)| Ok((word(key)?, word(value)?)))
+                .collect::<Result<_, String>>()?;
             for (key, value) in expanded {
                 config.set_env(&key, &value);
             }
@@ -117,7 +119,11 @@ fn expose(text: &str, config: &mut ImageConfig) -> Result<(), String> {
                 config.exposed_ports.insert(format!("{port}/{protocol}"));
             }
         }
-        _ => return Err(format!("{text:?} is not a port; write a number from 1 to 65535, or two with a - between")),
+        _ => {
+            return Err(format!(
+                "{text:?} is not a port; write a number from 1 to 65535, or two with a - between"
+            ));
+        }
     }
     if config.exposed_ports.len() > MAX_PORTS { Err(format!("more than {MAX_PORTS} ports")) } else { Ok(()) }
 }
@@ -140,9 +146,9 @@ fn health(check: &Healthcheck) -> HealthConfig {
 
 /// Linux's signals (signal(7)), without the SIG.
 const SIGNALS: [&str; 31] = [
-    "HUP", "INT", "QUIT", "ILL", "TRAP", "ABRT", "BUS", "FPE", "KILL", "USR1", "SEGV", "USR2", "PIPE", "ALRM",
-    "TERM", "STKFLT", "CHLD", "CONT", "STOP", "TSTP", "TTIN", "TTOU", "URG", "XCPU", "XFSZ", "VTALRM", "PROF",
-    "WINCH", "IO", "PWR", "SYS",
+    "HUP", "INT", "QUIT", "ILL", "TRAP", "ABRT", "BUS", "FPE", "KILL", "USR1", "SEGV", "USR2", "PIPE",
+    "ALRM", "TERM", "STKFLT", "CHLD", "CONT", "STOP", "TSTP", "TTIN", "TTOU", "URG", "XCPU", "XFSZ",
+    "VTALRM", "PROF", "WINCH", "IO", "PWR", "SYS",
 ];
 /// The highest real-time signal.
 const MAX_SIGNAL: u8 = 64;
@@ -183,7 +189,8 @@ mod tests {
     use crate::dockerfile::{Instruction, parse};
 
     fn config(text: &str) -> Result<ImageConfig, String> {
-        let file = parse(&format!("FROM scratch\n{text}"), Path::new("D")).map_err(|all| all[0].to_string())?;
+        let file =
+            parse(&format!("FROM scratch\n{text}"), Path::new("D")).map_err(|all| all[0].to_string())?;
         let mut config = ImageConfig { cmd: Some(vec!["base".into()]), ..Default::default() };
         let mut own = false;
         for Instruction { kind, .. } in &file.stages[0].instructions {
@@ -220,7 +227,15 @@ mod tests {
 
     #[test]
     fn wrong_values_are_refused() {
-        for text in ["EXPOSE x", "EXPOSE 0", "EXPOSE 5-4", "EXPOSE 1/x", "STOPSIGNAL SIGX", "STOPSIGNAL 65", "VOLUME [\"\"]"] {
+        for text in [
+            "EXPOSE x",
+            "EXPOSE 0",
+            "EXPOSE 5-4",
+            "EXPOSE 1/x",
+            "STOPSIGNAL SIGX",
+            "STOPSIGNAL 65",
+            "VOLUME [\"\"]",
+        ] {
             assert!(config(text).is_err(), "{text}");
         }
     }

@@ -93,7 +93,9 @@ pub enum BuildEvent<'a> {
     },
     /// A line or a piece of one, as the command of a RUN step wrote it.
     Output(&'a [u8]),
-    StepFinished { cached: bool },
+    StepFinished {
+        cached: bool,
+    },
 }
 
 pub trait BuildProgress: Send + Sync {
@@ -176,7 +178,8 @@ pub async fn build(
         let built = stage::build(&shared, at, &done, &mut step, steps).await?;
         done.insert(at, built);
     }
-    let mut built = done.remove(&target).ok_or_else(|| ImageError::corrupt("the build", "its target was not built"))?;
+    let mut built =
+        done.remove(&target).ok_or_else(|| ImageError::corrupt("the build", "its target was not built"))?;
     built.config.config.labels.extend(options.labels.clone());
     let store = store.clone();
     Ok(blocking(move || finish(&store, built, &names)).await?)
@@ -200,9 +203,13 @@ fn read_text(path: &Path) -> Result<Option<String>> {
         Err(error) => return Err(ImageError::io("read", path)(error)),
     };
     let mut bytes = Vec::new();
-    file.take(limits::MAX_DOCKERFILE_BYTES + 1).read_to_end(&mut bytes).map_err(ImageError::io("read", path))?;
+    file.take(limits::MAX_DOCKERFILE_BYTES + 1)
+        .read_to_end(&mut bytes)
+        .map_err(ImageError::io("read", path))?;
     check_size(&path.display().to_string(), bytes.len() as u64, limits::MAX_DOCKERFILE_BYTES)?;
-    String::from_utf8(bytes).map(Some).map_err(|_| ImageError::corrupt(path.display().to_string(), "it is not UTF-8 text"))
+    String::from_utf8(bytes)
+        .map(Some)
+        .map_err(|_| ImageError::corrupt(path.display().to_string(), "it is not UTF-8 text"))
 }
 
 /// `<Dockerfile>.dockerignore` beside the Dockerfile, or `.dockerignore` in the context.
@@ -250,7 +257,9 @@ fn needed_stages(dockerfile: &Dockerfile, target: usize) -> BTreeSet<usize> {
             Kind::Copy(transfer) => transfer.from.as_deref(),
             _ => None,
         });
-        let base = dockerfile.stages[..at].iter().position(|other| other.name.as_deref() == Some(&stage.base.to_ascii_lowercase()));
+        let base = dockerfile.stages[..at]
+            .iter()
+            .position(|other| other.name.as_deref() == Some(&stage.base.to_ascii_lowercase()));
         pending.extend(base);
         pending.extend(sources.filter_map(|name| find_stage(&dockerfile.stages, name, at)));
         // A base that contains variables may turn out to be any earlier stage.
@@ -297,7 +306,11 @@ fn finish(store: &Store, built: Built, names: &[Reference]) -> Result<Image> {
 }
 
 /// An OCI manifest over blobs that are in the store.
-pub(crate) fn manifest(config_digest: &str, config_size: u64, layers: Vec<Descriptor>) -> Result<ImageManifest> {
+pub(crate) fn manifest(
+    config_digest: &str,
+    config_size: u64,
+    layers: Vec<Descriptor>,
+) -> Result<ImageManifest> {
     let config = descriptor(MediaType::ImageConfig, config_digest, config_size)?;
     ImageManifestBuilder::default()
         .schema_version(SCHEMA_VERSION)

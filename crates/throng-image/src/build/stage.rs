@@ -2,7 +2,9 @@
 
 use super::cache::{self, CacheKey, KeyBuilder};
 use super::transfer::{Job, JobError};
-use super::{BuildEvent, Built, OUTPUT_QUEUE, RunStep, Shared, blocking, capture, find_stage, metadata, users};
+use super::{
+    BuildEvent, Built, OUTPUT_QUEUE, RunStep, Shared, blocking, capture, find_stage, metadata, users,
+};
 use crate::config::{ConfigFile, History, ImageConfig};
 use crate::dockerfile::{Command, Expander, Instruction, Kind, Place, Stage, Transfer};
 use crate::error::{BuildError, ImageError};
@@ -22,8 +24,16 @@ type Step<T> = Result<T, BuildError>;
 
 /// Known without an ARG, as Docker has them; they reach RUN but not the history.
 const PROXY_ARGS: [&str; 10] = [
-    "HTTP_PROXY", "http_proxy", "HTTPS_PROXY", "https_proxy", "FTP_PROXY", "ftp_proxy", "NO_PROXY", "no_proxy",
-    "ALL_PROXY", "all_proxy",
+    "HTTP_PROXY",
+    "http_proxy",
+    "HTTPS_PROXY",
+    "https_proxy",
+    "FTP_PROXY",
+    "ftp_proxy",
+    "NO_PROXY",
+    "no_proxy",
+    "ALL_PROXY",
+    "all_proxy",
 ];
 
 struct StageBuilder<'a> {
@@ -42,7 +52,10 @@ struct StageBuilder<'a> {
 enum Outcome {
     /// Only the configuration changed.
     Metadata,
-    Layer { layer: Option<Layer>, cached: bool },
+    Layer {
+        layer: Option<Layer>,
+        cached: bool,
+    },
 }
 
 pub(super) fn is_predefined(name: &str) -> bool {
@@ -100,7 +113,9 @@ fn start(shared: &Shared<'_>, at: usize, done: &BTreeMap<usize, Built>) -> Step<
         config.config.set_env("PATH", DEFAULT_PATH);
         return Ok((Built { config, layers: Vec::new(), descriptors: Vec::new() }, None));
     }
-    let earlier = shared.dockerfile.stages[..at].iter().position(|other| other.name.as_deref() == Some(&name.to_ascii_lowercase()));
+    let earlier = shared.dockerfile.stages[..at]
+        .iter()
+        .position(|other| other.name.as_deref() == Some(&name.to_ascii_lowercase()));
     if let Some(built) = earlier.and_then(|earlier| done.get(&earlier)) {
         return Ok((built.clone(), None));
     }
@@ -132,11 +147,11 @@ fn load(store: &Store, image: &Image) -> Step<Built> {
 fn find_image(store: &Store, name: &str, place: &Place) -> Step<Image> {
     match store.find(name) {
         Ok(Some(image)) => Ok(image),
-        Ok(None) => Err(step(
-            place
-                .error(format!("the image {name} is not in the local store"))
-                .hint(format!("fetch it with `throng pull {name}`, load it with `throng load`, or begin with FROM scratch")),
-        )),
+        Ok(None) => {
+            Err(step(place.error(format!("the image {name} is not in the local store")).hint(format!(
+                "fetch it with `throng pull {name}`, load it with `throng load`, or begin with FROM scratch"
+            ))))
+        }
         Err(error) => Err(failed(place, error)),
     }
 }
@@ -222,11 +237,7 @@ impl StageBuilder<'_> {
         self.built.config.config.env_value(name).map(str::to_string).or_else(|| self.args.get(name).cloned())
     }
 
-    fn expand<T>(
-        &self,
-        place: &Place,
-        work: impl FnOnce(&Expander<'_>) -> Result<T, String>,
-    ) -> Step<T> {
+    fn expand<T>(&self, place: &Place, work: impl FnOnce(&Expander<'_>) -> Result<T, String>) -> Step<T> {
         let lookup = |name: &str| self.variable(name);
         let expander = Expander { escape: self.shared.dockerfile.escape, lookup: &lookup };
         work(&expander).map_err(|error| wrong(place, error))
@@ -339,12 +350,24 @@ impl StageBuilder<'_> {
             .transpose()
             .map_err(|error| wrong(place, error))?;
         let mut target = metadata::absolute(&destination, &self.built.config.config.working_dir);
-        let says_folder = destination.ends_with('/') || matches!(destination.rsplit('/').next(), Some("." | ".."));
+        let says_folder =
+            destination.ends_with('/') || matches!(destination.rsplit('/').next(), Some("." | ".."));
         if says_folder && target != "/" {
             target.push('/');
         }
         let (mtime, limits) = (self.shared.options.source_date_epoch, self.shared.store.limits());
-        Ok(Job { sources, destination: target, from, ignore: None, base, owner, mode, extract, mtime, limits })
+        Ok(Job {
+            sources,
+            destination: target,
+            from,
+            ignore: None,
+            base,
+            owner,
+            mode,
+            extract,
+            mtime,
+            limits,
+        })
     }
 
     /// The files of an earlier stage or of an image.
@@ -368,14 +391,16 @@ impl StageBuilder<'_> {
     async fn make_working_dir(&self, place: &Place) -> Step<Outcome> {
         let base = LayerView::new(self.unpacked(&self.built).await?);
         let directory = self.built.config.config.working_dir.clone();
-        let (store, mtime, chain) = (self.shared.store.clone(), self.shared.options.source_date_epoch, self.chain());
+        let (store, mtime, chain) =
+            (self.shared.store.clone(), self.shared.options.source_date_epoch, self.chain());
         let made = blocking(move || {
             let failed = || ImageError::io("make the working folder", Path::new(&directory));
             let resolved = base.resolve(Path::new(&directory), true).map_err(failed())?;
             match resolved.node {
                 Some(node) if node.metadata.is_dir() => return Ok((None, true)),
                 Some(_) => {
-                    let error = std::io::Error::new(std::io::ErrorKind::NotADirectory, "it is a file in the image");
+                    let error =
+                        std::io::Error::new(std::io::ErrorKind::NotADirectory, "it is a file in the image");
                     return Err(failed()(error));
                 }
                 None => {}
@@ -397,8 +422,11 @@ impl StageBuilder<'_> {
     fn process(&self, command: &Command) -> Process {
         let config = &self.built.config.config;
         let mut env = config.env.clone();
-        let set = |env: &Vec<String>, name: &str| env.iter().any(|pair| pair.split_once('=').is_some_and(|(key, _)| key == name));
-        let proxies = PROXY_ARGS.iter().filter_map(|name| Some((*name, self.shared.options.args.get(*name)?)));
+        let set = |env: &Vec<String>, name: &str| {
+            env.iter().any(|pair| pair.split_once('=').is_some_and(|(key, _)| key == name))
+        };
+        let proxies =
+            PROXY_ARGS.iter().filter_map(|name| Some((*name, self.shared.options.args.get(*name)?)));
         let given = self.args.iter().map(|(name, value)| (name.as_str(), value));
         for (name, value) in given.chain(proxies) {
             if !set(&env, name) {
@@ -464,11 +492,17 @@ fn prepare(scratch: &Scratch, below: &LayerView) -> Result<(PathBuf, PathBuf), I
     }
     let root = below.lookup(Path::new("")).map_err(ImageError::io("read", &upper))?;
     let mode = root.map_or(0o755, |root| root.metadata.mode() & 0o7777);
-    fs::set_permissions(&upper, fs::Permissions::from_mode(mode)).map_err(ImageError::io("set the mode of", &upper))?;
+    fs::set_permissions(&upper, fs::Permissions::from_mode(mode))
+        .map_err(ImageError::io("set the mode of", &upper))?;
     Ok((upper, work))
 }
 
-fn working_dir_layer(store: &Store, base: &LayerView, path: &Path, mtime: u64) -> Result<Option<Layer>, ImageError> {
+fn working_dir_layer(
+    store: &Store,
+    base: &LayerView,
+    path: &Path,
+    mtime: u64,
+) -> Result<Option<Layer>, ImageError> {
     use std::os::unix::fs::MetadataExt as _;
     let mut writer = LayerWriter::new(store, mtime)?;
     let mut folders: Vec<&Path> = path.ancestors().collect();
@@ -492,7 +526,9 @@ fn working_dir_layer(store: &Store, base: &LayerView, path: &Path, mtime: u64) -
 /// Sources on the network are Docker's own business.
 fn check_local(source: &str, place: &Place) -> Step<()> {
     let lower = source.to_ascii_lowercase();
-    let remote = ["http://", "https://", "ftp://", "git://", "git@", "ssh://"].iter().any(|scheme| lower.starts_with(scheme));
+    let remote = ["http://", "https://", "ftp://", "git://", "git@", "ssh://"]
+        .iter()
+        .any(|scheme| lower.starts_with(scheme));
     if !remote {
         return Ok(());
     }
@@ -535,7 +571,8 @@ fn job_failed(place: &Place, error: JobError) -> BuildError {
 
 /// RFC 3339 in UTC, from seconds since 1970. What lies beyond the year 9999 is taken for the last moment before.
 fn time(seconds: u64) -> String {
-    let timestamp = i64::try_from(seconds).ok().and_then(|seconds| jiff::Timestamp::from_second(seconds).ok());
+    let timestamp =
+        i64::try_from(seconds).ok().and_then(|seconds| jiff::Timestamp::from_second(seconds).ok());
     timestamp.unwrap_or(jiff::Timestamp::MAX).to_string()
 }
 

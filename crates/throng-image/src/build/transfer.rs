@@ -9,7 +9,7 @@ use crate::error::{ImageError, Result};
 use crate::layer::{Attributes, Layer, LayerWriter};
 use crate::limits::Limits;
 use crate::store::Store;
-use crate::unpack::clean_path;
+use crate::unpack::{clean_path, numbers};
 use crate::view::{LayerView, Node, xattr};
 use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
@@ -62,11 +62,16 @@ fn read_error(path: &Path) -> impl FnOnce(std::io::Error) -> JobError {
 
 enum Planned {
     Folder,
-    File { host: PathBuf, size: u64 },
+    File {
+        host: PathBuf,
+        size: u64,
+    },
     Symlink(PathBuf),
     Fifo,
     /// A tar archive to be unpacked at this place, which is a folder.
-    Archive { host: PathBuf },
+    Archive {
+        host: PathBuf,
+    },
 }
 
 /// What will be where, in the order of the paths, so that a folder comes before what is in it.
@@ -79,7 +84,8 @@ pub(super) struct Plan {
 impl Job {
     pub(super) fn plan(&self) -> std::result::Result<Plan, JobError> {
         let mut plan = Plan { entries: BTreeMap::new(), archives: Vec::new() };
-        let destination = self.base.resolve(Path::new(&self.destination), true).map_err(read_error(Path::new("/")))?;
+        let destination =
+            self.base.resolve(Path::new(&self.destination), true).map_err(read_error(Path::new("/")))?;
         let is_folder = destination.node.as_ref().is_some_and(|node| node.metadata.is_dir());
         let mut sources = Vec::new();
         for source in &self.sources {
@@ -120,7 +126,9 @@ impl Job {
             let resolved = self.from.resolve(&relative, true).map_err(read_error(&relative))?;
             // A link keeps the name it was asked for by, but is excluded by either name.
             match resolved.node {
-                Some(node) if !self.excluded(&relative) && !self.excluded(&resolved.path) => vec![(resolved.path, node)],
+                Some(node) if !self.excluded(&relative) && !self.excluded(&resolved.path) => {
+                    vec![(resolved.path, node)]
+                }
                 _ => Vec::new(),
             }
         };
@@ -201,7 +209,10 @@ impl Job {
         let existing = self.base.lookup(target).map_err(read_error(target))?;
         match existing {
             Some(existing) if !existing.metadata.is_dir() => {
-                return Err(wrong(format!("/{} is not a folder in the image, but it is one in the source", target.display())));
+                return Err(wrong(format!(
+                    "/{} is not a folder in the image, but it is one in the source",
+                    target.display()
+                )));
             }
             // The top of a copied tree keeps what it has in the image.
             Some(existing) => {
@@ -215,7 +226,8 @@ impl Job {
         for (name, child) in self.from.list(source).map_err(read_error(source))? {
             let path = source.join(&name);
             let excluded = self.excluded(&path);
-            let may_hold_kept = child.metadata.is_dir() && self.ignore.as_ref().is_some_and(Ignore::has_exceptions);
+            let may_hold_kept =
+                child.metadata.is_dir() && self.ignore.as_ref().is_some_and(Ignore::has_exceptions);
             if excluded && !may_hold_kept {
                 continue;
             }
@@ -245,7 +257,10 @@ impl Job {
         }
         let existing = self.base.lookup(&target).map_err(read_error(&target))?;
         if target.as_os_str().is_empty() || existing.is_some_and(|existing| existing.metadata.is_dir()) {
-            return Err(wrong(format!("/{} is a folder in the image, but a file in the source", target.display())));
+            return Err(wrong(format!(
+                "/{} is a folder in the image, but a file in the source",
+                target.display()
+            )));
         }
         let kind = node.metadata.file_type();
         let planned = if kind.is_file() {
@@ -272,7 +287,10 @@ impl Job {
         let mode = self.mode.filter(|_| !node.metadata.is_symlink()).unwrap_or(node.metadata.mode() & 0o7777);
         let mut xattrs = Vec::new();
         let capability = OsStr::new("security.capability");
-        if from_image && node.metadata.is_file() && let Ok(value) = xattr(&node.host, capability) {
+        if from_image
+            && node.metadata.is_file()
+            && let Ok(value) = xattr(&node.host, capability)
+        {
             xattrs.push((OsString::from(capability), value));
         }
         Ok(Attributes { mode, uid, gid, xattrs })
@@ -284,7 +302,8 @@ impl Job {
         // The owner also goes to folders that have to be made.
         key.part(format!("{:?}", self.owner));
         let archives = plan.archives.iter().map(|(path, planned)| (path, planned, Attributes::default()));
-        let entries = plan.entries.iter().map(|(path, (planned, attributes))| (path, planned, attributes.clone()));
+        let entries =
+            plan.entries.iter().map(|(path, (planned, attributes))| (path, planned, attributes.clone()));
         for (path, planned, attributes) in entries.chain(archives) {
             key.part(path.as_os_str().as_bytes());
             key.part(format!("{} {} {}", attributes.mode, attributes.uid, attributes.gid));
@@ -335,7 +354,8 @@ impl Job {
 
     /// Folders on the way, with the attributes they have in the image or those of new ones.
     fn parents(&self, writer: &mut LayerWriter, path: &Path) -> Result<()> {
-        let mut missing: Vec<&Path> = path.ancestors().skip(1).filter(|parent| !writer.has_folder(parent)).collect();
+        let mut missing: Vec<&Path> =
+            path.ancestors().skip(1).filter(|parent| !writer.has_folder(parent)).collect();
         missing.reverse();
         for parent in missing {
             let existing = self.base.lookup(parent).map_err(ImageError::io("read", parent))?;
@@ -369,7 +389,10 @@ impl Job {
                 return Err(ImageError::TooLarge {
                     what: what.clone(),
                     actual: format!("{count} entries, {bytes} bytes"),
-                    limit: format!("{} entries, {} bytes", self.limits.layer_entries, self.limits.unpacked_layer_bytes),
+                    limit: format!(
+                        "{} entries, {} bytes",
+                        self.limits.layer_entries, self.limits.unpacked_layer_bytes
+                    ),
                     raise: "if you trust the archive, open the store with higher limits".into(),
                 }
                 .into());
@@ -402,16 +425,18 @@ impl Job {
         }
         let path = target.join(&relative);
         let header = entry.header().clone();
-        let (mut uid, mut gid) = (header.uid().map_err(damaged)?, header.gid().map_err(damaged)?);
-        (uid, gid) = self.owner.unwrap_or((uid, gid));
-        let mode = self.mode.unwrap_or(header.mode().map_err(damaged)?);
+        let numbers = numbers(&header).map_err(damaged)?;
+        let (uid, gid) = self.owner.unwrap_or((numbers.uid, numbers.gid));
+        let mode = self.mode.unwrap_or(numbers.mode);
         let attributes = Attributes { mode, uid, gid, xattrs: Vec::new() };
         self.parents(writer, &path)?;
         let link = entry.link_name_bytes().map(|link| link.into_owned()).unwrap_or_default();
         let size = entry.size();
         match header.entry_type() {
             EntryType::Directory => writer.folder(&path, &attributes),
-            EntryType::Symlink => writer.symlink(&path, &PathBuf::from(OsString::from_vec(link)), &attributes),
+            EntryType::Symlink => {
+                writer.symlink(&path, &PathBuf::from(OsString::from_vec(link)), &attributes)
+            }
             EntryType::Link => writer.hard_link(&path, &target.join(safe(&link)?), &attributes),
             EntryType::Fifo => writer.special(EntryType::Fifo, &path, &attributes, (0, 0)),
             kind @ (EntryType::Char | EntryType::Block) => {
@@ -457,6 +482,10 @@ fn is_archive(host: &Path) -> std::result::Result<bool, JobError> {
     }
     let header = tar::Header::from_byte_slice(&start);
     // The sum counts the checksum's own field as eight spaces (POSIX pax, ustar interchange format).
-    let sum: u32 = start.iter().enumerate().map(|(at, b)| if (148..156).contains(&at) { 32 } else { u32::from(*b) }).sum();
+    let sum: u32 = start
+        .iter()
+        .enumerate()
+        .map(|(at, b)| if (148..156).contains(&at) { 32 } else { u32::from(*b) })
+        .sum();
     Ok(start.iter().any(|b| *b != 0) && header.cksum().is_ok_and(|stored| stored == sum))
 }

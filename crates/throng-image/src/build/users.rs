@@ -12,8 +12,9 @@ pub(super) fn resolve_owner(text: &str, view: &LayerView) -> Result<(u64, u64), 
     let (uid, primary) = match number(user)? {
         Some(uid) => (uid, None),
         None => {
-            let fields = find(view, "/etc/passwd", user)?
-                .ok_or_else(|| format!("the image has no user {user:?}; use a number or add it to /etc/passwd first"))?;
+            let fields = find(view, "/etc/passwd", user)?.ok_or_else(|| {
+                format!("the image has no user {user:?}; use a number or add it to /etc/passwd first")
+            })?;
             let field = |at: usize| fields.get(at).and_then(|field| field.parse::<u32>().ok());
             let damaged = || format!("the line of user {user:?} in /etc/passwd is damaged");
             (field(2).ok_or_else(damaged)?, Some(field(3).ok_or_else(damaged)?))
@@ -25,7 +26,9 @@ pub(super) fn resolve_owner(text: &str, view: &LayerView) -> Result<(u64, u64), 
             Some(gid) => gid,
             None => find(view, "/etc/group", group)?
                 .and_then(|fields| fields.get(2)?.parse().ok())
-                .ok_or_else(|| format!("the image has no group {group:?}; use a number or add it to /etc/group first"))?,
+                .ok_or_else(|| {
+                    format!("the image has no group {group:?}; use a number or add it to /etc/group first")
+                })?,
         },
     };
     Ok((uid.into(), gid.into()))
@@ -43,7 +46,9 @@ fn number(text: &str) -> Result<Option<u32>, String> {
 }
 
 fn find(view: &LayerView, file: &str, name: &str) -> Result<Option<Vec<String>>, String> {
-    let bytes = view.read_small(file, MAX_BYTES).map_err(|error| format!("cannot read {file} of the image: {error}"))?;
+    let bytes = view
+        .read_small(file, MAX_BYTES)
+        .map_err(|error| format!("cannot read {file} of the image: {error}"))?;
     let text = String::from_utf8_lossy(&bytes.unwrap_or_default()).into_owned();
     Ok(text
         .lines()
@@ -62,7 +67,9 @@ mod tests {
         std::fs::write(dir.path().join("etc/passwd"), "root:x:0:0::/:\napp:x:100:200::/:\n").unwrap();
         std::fs::write(dir.path().join("etc/group"), "www:x:33:\n").unwrap();
         let view = LayerView::new(vec![dir.path().into()]);
-        for (text, ids) in [("app", (100, 200)), ("app:www", (100, 33)), ("7", (7, 7)), ("7:8", (7, 8)), ("0:www", (0, 33))] {
+        for (text, ids) in
+            [("app", (100, 200)), ("app:www", (100, 33)), ("7", (7, 7)), ("7:8", (7, 8)), ("0:www", (0, 33))]
+        {
             assert_eq!(resolve_owner(text, &view), Ok(ids), "{text}");
         }
         for text in ["nobody", "1:none", "", "1:", "99999999999"] {

@@ -72,7 +72,12 @@ impl Expander<'_> {
         }
     }
 
-    fn double_quoted(&self, cursor: &mut Cursor<'_>, out: &mut String, depth: usize) -> Result<(), ExpandError> {
+    fn double_quoted(
+        &self,
+        cursor: &mut Cursor<'_>,
+        out: &mut String,
+        depth: usize,
+    ) -> Result<(), ExpandError> {
         while let Some(c) = cursor.rest.next() {
             match c {
                 '"' => return Ok(()),
@@ -246,7 +251,10 @@ mod tests {
 
     #[test]
     fn words_keep_their_quotes() {
-        assert_eq!(split_words("a 'b c' d\\ e \"f g\" ${h:-i j}", '\\'), ["a", "'b c'", "d\\ e", "\"f g\"", "${h:-i j}"]);
+        assert_eq!(
+            split_words("a 'b c' d\\ e \"f g\" ${h:-i j}", '\\'),
+            ["a", "'b c'", "d\\ e", "\"f g\"", "${h:-i j}"]
+        );
     }
 
     proptest! {

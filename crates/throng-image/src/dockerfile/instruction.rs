@@ -58,8 +58,7 @@ pub(super) fn read(line: &LogicalLine, place: &Place, escape: char) -> Parsed<Ki
 
 /// An instruction that does not exist, with the one that was probably meant.
 pub(super) fn unknown(keyword: &str, place: &Place) -> Diagnostic {
-    let finding =
-        Diagnostic::error(format!("unknown instruction {keyword:?}")).at(place.location.clone());
+    let finding = Diagnostic::error(format!("unknown instruction {keyword:?}")).at(place.location.clone());
     let near = super::KEYWORDS
         .iter()
         .map(|known| (distance(keyword, known), known))
@@ -185,7 +184,8 @@ pub(super) fn arg(word: &str, place: &Place) -> Parsed<ArgDeclaration> {
         Some((name, default)) => (name, Some(default.to_string())),
         None => (word, None),
     };
-    let valid = |(at, c): (usize, char)| c.is_ascii_alphabetic() || c == '_' || (at > 0 && c.is_ascii_digit());
+    let valid =
+        |(at, c): (usize, char)| c.is_ascii_alphabetic() || c == '_' || (at > 0 && c.is_ascii_digit());
     if name.is_empty() || !name.chars().enumerate().all(valid) {
         return Err(place.error(format!("{name:?} is not the name of a variable")));
     }
@@ -223,8 +223,10 @@ fn healthcheck(rest: &str, place: &Place) -> Parsed<Healthcheck> {
     for (name, value) in flags.given {
         let value = value_of(place, &name, value)?;
         let nanos = || -> Parsed<u64> {
-            let duration = parse_duration(&value).map_err(|error| place.error(format!("--{name}: {error}")))?;
-            u64::try_from(duration.as_nanos()).map_err(|_| place.error(format!("--{name}: {value} is too long")))
+            let duration =
+                parse_duration(&value).map_err(|error| place.error(format!("--{name}: {error}")))?;
+            u64::try_from(duration.as_nanos())
+                .map_err(|_| place.error(format!("--{name}: {value} is too long")))
         };
         match name.as_str() {
             "interval" => check.interval = nanos()?,

@@ -65,12 +65,14 @@ fn directives(physical: &[&str], file: &Path, findings: &mut Vec<Diagnostic>) ->
             ("escape", "`") => escape = '`',
             ("escape", "\\") => escape = '\\',
             ("escape", _) => findings.push(
-                Diagnostic::error(format!("the escape character {value:?} is neither \\ nor `")).at(Location {
-                    file: file.into(),
-                    line: number + 1,
-                    column: 1,
-                    length: line.chars().count().max(1),
-                }),
+                Diagnostic::error(format!("the escape character {value:?} is neither \\ nor `")).at(
+                    Location {
+                        file: file.into(),
+                        line: number + 1,
+                        column: 1,
+                        length: line.chars().count().max(1),
+                    },
+                ),
             ),
             ("syntax" | "check", _) => {}
             _ => return (escape, number),

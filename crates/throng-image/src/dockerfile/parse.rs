@@ -39,7 +39,11 @@ pub fn parse(text: &str, file: &Path) -> Result<Dockerfile, Vec<Diagnostic>> {
     Ok(dockerfile)
 }
 
-fn add(dockerfile: &mut Dockerfile, line: &LogicalLine, findings: &mut Vec<Diagnostic>) -> Result<(), Diagnostic> {
+fn add(
+    dockerfile: &mut Dockerfile,
+    line: &LogicalLine,
+    findings: &mut Vec<Diagnostic>,
+) -> Result<(), Diagnostic> {
     let place = Place { location: line.location.clone(), keyword: line.keyword.clone() };
     if line.keyword == "FROM" {
         let stage = from(dockerfile, line, place)?;
@@ -67,9 +71,11 @@ fn add(dockerfile: &mut Dockerfile, line: &LogicalLine, findings: &mut Vec<Diagn
         );
     }
     if let Some(earlier) = replaced(stage, &kind) {
-        findings.push(place.warning(format!(
-            "it replaces the one in line {earlier}; only the last one of a stage counts"
-        )));
+        findings.push(
+            place.warning(format!(
+                "it replaces the one in line {earlier}; only the last one of a stage counts"
+            )),
+        );
     }
     let text = format!("{} {}", line.keyword, line.rest);
     stage.instructions.push(Instruction { place, text, kind });
@@ -134,7 +140,11 @@ mod tests {
         let exec = |words: &[&str]| Command::Exec(words.iter().map(ToString::to_string).collect());
         assert_eq!(
             kinds("CMD [\"a\", \"b c\"]\nENTRYPOINT a b\nRUN [ \"x\" ]"),
-            [Kind::Cmd(exec(&["a", "b c"])), Kind::Entrypoint(Command::Shell("a b".into())), Kind::Run(exec(&["x"]))]
+            [
+                Kind::Cmd(exec(&["a", "b c"])),
+                Kind::Entrypoint(Command::Shell("a b".into())),
+                Kind::Run(exec(&["x"]))
+            ]
         );
         assert_eq!(
             kinds("COPY --from=x --chown=1:2 --chmod=755 a \"b c\" /d/"),
@@ -147,7 +157,10 @@ mod tests {
                 quoted: true,
             })]
         );
-        assert_eq!(kinds("ENV A=1 B=\"2 3\""), [Kind::Env(vec![("A".into(), "1".into()), ("B".into(), "\"2 3\"".into())])]);
+        assert_eq!(
+            kinds("ENV A=1 B=\"2 3\""),
+            [Kind::Env(vec![("A".into(), "1".into()), ("B".into(), "\"2 3\"".into())])]
+        );
         assert_eq!(kinds("ENV A b c"), [Kind::Env(vec![("A".into(), "b c".into())])]);
         assert_eq!(
             kinds("HEALTHCHECK --interval=1s --retries=2 CMD true"),
@@ -165,9 +178,15 @@ mod tests {
     #[test]
     fn errors_name_instruction_and_line() {
         for (text, expected) in [
-            ("FROM scratch\nCOPPY a b", "Dockerfile:2:1: error: unknown instruction \"COPPY\" (hint: did you mean COPY?)"),
+            (
+                "FROM scratch\nCOPPY a b",
+                "Dockerfile:2:1: error: unknown instruction \"COPPY\" (hint: did you mean COPY?)",
+            ),
             ("FROM scratch\n  XYZZY", "Dockerfile:2:3: error: unknown instruction \"XYZZY\""),
-            ("FROM scratch\nRUN --mount=type=cache x", "Dockerfile:2:1: error: RUN: the flag --mount is not supported"),
+            (
+                "FROM scratch\nRUN --mount=type=cache x",
+                "Dockerfile:2:1: error: RUN: the flag --mount is not supported",
+            ),
             ("FROM scratch\nONBUILD RUN x", "Dockerfile:2:1: error: ONBUILD: triggers"),
             ("FROM scratch\nRUN <<EOF\nUSR\nEOF", "Dockerfile:2:1: error: RUN: here-documents"),
             ("FROM scratch\nCOPY a", "Dockerfile:2:1: error: COPY: it needs at least one source"),
@@ -195,7 +214,8 @@ mod tests {
     #[test]
     fn all_errors_are_found_at_once_and_a_second_cmd_is_a_warning() {
         let findings = parse("FROM a\nCMD x\nRUNN y\nCMD z\nUSR q", Path::new("D")).unwrap_err();
-        let lines: Vec<usize> = findings.iter().map(|finding| finding.location.as_ref().unwrap().line).collect();
+        let lines: Vec<usize> =
+            findings.iter().map(|finding| finding.location.as_ref().unwrap().line).collect();
         assert_eq!(lines, [3, 4, 5]);
     }
 

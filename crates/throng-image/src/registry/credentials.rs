@@ -23,12 +23,14 @@ pub(super) fn credentials(registry: &str, options: &RegistryOptions) -> Result<R
     let failed = |reason: String| ImageError::Credentials { registry: registry.into(), reason };
     match get_credential_from_reader(BufReader::new(file), key) {
         Ok(DockerCredential::UsernamePassword(user, password)) => Ok(RegistryAuth::Basic(user, password)),
-        Ok(DockerCredential::IdentityToken(_)) => {
-            Err(failed("identity tokens are not supported; log in with an access token as the password".into()))
-        }
+        Ok(DockerCredential::IdentityToken(_)) => Err(failed(
+            "identity tokens are not supported; log in with an access token as the password".into(),
+        )),
         Err(CredentialRetrievalError::NoCredentialConfigured) => Ok(RegistryAuth::Anonymous),
         // The helpers' way to say that they know nothing about this registry.
-        Err(CredentialRetrievalError::HelperFailure { stdout, .. }) if stdout.contains("credentials not found") => {
+        Err(CredentialRetrievalError::HelperFailure { stdout, .. })
+            if stdout.contains("credentials not found") =>
+        {
             Ok(RegistryAuth::Anonymous)
         }
         Err(CredentialRetrievalError::HelperFailure { helper, stdout, .. }) => {
@@ -78,7 +80,8 @@ mod tests {
 
     #[test]
     fn a_helper_that_is_missing_is_an_error() {
-        let error = read(r#"{"credHelpers":{"x.example":"throng-no-such-helper"}}"#, "x.example").unwrap_err();
+        let error =
+            read(r#"{"credHelpers":{"x.example":"throng-no-such-helper"}}"#, "x.example").unwrap_err();
         assert!(matches!(error, ImageError::Credentials { .. }), "{error}");
     }
 }

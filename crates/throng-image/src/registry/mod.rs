@@ -50,14 +50,27 @@ impl Default for RegistryOptions {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum TransferEvent<'a> {
     /// `total` in bytes.
-    Started { digest: &'a str, total: u64 },
+    Started {
+        digest: &'a str,
+        total: u64,
+    },
     /// So many more bytes have moved.
-    Advanced { digest: &'a str, bytes: u64 },
+    Advanced {
+        digest: &'a str,
+        bytes: u64,
+    },
     /// The connection broke; the transfer goes on from `at` bytes.
-    Resumed { digest: &'a str, at: u64 },
-    Finished { digest: &'a str },
+    Resumed {
+        digest: &'a str,
+        at: u64,
+    },
+    Finished {
+        digest: &'a str,
+    },
     /// The other side has it already.
-    Present { digest: &'a str },
+    Present {
+        digest: &'a str,
+    },
 }
 
 pub trait TransferProgress: Send + Sync {
@@ -73,7 +86,8 @@ fn client(reference: &Reference, options: &RegistryOptions) -> Result<Client> {
     let registry = reference.resolve_registry();
     // An error means that the process has chosen a provider before, which is as good.
     let _ = rustls::crypto::ring::default_provider().install_default();
-    let refused = |error: &dyn Error| ImageError::Registry { registry: registry.into(), reason: chain(error) };
+    let refused =
+        |error: &dyn Error| ImageError::Registry { registry: registry.into(), reason: chain(error) };
     // The client below builds one with default settings too and cannot report that this failed.
     reqwest::Client::builder().build().map_err(|error| refused(&error))?;
     let loopback = is_loopback(registry);
@@ -97,25 +111,33 @@ fn client(reference: &Reference, options: &RegistryOptions) -> Result<Client> {
 /// The client's error in this crate's words.
 fn registry_error(reference: &Reference, error: OciDistributionError) -> ImageError {
     let registry = reference.resolve_registry().to_string();
-    let unauthorized = || ImageError::Unauthorized { registry: registry.clone(), reference: familiar(reference) };
+    let unauthorized =
+        || ImageError::Unauthorized { registry: registry.clone(), reference: familiar(reference) };
     let missing = || ImageError::NotInRegistry { registry: registry.clone(), what: familiar(reference) };
+    let status = match &error {
+        OciDistributionError::RequestError(error) => error.status().map(|status| status.as_u16()),
+        OciDistributionError::ServerError { code, .. } => Some(*code),
+        _ => None,
+    };
     match &error {
-        OciDistributionError::UnauthorizedError { .. }
-        | OciDistributionError::AuthenticationFailure(_)
-        | OciDistributionError::ServerError { code: 401 | 403, .. } => unauthorized(),
-        OciDistributionError::ServerError { code: 404, .. } | OciDistributionError::ImageManifestNotFoundError(_) => {
-            missing()
+        _ if matches!(status, Some(401 | 403)) => unauthorized(),
+        _ if status == Some(404) => missing(),
+        OciDistributionError::UnauthorizedError { .. } | OciDistributionError::AuthenticationFailure(_) => {
+            unauthorized()
         }
-        OciDistributionError::RegistryError { envelope, .. } => match envelope.errors.first().map(|first| &first.code) {
-            Some(OciErrorCode::Unauthorized | OciErrorCode::Denied) => unauthorized(),
-            Some(
-                OciErrorCode::ManifestUnknown
-                | OciErrorCode::NameUnknown
-                | OciErrorCode::BlobUnknown
-                | OciErrorCode::NotFound,
-            ) => missing(),
-            _ => ImageError::Registry { registry, reason: short(&envelope.to_string()) },
-        },
+        OciDistributionError::ImageManifestNotFoundError(_) => missing(),
+        OciDistributionError::RegistryError { envelope, .. } => {
+            match envelope.errors.first().map(|first| &first.code) {
+                Some(OciErrorCode::Unauthorized | OciErrorCode::Denied) => unauthorized(),
+                Some(
+                    OciErrorCode::ManifestUnknown
+                    | OciErrorCode::NameUnknown
+                    | OciErrorCode::BlobUnknown
+                    | OciErrorCode::NotFound,
+                ) => missing(),
+                _ => ImageError::Registry { registry, reason: short(&envelope.to_string()) },
+            }
+        }
         OciDistributionError::DigestError(DigestError::VerificationError { expected, actual }) => {
             ImageError::DigestMismatch {
                 what: format!("the manifest of {}", familiar(reference)),
@@ -123,9 +145,10 @@ fn registry_error(reference: &Reference, error: OciDistributionError) -> ImageEr
                 actual: actual.clone(),
             }
         }
-        OciDistributionError::ServerError { code, message, .. } => {
-            ImageError::Registry { registry, reason: short(&format!("it answered with status {code}: {message}")) }
-        }
+        OciDistributionError::ServerError { code, message, .. } => ImageError::Registry {
+            registry,
+            reason: short(&format!("it answered with status {code}: {message}")),
+        },
         _ => ImageError::Registry { registry, reason: short(&chain(&error)) },
     }
 }
@@ -146,5 +169,9 @@ fn chain(error: &dyn Error) -> String {
 
 fn short(text: &str) -> String {
     let line: String = text.split_whitespace().collect::<Vec<_>>().join(" ");
-    if line.chars().count() <= MAX_REASON { line } else { line.chars().take(MAX_REASON).chain(['…']).collect() }
+    if line.chars().count() <= MAX_REASON {
+        line
+    } else {
+        line.chars().take(MAX_REASON).chain(['…']).collect()
+    }
 }

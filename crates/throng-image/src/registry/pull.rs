@@ -98,7 +98,11 @@ impl Puller<'_> {
             .pull_manifest_raw(reference, &self.auth, &accepted)
             .await
             .map_err(|error| registry_error(self.reference, error))?;
-        check_size(&format!("the manifest of {}", familiar(reference)), bytes.len() as u64, MAX_MANIFEST_BYTES)?;
+        check_size(
+            &format!("the manifest of {}", familiar(reference)),
+            bytes.len() as u64,
+            MAX_MANIFEST_BYTES,
+        )?;
         Ok(bytes.to_vec())
     }
 
@@ -132,12 +136,23 @@ impl Puller<'_> {
     }
 
     /// Fetches from `at` to the end, or to where the connection breaks.
-    async fn piece(&self, blob: &Descriptor, digest: &str, writer: &mut BlobWriter, at: &mut u64) -> Result<()> {
+    async fn piece(
+        &self,
+        blob: &Descriptor,
+        digest: &str,
+        writer: &mut BlobWriter,
+        at: &mut u64,
+    ) -> Result<()> {
         let failed = |error| registry_error(self.reference, error);
         let mut body = if *at == 0 {
             self.client.pull_blob_stream(self.reference, digest).await.map_err(failed)?
         } else {
-            match self.client.pull_blob_stream_partial(self.reference, digest, *at, None).await.map_err(failed)? {
+            match self
+                .client
+                .pull_blob_stream_partial(self.reference, digest, *at, None)
+                .await
+                .map_err(failed)?
+            {
                 BlobResponse::Partial(body) => body,
                 BlobResponse::Full(body) => {
                     // This registry cannot resume.
@@ -165,6 +180,9 @@ impl Puller<'_> {
     }
 
     fn broken(&self, reason: String) -> ImageError {
-        ImageError::Registry { registry: self.reference.resolve_registry().into(), reason: super::short(&reason) }
+        ImageError::Registry {
+            registry: self.reference.resolve_registry().into(),
+            reason: super::short(&reason),
+        }
     }
 }

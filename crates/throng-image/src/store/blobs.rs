@@ -58,9 +58,10 @@ impl Store {
     pub(crate) fn open_blob(&self, digest: &str) -> Result<File> {
         let path = self.blob_path(digest)?;
         File::open(&path).map_err(|error| match error.kind() {
-            io::ErrorKind::NotFound => {
-                ImageError::corrupt(format!("the image store {}", self.root().display()), format!("blob {digest} is missing"))
-            }
+            io::ErrorKind::NotFound => ImageError::corrupt(
+                format!("the image store {}", self.root().display()),
+                format!("blob {digest} is missing"),
+            ),
             _ => ImageError::io("open", &path)(error),
         })
     }
@@ -88,7 +89,11 @@ impl Store {
         let scratch = self.scratch()?;
         let path = scratch.path().join("blob");
         let file = File::create(&path).map_err(ImageError::io("create", &path))?;
-        Ok(BlobWriter { store: self.clone(), scratch, out: HashWriter::new(BufWriter::with_capacity(1 << 17, file)) })
+        Ok(BlobWriter {
+            store: self.clone(),
+            scratch,
+            out: HashWriter::new(BufWriter::with_capacity(1 << 17, file)),
+        })
     }
 
     /// Writes a small blob unless it is there and returns its digest.

@@ -36,13 +36,15 @@ impl Store {
                 .filter(|other| other.manifest_digest == entry.manifest_digest)
                 .filter_map(|other| other.name.clone())
                 .collect();
-            let by_name = parse_reference(reference)
-                .is_ok_and(|parsed| entry.name.as_deref() == Some(&parsed.to_string()) || parsed.digest().is_some());
+            let by_name = parse_reference(reference).is_ok_and(|parsed| {
+                entry.name.as_deref() == Some(&parsed.to_string()) || parsed.digest().is_some()
+            });
             if !by_name && names.len() > 1 {
                 return Err(ImageError::SeveralNames { id, names });
             }
             entries.retain(|other| {
-                other.manifest_digest != entry.manifest_digest || (names.len() > 1 && other.name != entry.name)
+                other.manifest_digest != entry.manifest_digest
+                    || (names.len() > 1 && other.name != entry.name)
             });
             let mut removed = Vec::new();
             if let Some(name) = &entry.name {
@@ -121,7 +123,10 @@ impl Store {
                 .ok()
                 .and_then(|bytes| serde_json::from_slice::<BTreeMap<String, serde_json::Value>>(&bytes).ok())
                 .is_some_and(|entry| {
-                    entry.get("digest").and_then(|digest| digest.as_str()).is_some_and(|digest| blobs.contains(digest))
+                    entry
+                        .get("digest")
+                        .and_then(|digest| digest.as_str())
+                        .is_some_and(|digest| blobs.contains(digest))
                 });
             if !used {
                 fs::remove_file(&path).map_err(ImageError::io("remove", &path))?;

@@ -91,7 +91,8 @@ impl Store {
         let what = format!("layer {blob}");
         let compressed = HashReader::new(BufReader::with_capacity(1 << 17, self.open_blob(blob)?));
         let mut plain = HashReader::new(decompress(&what, compressed)?);
-        let unpacked = unpack_layer(&what, &mut plain, &target, &LayerView::new(below.to_vec()), self.limits())?;
+        let unpacked =
+            unpack_layer(&what, &mut plain, &target, &LayerView::new(below.to_vec()), self.limits())?;
         // A tar archive may be followed by padding, which counts for the digest.
         io::copy(&mut plain, &mut io::sink()).map_err(|error| ImageError::corrupt(&what, error))?;
         let actual = plain.finish();
@@ -169,8 +170,8 @@ pub(crate) fn decompress<'a>(what: &str, reader: impl Read + 'a) -> Result<Box<d
         return Ok(Box::new(flate2::bufread::MultiGzDecoder::new(reader)));
     }
     if magic.starts_with(&[0x28, 0xb5, 0x2f, 0xfd]) {
-        let decoder =
-            zstd::stream::read::Decoder::with_buffer(reader).map_err(|error| ImageError::corrupt(what, error))?;
+        let decoder = zstd::stream::read::Decoder::with_buffer(reader)
+            .map_err(|error| ImageError::corrupt(what, error))?;
         return Ok(Box::new(decoder));
     }
     for (start, name) in [(&b"BZh"[..], "bzip2"), (&b"\xfd7zXZ"[..], "xz")] {

@@ -19,10 +19,10 @@ mod collect;
 mod layers;
 mod names;
 
-pub use collect::Removed;
-pub use layers::{LayerNotes, chain_ids};
 pub(crate) use blobs::BlobWriter;
+pub use collect::Removed;
 pub(crate) use layers::decompress;
+pub use layers::{LayerNotes, chain_ids};
 pub(crate) use names::Entry;
 
 use crate::config::{ConfigFile, ImageConfig};
@@ -197,7 +197,9 @@ impl Store {
         let scratch = self.scratch()?;
         let temporary = scratch.path().join("file");
         let mut file = File::create(&temporary).map_err(ImageError::io("create", &temporary))?;
-        file.write_all(content).and_then(|()| file.sync_all()).map_err(ImageError::io("write", &temporary))?;
+        file.write_all(content)
+            .and_then(|()| file.sync_all())
+            .map_err(ImageError::io("write", &temporary))?;
         self.publish(&temporary, path)
     }
 
@@ -205,7 +207,9 @@ impl Store {
     pub(crate) fn publish(&self, temporary: &Path, path: &Path) -> Result<()> {
         fs::rename(temporary, path).map_err(ImageError::io("rename a finished file to", path))?;
         if let Some(folder) = path.parent() {
-            File::open(folder).and_then(|folder| folder.sync_all()).map_err(ImageError::io("sync", folder))?;
+            File::open(folder)
+                .and_then(|folder| folder.sync_all())
+                .map_err(ImageError::io("sync", folder))?;
         }
         Ok(())
     }
@@ -247,10 +251,8 @@ impl Store {
     }
 
     fn lock(&self, name: &str, kind: LockKind) -> Result<File> {
-        self.lock_within(name, kind, LOCK_WAIT)?.ok_or_else(|| ImageError::Locked {
-            path: self.root.join(name),
-            seconds: LOCK_WAIT.as_secs(),
-        })
+        self.lock_within(name, kind, LOCK_WAIT)?
+            .ok_or_else(|| ImageError::Locked { path: self.root.join(name), seconds: LOCK_WAIT.as_secs() })
     }
 
     /// `None` if somebody else holds the lock all the while.

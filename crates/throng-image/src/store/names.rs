@@ -51,7 +51,8 @@ impl Store {
         index.set_schema_version(SCHEMA_VERSION);
         index.set_media_type(Some(MediaType::ImageIndex));
         index.set_manifests(manifests);
-        let bytes = serde_json::to_vec_pretty(&index).map_err(|error| ImageError::corrupt("the index", error))?;
+        let bytes =
+            serde_json::to_vec_pretty(&index).map_err(|error| ImageError::corrupt("the index", error))?;
         self.write_atomic(&self.root().join("index.json"), &bytes)
     }
 
@@ -73,7 +74,9 @@ impl Store {
             for name in names {
                 set_name(entries, manifest, &name.to_string());
             }
-            if names.is_empty() && !entries.iter().any(|entry| entry.manifest_digest == manifest.manifest_digest) {
+            if names.is_empty()
+                && !entries.iter().any(|entry| entry.manifest_digest == manifest.manifest_digest)
+            {
                 entries.push(Entry { name: None, ..manifest.clone() });
             }
             Ok(())
@@ -96,7 +99,8 @@ impl Store {
 
     pub(crate) fn find_entry(&self, entries: &[Entry], text: &str) -> Result<Option<Entry>> {
         let bare = text.strip_prefix("sha256:").unwrap_or(text);
-        let looks_like_id = !bare.is_empty() && bare.len() <= 64 && bare.bytes().all(|b| b.is_ascii_hexdigit());
+        let looks_like_id =
+            !bare.is_empty() && bare.len() <= 64 && bare.bytes().all(|b| b.is_ascii_hexdigit());
         if bare.len() == text.len() {
             match parse_reference(text) {
                 Ok(reference) => {
