@@ -1,5 +1,7 @@
 //! PNGs of every kind become pages that show the same picture.
 
+#![allow(clippy::unwrap_used)] // a test whose set-up fails has failed
+
 mod support;
 
 use pdfmagic::convert::{ConvertError, Limits, convert};

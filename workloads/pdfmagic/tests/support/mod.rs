@@ -1,5 +1,6 @@
 //! Images made by hand or by encoders, and pages rendered by poppler.
 #![allow(dead_code)] // each test binary uses its own part of this
+#![allow(clippy::unwrap_used)] // a test whose set-up fails has failed
 
 pub mod images;
 pub mod server;
