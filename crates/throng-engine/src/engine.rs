@@ -333,6 +333,14 @@ impl Core {
     }
 }
 
+impl Drop for Core {
+    fn drop(&mut self) {
+        if self.ground.rootless && self.fabric.is_empty() {
+            rootless::leave();
+        }
+    }
+}
+
 /// Waits for ends as long as the engine is there.
 async fn follow_exits(core: Weak<Core>) {
     loop {
@@ -398,7 +406,7 @@ pub fn check_project(name: &str) -> Result<()> {
 }
 
 /// This process' permitted capabilities.
-fn own_capabilities() -> u64 {
+pub fn own_capabilities() -> u64 {
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
     let line = status.lines().find_map(|line| line.strip_prefix("CapPrm:"));
     line.and_then(|hex| u64::from_str_radix(hex.trim(), 16).ok()).unwrap_or(0)

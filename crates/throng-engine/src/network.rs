@@ -25,6 +25,8 @@ const INDEX_STRIDE: u32 = 7_919;
 const PORTS_PATIENCE: Duration = Duration::from_secs(5);
 const PORTS_PAUSE: Duration = Duration::from_millis(10);
 
+const BRIDGE_PREFIX: &str = "thr";
+
 type Task = Box<dyn FnOnce(&mut Connection) + Send>;
 
 /// The thread that makes interfaces.
@@ -40,6 +42,8 @@ impl Fabric {
         thread::Builder::new().name("throng-network".into()).spawn(move || {
             match enter().and_then(|()| Connection::open()) {
                 Ok(mut connection) => {
+                    // Up already in the host's own namespace.
+                    let _ = connection.request(netlink::loopback_up());
                     if ready.send(Ok(())).is_ok() {
                         receiver.iter().for_each(|task| task(&mut connection));
                     }
@@ -140,6 +144,11 @@ impl Fabric {
         }
     }
 
+    /// Whether no network of ours is left.
+    pub fn is_empty(&self) -> bool {
+        self.links().is_ok_and(|links| !links.iter().any(|l| l.name.starts_with(BRIDGE_PREFIX)))
+    }
+
     pub fn links(&self) -> io::Result<Vec<Link>> {
         self.call(Connection::links)
     }
@@ -219,7 +228,7 @@ pub fn inner_batch(legs: &[(Ipv4Addr, &NetworkSpec)]) -> (Vec<u8>, usize) {
 
 /// `thr` and ten digits: a name that fits the kernel's 15 characters whatever the network is called.
 pub fn bridge_name(network: &str) -> String {
-    format!("thr{}", digest(&[network], 10))
+    format!("{BRIDGE_PREFIX}{}", digest(&[network], 10))
 }
 
 /// The host's end of a replica's leg. It differs from start to start: the kernel takes an earlier one away only some

@@ -97,7 +97,11 @@ impl Spawner {
 }
 
 fn make(order: &Order, stack: &mut Stack) {
-    match sys::clone_child(&order.job, stack) {
+    let made = sys::clone_child(&order.job, stack);
+    if crate::rootless::entered() {
+        sys::stay_dumpable();
+    }
+    match made {
         // Nobody listens any more if the order was given up; the child has ended then.
         Ok(pid) => drop(order.answer.send(Ok(pid))),
         Err(errno) => refuse(order, errno),

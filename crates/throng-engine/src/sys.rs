@@ -541,3 +541,44 @@ pub fn watched(fd: OwnedFd) -> io::Result<AsyncFd<OwnedFd>> {
     // SAFETY: `OwnedFd` keeps its descriptor open and the same until the registration is dropped with it.
     unsafe { AsyncFd::register_with_interest(fd, Interest::READABLE) }.map_err(io::Error::from)
 }
+
+/// Keeps `/proc/self` this user's own: a change of ids, also a child's that borrows our memory, gives it to root.
+pub fn stay_dumpable() {
+    // SAFETY: an attribute of the calling process.
+    unsafe { libc::prctl(libc::PR_SET_DUMPABLE, 1 as libc::c_ulong, 0, 0, 0) };
+}
+
+/// Makes a process that holds a user namespace with a network namespace and does nothing else. It writes an error
+/// number (0 for success) to `ready`, and stays once it has read a byte from `go`. Only for a process with one thread.
+pub fn fork_keeper(ready: RawFd, go: RawFd) -> io::Result<u32> {
+    // SAFETY: no other thread exists, so the child finds no lock taken; it makes bare system calls only.
+    match unsafe { libc::fork() } {
+        -1 => Err(io::Error::last_os_error()),
+        0 => keep(ready, go),
+        pid => Ok(pid as u32),
+    }
+}
+
+fn keep(ready: RawFd, go: RawFd) -> ! {
+    let made = unshare(libc::CLONE_NEWUSER | libc::CLONE_NEWNET);
+    let word = made.err().map_or(0, |errno| errno.0).to_ne_bytes();
+    let mut byte = [0u8; 1];
+    // SAFETY: buffers are valid for their lengths; this process has one thread and owns its descriptors.
+    unsafe {
+        libc::write(ready, word.as_ptr().cast(), word.len());
+        libc::prctl(libc::PR_SET_NAME, c"throng-keeper".as_ptr(), 0, 0, 0);
+        // The last copy of the writing end but the parent's must go before the pipe can tell of the parent's end.
+        let parent_lives = libc::dup2(go, 0) == 0
+            && libc::syscall(libc::SYS_close_range, 1, u32::MAX, 0) == 0
+            && libc::read(0, byte.as_mut_ptr().cast(), 1) == 1;
+        if made.is_err() || !parent_lives {
+            libc::_exit(1);
+        }
+        libc::close(0);
+        libc::chdir(c"/".as_ptr());
+        libc::setsid();
+        loop {
+            libc::pause();
+        }
+    }
+}
