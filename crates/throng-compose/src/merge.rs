@@ -6,6 +6,7 @@
 //! for the same thing are sorted out by whoever reads them, because only then it is known what they stand for.
 
 use crate::yaml::{Entry, Findings, Node, Value};
+use std::collections::HashMap;
 
 /// Keys of a service whose list form means a mapping of `NAME=value`.
 const VARIABLE_LISTS: [&str; 2] = ["environment", "labels"];
@@ -54,6 +55,7 @@ fn normalise_key(entry: &mut Entry, findings: &mut Findings) {
 fn list_to_map(node: &mut Node, variables: bool, findings: &mut Findings) {
     let Value::List(items) = &mut node.value else { return };
     let mut entries: Vec<Entry> = Vec::new();
+    let mut index_of: HashMap<String, usize> = HashMap::new();
     for mut item in std::mem::take(items) {
         let Value::Scalar(scalar) = &mut item.value else {
             item.mismatch(if variables { "NAME=value" } else { "a name" }, findings);
@@ -70,8 +72,14 @@ fn list_to_map(node: &mut Node, variables: bool, findings: &mut Findings) {
             Some(text) => Value::Scalar(crate::yaml::Scalar { text, plain: false }),
             None => Value::Null,
         };
-        entries.retain(|entry| entry.key != key);
-        entries.push(Entry { key, key_at, value: item });
+        let entry = Entry { key: key.clone(), key_at, value: item };
+        match index_of.get(&key) {
+            Some(index) => entries[*index] = entry,
+            None => {
+                index_of.insert(key, entries.len());
+                entries.push(entry);
+            }
+        }
     }
     node.value = Value::Map(entries);
 }
@@ -88,9 +96,11 @@ fn merge_at(base: &mut Node, over: Node, path: &mut Vec<String>, findings: &mut 
     }
     match (&mut base.value, over.value) {
         (Value::Map(entries), Value::Map(more)) => {
+            let mut index_of = entries.iter().enumerate().map(|(at, old)| (old.key.clone(), at)).collect();
             for entry in more {
-                merge_entry(entries, entry, path, findings);
+                merge_entry(entries, &mut index_of, entry, path, findings);
             }
+            entries.retain(|entry| entry.value.tag.as_deref() != Some("!reset"));
         }
         (Value::List(items), Value::List(more)) if !is_replaced(path) => {
             items.extend(more.into_iter().map(|item| without_tags(item, findings)));
@@ -101,16 +111,24 @@ fn merge_at(base: &mut Node, over: Node, path: &mut Vec<String>, findings: &mut 
     }
 }
 
-fn merge_entry(entries: &mut Vec<Entry>, entry: Entry, path: &mut Vec<String>, findings: &mut Findings) {
-    let known = entries.iter().position(|old| old.key == entry.key);
+fn merge_entry(
+    entries: &mut Vec<Entry>,
+    index_of: &mut HashMap<String, usize>,
+    entry: Entry,
+    path: &mut Vec<String>,
+    findings: &mut Findings,
+) {
+    let known = index_of.get(&entry.key).copied();
     if entry.value.tag.as_deref() == Some("!reset") {
         if let Some(index) = known {
-            entries.remove(index);
+            // Taken out by the caller at the end, so that the other indices stay true until then.
+            entries[index] = entry;
         }
         return;
     }
     let Some(index) = known else {
         let value = without_tags(entry.value, findings);
+        index_of.insert(entry.key.clone(), entries.len());
         entries.push(Entry { value, ..entry });
         return;
     };

@@ -35,17 +35,21 @@ pub(super) fn check_cycles(services: &BTreeMap<String, Placed>, findings: &mut F
     for start in services.keys() {
         // Depth first with a stack of our own: a file may chain more services than the program's stack is deep.
         let mut path: Vec<(&str, Vec<&str>)> = vec![(start, dependencies(services, start))];
+        let mut on_path: BTreeSet<&str> = BTreeSet::from([start.as_str()]);
         while let Some((name, waiting)) = path.last_mut() {
             let name: &str = name;
             let Some(next) = waiting.pop() else {
                 done.insert(name);
+                on_path.remove(name);
                 path.pop();
                 continue;
             };
-            if let Some(index) = path.iter().position(|(on_path, _)| *on_path == next) {
+            if on_path.contains(next) {
+                let index = path.iter().position(|(name, _)| *name == next).unwrap_or(0);
                 let cycle: Vec<&str> = path[index..].iter().map(|(name, _)| *name).collect();
                 report_cycle(services, &cycle, findings);
             } else if !done.contains(next) && services.contains_key(next) {
+                on_path.insert(next);
                 path.push((next, dependencies(services, next)));
             }
         }

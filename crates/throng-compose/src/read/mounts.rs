@@ -7,6 +7,9 @@ use throng_model::app::{Mount, MountSource};
 use throng_model::diagnostic::Diagnostic;
 use throng_model::units;
 
+/// Most mounts of one service; each is made anew for every replica.
+const MAX_MOUNTS: usize = 1_000;
+
 /// Collects the mounts of one service; of several at the same place the last one counts.
 #[derive(Default)]
 pub(super) struct Mounts {
@@ -61,7 +64,11 @@ impl Mounts {
 
     fn add(&mut self, mount: Option<Mount>, at: &Position, findings: &mut Findings) {
         let Some(mount) = mount else { return };
+        let is_full = self.list.len() >= MAX_MOUNTS;
         match self.list.iter_mut().find(|(old, _)| old.target == mount.target) {
+            None if is_full => {
+                findings.error(at, format!("more than {MAX_MOUNTS} mounts in one service"));
+            }
             None => self.list.push((mount, at.clone())),
             Some(old) => {
                 if old.1.file == at.file {
@@ -145,7 +152,9 @@ fn named(name: &str, at: &Position, declared: &Declared, findings: &mut Findings
     if declared.volumes.contains_key(name) {
         return Some(name.to_owned());
     }
-    let hint = match nearest(name, declared.volumes.keys().map(String::as_str)) {
+    let known = declared.volumes.keys().map(String::as_str);
+    let near = if findings.is_full() { None } else { nearest(name, known) };
+    let hint = match near {
         Some(near) => format!("did you mean {near:?}?"),
         None => format!("declare {name} under the top-level volumes, or begin a folder's path with ./"),
     };

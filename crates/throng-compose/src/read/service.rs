@@ -472,7 +472,8 @@ fn unknown<'a>(
     at: &Position,
     findings: &mut Findings,
 ) {
-    let hint = match nearest(name, known) {
+    let near = if findings.is_full() { None } else { nearest(name, known) };
+    let hint = match near {
         Some(near) => format!("did you mean {near:?}?"),
         None => format!("declare {name} under the top-level {section}"),
     };

@@ -127,6 +127,11 @@ impl Findings {
         self.push(Diagnostic::warning(message).at(at.location()).hint(hint));
     }
 
+    /// Whether a further error would not be kept, so that the work of explaining it can be saved.
+    pub fn is_full(&self) -> bool {
+        self.errors >= MAX_FINDINGS
+    }
+
     pub fn has_errors(&self) -> bool {
         self.errors > 0
     }
@@ -331,12 +336,14 @@ impl Node {
 pub fn nearest<'a>(word: &str, candidates: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
     // Longer words are not typing errors of a key; the bound keeps the quadratic comparison small.
     const LONGEST: usize = 64;
+    const MOST: usize = 2_000;
     if word.len() > LONGEST {
         return None;
     }
     let lower = word.to_lowercase();
     candidates
         .into_iter()
+        .take(MOST)
         .map(|candidate| (strsim::damerau_levenshtein(&lower, candidate), candidate))
         .filter(|(distance, candidate)| {
             let shorter = candidate.chars().count().min(word.chars().count());
