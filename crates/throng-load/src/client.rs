@@ -57,7 +57,8 @@ pub(crate) struct ClientPool {
     pub job: Arc<Job>,
     pub scratch: Scratch,
     rng: RefCell<ChaCha8Rng>,
-    /// Buffers of requests that are put together, as many as were ever sent at the same time.
+    /// Buffers of requests that are put together, as many as were ever under way at the same time: at most one
+    /// for each connection of the thread.
     buffers: RefCell<Vec<Vec<u8>>>,
 }
 

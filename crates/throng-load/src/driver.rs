@@ -112,7 +112,7 @@ struct Crew {
     handles: Vec<std::thread::JoinHandle<()>>,
     starts: Vec<oneshot::Sender<Instant>>,
     published: Vec<Arc<Mutex<Published>>>,
-    finished: mpsc::UnboundedReceiver<Result<Recorder, LoadError>>,
+    finished: mpsc::Receiver<Result<Recorder, LoadError>>,
     backlog: Arc<Backlog>,
 }
 
@@ -126,8 +126,8 @@ impl Crew {
         };
         let left = Arc::new(AtomicU64::new(left));
         let backlog = Arc::new(Backlog::new(spec.backlog));
-        // One message per thread, so this channel is as bounded as they are.
-        let (report, finished) = mpsc::unbounded_channel();
+        // Each thread delivers once, so none ever waits.
+        let (report, finished) = mpsc::channel(threads);
         let mut crew =
             Crew { handles: Vec::new(), starts: Vec::new(), published: Vec::new(), finished, backlog };
         let mut readies = Vec::with_capacity(threads);

@@ -63,7 +63,7 @@ pub(crate) struct Line {
     pub ready: oneshot::Sender<io::Result<()>>,
     /// When the load starts; dropped if it does not.
     pub start: oneshot::Receiver<Instant>,
-    pub finished: mpsc::UnboundedSender<Result<Recorder, LoadError>>,
+    pub finished: mpsc::Sender<Result<Recorder, LoadError>>,
 }
 
 /// The body of the thread.
@@ -89,9 +89,10 @@ pub(crate) fn run(assignment: Assignment, line: Line) {
     };
     let Ok(start) = line.start.blocking_recv() else { return };
     let record = carry_out(&runtime, timer, assignment, start);
-    // Connections are closed before the result is given, so that nothing is left when `run` returns.
+    // Connections are closed before the result is given, so that nothing is left when `run` returns. That it is
+    // wanted no more is no concern of this thread.
     drop(runtime);
-    let _ = line.finished.send(record);
+    let _ = line.finished.blocking_send(record);
 }
 
 fn carry_out(
