@@ -245,15 +245,16 @@ impl Runner<'_> {
             .iter()
             .map(|(text, _)| text.parse().map_err(|error| format!("{text}: {error}")))
             .collect::<Result<_, _>>()?;
-        let target = self.target(load).await?;
+        let (target, connect_to) = self.target(load).await?;
+        let load_spec = |seed| LoadSpec { connect_to, ..load_spec(load, target.clone(), seed) };
         stage.replicas = load.service.as_deref().and_then(|service| self.recorder.ready(service));
         if !load.warmup.is_zero() {
-            let mut warm_up = load_spec(load, target.clone(), 0);
+            let mut warm_up = load_spec(0);
             warm_up.schedule = shortened(&warm_up.schedule, load.warmup);
             self.one_load(warm_up, 0, spec.repeat).await?;
         }
         for repetition in 1..=spec.repeat.max(1) {
-            let mut one = load_spec(load, target.clone(), u64::from(repetition));
+            let mut one = load_spec(u64::from(repetition));
             one.begin_offset = self.now();
             let result = self.one_load(one, repetition, spec.repeat).await?;
             stage.loads.push(result);
@@ -283,13 +284,14 @@ impl Runner<'_> {
         }
     }
 
-    async fn target(&self, load: &LoadAction) -> Result<Url, StageError> {
+    /// What is loaded, by the name people know it by, and where that is.
+    async fn target(&self, load: &LoadAction) -> Result<(Url, Option<SocketAddr>), StageError> {
         if let Some(url) = &load.url {
-            return Url::parse(url).map_err(|error| format!("{url}: {error}"));
+            return Ok((Url::parse(url).map_err(|error| format!("{url}: {error}"))?, None));
         }
         let service = load.service.as_deref().unwrap_or_default();
         let address = self.cluster.endpoint(service, load.port).await.map_err(|error| explain(&error))?;
-        service_url(address, &load.path)
+        Ok((service_url(service, &load.path)?, Some(address)))
     }
 }
 
@@ -301,9 +303,9 @@ async fn cancelled_unless_loading(cancel: &CancellationToken, action: &Action) {
     }
 }
 
-fn service_url(address: SocketAddr, path: &str) -> Result<Url, StageError> {
+fn service_url(service: &str, path: &str) -> Result<Url, StageError> {
     let slash = if path.starts_with('/') { "" } else { "/" };
-    Url::parse(&format!("http://{address}{slash}{path}")).map_err(|error| format!("path {path:?}: {error}"))
+    Url::parse(&format!("http://{service}{slash}{path}")).map_err(|error| format!("path {path:?}: {error}"))
 }
 
 fn load_spec(load: &LoadAction, target: Url, seed: u64) -> LoadSpec {

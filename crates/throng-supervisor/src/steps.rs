@@ -110,7 +110,7 @@ pub async fn serve_names(
     network: &throng_model::replica::NetworkSpec,
     directory: &Arc<Directory>,
 ) -> Result<throng_engine::dns::DnsServer, RuntimeError> {
-    throng_engine::dns::serve(engine.clone(), network, directory.clone()).await
+    throng_engine::dns::serve(engine, network, directory.clone()).await
 }
 
 /// The command line that a new supervisor process is started with.

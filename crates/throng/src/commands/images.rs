@@ -138,7 +138,6 @@ impl StepRunner for Runner {
         let request = super::supervise::Step {
             layers: step.layers,
             upper: step.upper,
-            work: step.work,
             process: step.process,
         };
         let request = serde_json::to_string(&request).map_err(|error| error.to_string())?;
@@ -252,8 +251,21 @@ impl TransferShown {
 impl TransferProgress for TransferShown {
     fn event(&self, event: TransferEvent<'_>) {
         let mut transfer = self.0.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
-        let TransferEvent { digest, done, total } = event;
-        transfer.blobs.insert(digest.to_owned(), (done, total));
+        let blob = |digest: &str| digest.to_owned();
+        match event {
+            TransferEvent::Started { digest, total } => {
+                transfer.blobs.insert(blob(digest), (0, total));
+            }
+            TransferEvent::Advanced { digest, bytes } => {
+                transfer.blobs.entry(blob(digest)).or_default().0 += bytes;
+            }
+            TransferEvent::Resumed { digest, at } => transfer.blobs.entry(blob(digest)).or_default().0 = at,
+            TransferEvent::Finished { digest } => {
+                let of = transfer.blobs.entry(blob(digest)).or_default();
+                of.0 = of.1;
+            }
+            TransferEvent::Present { .. } => return,
+        }
         let (done, total) =
             transfer.blobs.values().fold((0, 0), |(a, b), (done, total)| (a + done, b + total));
         let message = format!("{} of {}", format_bytes(done), format_bytes(total));

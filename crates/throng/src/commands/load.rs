@@ -60,8 +60,11 @@ pub async fn run(context: &Context, arguments: LoadArguments) -> Result<ExitCode
 }
 
 fn failure(error: LoadError) -> Failure {
-    let hint = error.hint().map(str::to_owned);
-    Failure { hint, ..Failure::new(Kind::Input, error.message()) }
+    let text = error.to_string();
+    match text.split_once("\n  hint: ") {
+        Some((message, hint)) => Failure::new(Kind::Input, message).hint(hint),
+        None => Failure::new(Kind::Input, text),
+    }
 }
 
 fn duration(text: &str) -> Result<Duration> {

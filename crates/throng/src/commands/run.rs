@@ -119,7 +119,7 @@ fn finish(context: &Context, arguments: &RunArguments, run: &Run) -> Result<Exit
     let out = arguments.out.clone().unwrap_or_else(|| runs::default_folder(&run.id));
     let written = throng_report::write(run, &out)?;
     print!("\n{}", throng_report::summary_text(run, width()));
-    println!("\nreport: {}", written.html.display());
+    println!("\nreport: {}", written.report.display());
     match run.outcome {
         Outcome::Passed => Ok(ExitCode::SUCCESS),
         Outcome::Interrupted => Ok(ExitCode::from(Kind::Interrupted.code())),

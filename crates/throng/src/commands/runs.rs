@@ -117,7 +117,7 @@ pub fn report(context: &Context, arguments: ReportArguments) -> Result<()> {
     let out = arguments.out.unwrap_or_else(|| default_folder(&run.id));
     let written = throng_report::write(&run, &out)?;
     print!("{}", throng_report::summary_text(&run, width()));
-    println!("\nreport: {}", written.html.display());
+    println!("\nreport: {}", written.report.display());
     Ok(())
 }
 

@@ -63,7 +63,6 @@ fn choice(isolation: Option<IsolationArgument>) -> IsolationChoice {
 pub struct Step {
     pub layers: Vec<PathBuf>,
     pub upper: PathBuf,
-    pub work: PathBuf,
     pub process: Process,
 }
 
@@ -99,7 +98,7 @@ pub fn build_step() -> Result<ExitCode> {
             stdout: copy(std::io::stdout().as_fd())?,
             stderr: copy(std::io::stderr().as_fd())?,
         };
-        engine.run_step(&step.layers, &step.upper, &step.work, &step.process, output, None).await
+        engine.run_step(&step.layers, &step.upper, &step.process, output, None).await
     });
     match result {
         Ok(exit) => Ok(ExitCode::from(u8::try_from(exit.code()).unwrap_or(255))),
