@@ -63,29 +63,34 @@ fn main() -> Result<()> {
     let options = parse(&arguments)?;
     let folder = tempfile::tempdir()?;
     let ports: Vec<u16> = (0..BACKENDS).map(|_| free_port()).collect::<Result<_>>()?;
-    let _backends = nginx(folder.path(), "backend", &backend_config(&ports), 1)?;
+    let backends = start_nginx(folder.path(), "backend", &backend_config(&ports), 1)?;
     ports.iter().try_for_each(|port| wait_for(*port))?;
 
     let (nginx_port, haproxy_port) = (free_port()?, free_port()?);
-    let _nginx = nginx(folder.path(), "balancer", &balancer_config(&ports, nginx_port), options.workers)?;
-    let _haproxy = haproxy(folder.path(), &ports, haproxy_port, options.workers)?;
-    let (_ours, ours_port) = ours(&ports, options.workers)?;
+    let nginx =
+        start_nginx(folder.path(), "balancer", &balancer_config(&ports, nginx_port), options.workers)?;
+    let haproxy = start_haproxy(folder.path(), &ports, haproxy_port, options.workers)?;
+    let (ours, ours_port) = start_ours(&ports, options.workers)?;
     let loopback = |port| SocketAddr::from((Ipv4Addr::LOCALHOST, port));
+    let peer = |name: &str, port, server: &Server| Peer {
+        name: name.to_owned(),
+        address: loopback(port),
+        process: server.0.id(),
+    };
     let mut peers = vec![
-        ("ours".to_owned(), loopback(ours_port)),
-        ("nginx".to_owned(), loopback(nginx_port)),
-        ("haproxy".to_owned(), loopback(haproxy_port)),
+        peer("ours", ours_port, &ours),
+        peer("nginx", nginx_port, &nginx),
+        peer("haproxy", haproxy_port, &haproxy),
     ];
     let mut others = Vec::new();
     for (name, command) in &options.also {
         let port = free_port()?;
-        others.push(other(command, port, &ports)?);
-        peers.push((name.clone(), loopback(port)));
+        let server = start_other(command, port, &ports)?;
+        peers.push(peer(name, port, &server));
+        others.push(server);
     }
-    peers.push(("direct".to_owned(), loopback(ports[0])));
-    for (_, address) in &peers {
-        wait_for(address.port())?;
-    }
+    peers.push(peer("direct", ports[0], &backends));
+    peers.iter().try_for_each(|peer| wait_for(peer.address.port()))?;
     let measured = measure(&peers, &options)?;
     println!("{}", serde_json::to_string(&measured)?);
     Ok(())
@@ -127,7 +132,7 @@ fn serve(workers: usize, backends: &[String]) -> Result<()> {
     Ok(())
 }
 
-fn ours(ports: &[u16], workers: usize) -> Result<(Server, u16)> {
+fn start_ours(ports: &[u16], workers: usize) -> Result<(Server, u16)> {
     let mut child = Command::new(std::env::current_exe()?)
         .args(["serve", &workers.to_string()])
         .args(ports.iter().map(|port| format!("127.0.0.1:{port}")))
@@ -141,7 +146,7 @@ fn ours(ports: &[u16], workers: usize) -> Result<(Server, u16)> {
     Ok((server, line.trim().parse()?))
 }
 
-fn other(command: &str, port: u16, ports: &[u16]) -> Result<Server> {
+fn start_other(command: &str, port: u16, ports: &[u16]) -> Result<Server> {
     let mut arguments: Vec<String> = Vec::new();
     for word in command.split_ascii_whitespace() {
         match word {
@@ -187,7 +192,7 @@ fn balancer_config(ports: &[u16], port: u16) -> String {
     )
 }
 
-fn nginx(folder: &Path, name: &str, http: &str, workers: usize) -> Result<Server> {
+fn start_nginx(folder: &Path, name: &str, http: &str, workers: usize) -> Result<Server> {
     let folder = folder.join(name);
     fs::create_dir(&folder)?;
     let temporary: String = ["client_body", "proxy", "fastcgi", "uwsgi", "scgi"]
@@ -209,7 +214,7 @@ fn nginx(folder: &Path, name: &str, http: &str, workers: usize) -> Result<Server
     Ok(Server(child))
 }
 
-fn haproxy(folder: &Path, ports: &[u16], port: u16, workers: usize) -> Result<Server> {
+fn start_haproxy(folder: &Path, ports: &[u16], port: u16, workers: usize) -> Result<Server> {
     let servers: String =
         ports.iter().enumerate().map(|(i, port)| format!("  server s{i} 127.0.0.1:{port}\n")).collect();
     let config = format!(
@@ -229,34 +234,65 @@ fn haproxy(folder: &Path, ports: &[u16], port: u16, workers: usize) -> Result<Se
     Ok(Server(child))
 }
 
-/// Runs the rounds and keeps each proxy's median one by rate.
-fn measure(peers: &[(String, SocketAddr)], options: &Options) -> Result<BTreeMap<String, serde_json::Value>> {
-    let mut figures: BTreeMap<&str, Vec<(f64, f64)>> = BTreeMap::new();
-    for (_, address) in peers {
-        wrk(*address, options.connections, 1)?;
-    }
-    for round in 1..=options.rounds {
-        for (name, address) in peers {
-            let (rate, p99) = wrk(*address, options.connections, options.seconds)?;
-            eprintln!("round {round}: {name:>8} {rate:>9.0}/s p99 {p99:>7.0} µs");
-            figures.entry(name).or_default().push((rate, p99));
-        }
-    }
-    let median = |mut rounds: Vec<(f64, f64)>| {
-        rounds.sort_by(|a, b| a.0.total_cmp(&b.0));
-        let rates: Vec<f64> = rounds.iter().map(|r| r.0.round()).collect();
-        rounds.sort_by(|a, b| a.1.total_cmp(&b.1));
-        serde_json::json!({
-            "rate": rates[rates.len() / 2],
-            "p99_us": rounds[rounds.len() / 2].1,
-            "rates": rates,
-        })
-    };
-    Ok(figures.into_iter().map(|(name, rounds)| (name.to_owned(), median(rounds))).collect())
+/// A balancer under test.
+struct Peer {
+    name: String,
+    address: SocketAddr,
+    process: u32,
 }
 
-/// Requests per second and the 99th percentile in microseconds, as `wrk` sees them.
-fn wrk(address: SocketAddr, connections: u32, seconds: u32) -> Result<(f64, f64)> {
+/// What one round of one balancer gave: rate, p99 in microseconds, processor time a request in microseconds.
+type Figures = [f64; 3];
+
+/// Runs the rounds and reports the median of each figure.
+fn measure(peers: &[Peer], options: &Options) -> Result<BTreeMap<String, serde_json::Value>> {
+    let mut rounds: BTreeMap<&str, Vec<Figures>> = BTreeMap::new();
+    for peer in peers {
+        wrk(peer.address, options.connections, 1)?;
+    }
+    for round in 1..=options.rounds {
+        for Peer { name, address, process } in peers {
+            let before = processor_micros(*process);
+            let (requests, rate, p99) = wrk(*address, options.connections, options.seconds)?;
+            let cpu = (processor_micros(*process) - before) / requests;
+            eprintln!(
+                "round {round}: {name:>8} {rate:>9.0}/s  p99 {p99:>7.0} µs  processor {cpu:>5.1} µs each"
+            );
+            rounds.entry(name).or_default().push([rate, p99, cpu]);
+        }
+    }
+    let median = |rounds: &[Figures], figure: usize| {
+        let mut values: Vec<f64> = rounds.iter().map(|r| r[figure]).collect();
+        values.sort_by(f64::total_cmp);
+        values[values.len() / 2]
+    };
+    let report = |rounds: &[Figures]| {
+        serde_json::json!({
+            "rate": median(rounds, 0).round(),
+            "p99_us": median(rounds, 1),
+            "cpu_us": (median(rounds, 2) * 10.0).round() / 10.0,
+            "rates": rounds.iter().map(|r| r[0].round()).collect::<Vec<_>>(),
+        })
+    };
+    Ok(rounds.iter().map(|(name, rounds)| ((*name).to_owned(), report(rounds))).collect())
+}
+
+/// Processor time of a process and its children so far (proc(5): utime and stime, in ticks of 10 ms).
+fn processor_micros(process: u32) -> f64 {
+    const TICK_MICROS: f64 = 10_000.0;
+    let read = |file: &str| fs::read_to_string(format!("/proc/{process}/{file}")).unwrap_or_default();
+    let stat = read("stat");
+    // The name, which may contain blanks, ends with the last parenthesis.
+    let fields = stat.rsplit_once(')').map_or("", |(_, rest)| rest).split_ascii_whitespace();
+    let ticks: f64 = fields.skip(11).take(2).filter_map(|n| n.parse::<f64>().ok()).sum();
+    let children = read(&format!("task/{process}/children"));
+    let below: f64 =
+        children.split_ascii_whitespace().filter_map(|c| c.parse().ok()).map(processor_micros).sum();
+    ticks * TICK_MICROS + below
+}
+
+/// Requests, requests per second and the 99th percentile in microseconds, as `wrk` sees them.
+fn wrk(address: SocketAddr, connections: u32, seconds: u32) -> Result<(f64, f64, f64)> {
     let output = Command::new("wrk")
         .args(["-t1", &format!("-c{connections}"), &format!("-d{seconds}s"), "--latency"])
         .arg(format!("http://{address}/"))
@@ -269,7 +305,11 @@ fn wrk(address: SocketAddr, connections: u32, seconds: u32) -> Result<(f64, f64)
     let after = |label: &str| {
         text.lines().find_map(|line| line.trim().strip_prefix(label)).map(str::trim).ok_or("wrk said nothing")
     };
-    Ok((after("Requests/sec:")?.parse()?, micros(after("99%")?)?))
+    let requests = text
+        .lines()
+        .find_map(|line| line.trim().split_once(" requests in ")?.0.parse::<f64>().ok())
+        .ok_or("wrk said nothing")?;
+    Ok((requests, after("Requests/sec:")?.parse()?, micros(after("99%")?)?))
 }
 
 /// A latency as `wrk` prints it: `850.00us`, `1.50ms`, `2.00s`.

@@ -116,6 +116,10 @@ pub(crate) struct Lease {
 impl Drop for Lease {
     fn drop(&mut self) {
         let before = self.backend.in_flight.fetch_sub(1, SeqCst);
+        if before == 1 && self.backend.is_leaving() {
+            // Whatever was being connected when it left has been put into its pools since.
+            self.backend.pools.iter().for_each(WorkerPool::clear);
+        }
         if before == 1 && self.shared.drain_waiters.load(SeqCst) > 0 {
             self.shared.emptied.notify_waiters();
         }

@@ -75,25 +75,23 @@ enum Field {
     Other,
 }
 
+/// Looked up for every line of every head, hence by length first: most names are dismissed without a comparison.
 fn field(name: &str) -> Field {
-    const KNOWN: [(&str, Field); 14] = [
-        ("te", Field::HopByHop),
-        ("host", Field::Host),
-        ("expect", Field::Expect),
-        ("upgrade", Field::Upgrade),
-        ("connection", Field::Connection),
-        ("keep-alive", Field::HopByHop),
-        ("content-length", Field::ContentLength),
-        ("x-forwarded-for", Field::ForwardedFor),
-        ("x-forwarded-host", Field::ForwardedHost),
-        ("x-forwarded-proto", Field::ForwardedProto),
-        ("proxy-connection", Field::HopByHop),
-        ("transfer-encoding", Field::TransferEncoding),
-        ("proxy-authenticate", Field::HopByHop),
-        ("proxy-authorization", Field::HopByHop),
-    ];
-    let same = |(known, _): &&(&str, Field)| known.len() == name.len() && known.eq_ignore_ascii_case(name);
-    KNOWN.iter().find(same).map_or(Field::Other, |(_, field)| *field)
+    let known: &[(&str, Field)] = match name.len() {
+        2 => &[("te", Field::HopByHop)],
+        4 => &[("host", Field::Host)],
+        6 => &[("expect", Field::Expect)],
+        7 => &[("upgrade", Field::Upgrade)],
+        10 => &[("connection", Field::Connection), ("keep-alive", Field::HopByHop)],
+        14 => &[("content-length", Field::ContentLength)],
+        15 => &[("x-forwarded-for", Field::ForwardedFor)],
+        16 => &[("x-forwarded-host", Field::ForwardedHost), ("proxy-connection", Field::HopByHop)],
+        17 => &[("transfer-encoding", Field::TransferEncoding), ("x-forwarded-proto", Field::ForwardedProto)],
+        18 => &[("proxy-authenticate", Field::HopByHop)],
+        19 => &[("proxy-authorization", Field::HopByHop)],
+        _ => &[],
+    };
+    known.iter().find(|(k, _)| k.eq_ignore_ascii_case(name)).map_or(Field::Other, |(_, field)| *field)
 }
 
 /// What the hop-by-hop fields of a head say together.
@@ -448,6 +446,28 @@ mod tests {
         let (request, head) = rewrite(input).unwrap().unwrap();
         assert_eq!(request.framing, Framing::Length(3));
         assert!(head.contains("Content-Length: 3\r\n") && head.contains("Host: x\r\n"), "{head}");
+    }
+
+    #[test]
+    fn every_field_that_matters_here_is_known_in_any_case() {
+        for name in ["TE", "Keep-Alive", "Proxy-Connection", "Proxy-Authenticate", "Proxy-Authorization"] {
+            assert_eq!(field(name), Field::HopByHop, "{name}");
+        }
+        for (name, expected) in [
+            ("HOST", Field::Host),
+            ("Expect", Field::Expect),
+            ("upgrade", Field::Upgrade),
+            ("CONNECTION", Field::Connection),
+            ("Content-Length", Field::ContentLength),
+            ("Transfer-encoding", Field::TransferEncoding),
+            ("X-Forwarded-For", Field::ForwardedFor),
+            ("X-Forwarded-Host", Field::ForwardedHost),
+            ("X-Forwarded-Proto", Field::ForwardedProto),
+            ("Hose", Field::Other),
+            ("X-Anything", Field::Other),
+        ] {
+            assert_eq!(field(name), expected, "{name}");
+        }
     }
 
     #[test]
