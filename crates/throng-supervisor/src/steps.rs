@@ -116,7 +116,7 @@ pub async fn serve_names(
 /// The command line that a new supervisor process is started with.
 pub fn supervisor_command(executable: PathBuf, project: &str) -> std::process::Command {
     let mut command = std::process::Command::new(executable);
-    command.args(["supervise", "--project-name", project]);
+    command.args(["--project-name", project, "supervise"]);
     command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null()).current_dir("/");
     command
 }

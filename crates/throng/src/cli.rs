@@ -14,7 +14,7 @@ pub struct Arguments {
     #[arg(long, global = true, value_enum, env = "THRONG_ISOLATION")]
     pub isolation: Option<IsolationArgument>,
     /// Say more on standard error (-v: what is done, -vv: everything)
-    #[arg(short, long, global = true, action = clap::ArgAction::Count)]
+    #[arg(short, long, action = clap::ArgAction::Count)]
     pub verbose: u8,
     #[command(subcommand)]
     pub command: Command,
@@ -34,13 +34,13 @@ pub struct ProjectArguments {
     )]
     pub file: Vec<PathBuf>,
     /// Project name [default: the folder's name]
-    #[arg(short, long, global = true, value_name = "NAME", env = "COMPOSE_PROJECT_NAME")]
+    #[arg(short, long, value_name = "NAME", env = "COMPOSE_PROJECT_NAME")]
     pub project_name: Option<String>,
     /// Enable a profile; may be given several times
-    #[arg(long, global = true, value_name = "NAME", env = "COMPOSE_PROFILES", value_delimiter = ',')]
+    #[arg(long, value_name = "NAME", env = "COMPOSE_PROFILES", value_delimiter = ',')]
     pub profile: Vec<String>,
     /// Folder that relative paths refer to [default: that of the Compose file]
-    #[arg(long, global = true, value_name = "DIR")]
+    #[arg(long, value_name = "DIR")]
     pub project_directory: Option<PathBuf>,
 }
 
