@@ -508,3 +508,78 @@ fn set_opaque(host: &Path, root: bool) -> Result<()> {
     let outcome = if root { set(trusted).or_else(|_| set(user)) } else { set(user) };
     outcome.map_err(|error| ImageError::io("mark as opaque", host)(error.into()))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn only_paths_that_stay_inside_are_clean() {
+        for (name, clean) in [("a/./b//c/", "a/b/c"), ("./", ""), ("..a/b..", "..a/b.."), ("", "")] {
+            assert_eq!(clean_path(name.as_bytes()), Ok(PathBuf::from(clean)), "{name}");
+        }
+        for name in ["/a", "a/..", "..", "a/../../b", "a\0b"] {
+            assert!(clean_path(name.as_bytes()).is_err(), "{name:?}");
+        }
+    }
+
+    /// An archive of everything that a layer can hold, to be damaged.
+    fn archive() -> Vec<u8> {
+        let mut tar = tar::Builder::new(Vec::new());
+        let records = [("SCHILY.xattr.user.a", &b"b"[..]), ("mtime", b"12.5")];
+        for (kind, name, content) in [
+            (EntryType::Directory, "d/", ""),
+            (EntryType::Regular, "d/f", "content"),
+            (EntryType::Regular, "d/.wh.x", ""),
+            (EntryType::Symlink, "s", "d"),
+            (EntryType::Regular, "s/through", "x"),
+            (EntryType::Link, "h", "d/f"),
+            (EntryType::Fifo, "p", ""),
+        ] {
+            tar.append_pax_extensions(records).unwrap();
+            let mut header = tar::Header::new_gnu();
+            header.set_entry_type(kind);
+            header.set_mode(0o644);
+            if kind.is_symlink() || kind.is_hard_link() {
+                header.set_size(0);
+                tar.append_link(&mut header, name, content).unwrap();
+            } else {
+                header.set_size(content.len() as u64);
+                tar.append_data(&mut header, name, content.as_bytes()).unwrap();
+            }
+        }
+        tar.into_inner().unwrap()
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(200))]
+        #[test]
+        fn no_damage_makes_it_panic_or_leave_its_folder(
+            changes in proptest::collection::vec((any::<proptest::sample::Index>(), any::<u8>()), 0..6),
+            cut in any::<proptest::sample::Index>(),
+            fix_sums in any::<bool>(),
+        ) {
+            let mut bytes = archive();
+            for (at, value) in changes {
+                let at = at.index(bytes.len());
+                bytes[at] = value;
+            }
+            if fix_sums {
+                for block in bytes.chunks_mut(512).filter(|block| block[257..262] == *b"ustar") {
+                    let mut header = tar::Header::from_byte_slice(block).clone();
+                    header.set_cksum();
+                    block.copy_from_slice(header.as_bytes());
+                }
+            } else {
+                bytes.truncate(cut.index(bytes.len()));
+            }
+            let dir = tempfile::tempdir().unwrap();
+            let target = dir.path().join("layer");
+            fs::create_dir(&target).unwrap();
+            let limits = Limits { unpacked_layer_bytes: 1 << 20, layer_entries: 100 };
+            let _ = unpack_layer("x", &mut bytes.as_slice(), &target, &LayerView::default(), limits);
+            prop_assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1);
+        }
+    }
+}

@@ -1,4 +1,5 @@
 //! Store to archive and back, also judged by skopeo.
+#![allow(clippy::unwrap_used, reason = "a test ends where something unexpected happens")]
 
 mod common;
 
@@ -119,7 +120,7 @@ fn skopeo_reads_what_is_saved_and_writes_what_is_loaded() {
         let path = fixture.dir.path().join("saved.tar");
         fs::write(&path, save(&fixture.store, &["test/app:1"], format)).unwrap();
         let source = format!("{transport}:{}", path.display());
-        let inspected = run("skopeo", &["inspect", "--config", &source]);
+        let inspected = skopeo(&fixture, &["inspect", "--config", &source]);
         let config: serde_json::Value = serde_json::from_str(&inspected).unwrap();
         assert_eq!(config["config"]["Cmd"][0], "/a");
         assert_eq!(config["config"]["Labels"]["x"], "y");
@@ -127,7 +128,7 @@ fn skopeo_reads_what_is_saved_and_writes_what_is_loaded() {
         let copied = fixture.dir.path().join("copied.tar");
         let _ = fs::remove_file(&copied);
         let target = format!("{transport}:{}:copied/name:3", copied.display());
-        run("skopeo", &["copy", "--insecure-policy", "-q", &source, &target]);
+        skopeo(&fixture, &["copy", "--insecure-policy", "-q", &source, &target]);
         let other = fixture.other_store(transport);
         let loaded = other.load_file(&copied).unwrap();
         assert_eq!(loaded[0].id, image.id, "{transport}");
@@ -136,8 +137,9 @@ fn skopeo_reads_what_is_saved_and_writes_what_is_loaded() {
     }
 }
 
-fn run(program: &str, args: &[&str]) -> String {
-    let output = Command::new(program).args(args).output().unwrap();
-    assert!(output.status.success(), "{program} {args:?}: {}", String::from_utf8_lossy(&output.stderr));
+/// Its own folder for temporary files, /var/tmp, is not open to everybody everywhere.
+fn skopeo(fixture: &Fixture, args: &[&str]) -> String {
+    let output = Command::new("skopeo").arg("--tmpdir").arg(fixture.dir.path()).args(args).output().unwrap();
+    assert!(output.status.success(), "skopeo {args:?}: {}", String::from_utf8_lossy(&output.stderr));
     String::from_utf8(output.stdout).unwrap()
 }

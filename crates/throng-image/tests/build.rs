@@ -1,4 +1,5 @@
 //! Dockerfile to image.
+#![allow(clippy::unwrap_used, reason = "a test ends where something unexpected happens")]
 
 mod common;
 
@@ -288,4 +289,88 @@ fn a_run_step_is_captured_with_what_it_removed() {
         error.to_string().contains("Dockerfile:2:1: error: RUN: the command ended with exit code 3"),
         "{error}"
     );
+}
+
+/// Mounts a real overlay, as an engine would, and changes files in it.
+struct Overlay;
+
+/// Unmounts when dropped, also when an assertion fails.
+struct Mounted(std::path::PathBuf);
+
+impl Mounted {
+    /// `layers` bottom first; with an upper and a work folder it can be written to.
+    fn new(
+        at: std::path::PathBuf,
+        layers: &[std::path::PathBuf],
+        upper: Option<[&std::path::Path; 2]>,
+    ) -> Option<Mounted> {
+        fs::create_dir_all(&at).unwrap();
+        let below: Vec<String> = layers.iter().rev().map(|layer| layer.display().to_string()).collect();
+        let mut options = format!("lowerdir={},redirect_dir=off,metacopy=off", below.join(":"));
+        if let Some([upper, work]) = upper {
+            options += &format!(",upperdir={},workdir={}", upper.display(), work.display());
+        }
+        let mounted = std::process::Command::new("mount")
+            .args(["-t", "overlay", "overlay", "-o", &options])
+            .arg(&at)
+            .stderr(std::process::Stdio::null())
+            .status();
+        mounted.is_ok_and(|status| status.success()).then_some(Mounted(at))
+    }
+}
+
+impl Drop for Mounted {
+    fn drop(&mut self) {
+        let _ = std::process::Command::new("umount").arg(&self.0).status();
+    }
+}
+
+#[async_trait]
+impl StepRunner for Overlay {
+    async fn run(&self, step: RunStep) -> Result<i32, String> {
+        let at = step.upper.with_file_name("m");
+        let mounted =
+            Mounted::new(at, &step.layers, Some([&step.upper, &step.work])).ok_or("cannot mount")?;
+        let root = &mounted.0;
+        fs::remove_file(root.join("etc/old")).unwrap();
+        fs::remove_dir_all(root.join("data")).unwrap();
+        fs::create_dir(root.join("data")).unwrap();
+        fs::write(root.join("data/fresh"), "fresh").unwrap();
+        fs::rename(root.join("etc/keep"), root.join("etc/renamed")).unwrap();
+        fs::create_dir_all(root.join("new/deep")).unwrap();
+        fs::write(root.join("new/deep/file"), "deep").unwrap();
+        fs::set_permissions(root.join("etc"), fs::Permissions::from_mode(0o700)).unwrap();
+        Ok(0)
+    }
+}
+
+#[test]
+fn a_real_overlay_shows_what_the_layers_say() {
+    let fixture = Fixture::new();
+    for (name, content) in
+        [("etc/old", "old"), ("etc/keep", "keep"), ("data/hidden", "hidden"), ("data/d/e", "e")]
+    {
+        fixture.write(&format!("root/{name}"), content);
+    }
+    let dockerfile = "FROM scratch\nCOPY root /\nCOPY root/etc/keep /etc/third\nRUN change\nFROM scratch\nCOPY --from=0 / /";
+    let outcome = fixture.try_build_with(dockerfile, &Overlay);
+    let Ok((flat, _)) = outcome else {
+        let error = outcome.map(|_| ()).unwrap_err();
+        assert!(error.to_string().contains("cannot mount"), "{error}");
+        return skip("a_real_overlay_shows_what_the_layers_say", "this user cannot mount an overlay");
+    };
+    let expected =
+        ["data/", "data/fresh", "etc/", "etc/renamed", "etc/third", "new/", "new/deep/", "new/deep/file"];
+    // What COPY --from saw of the stage, without mounting it …
+    let flat = tree(&fixture.store.layers(&flat).unwrap()[0]);
+    assert!(flat.keys().eq(expected), "{flat:?}");
+
+    // … is what the kernel shows of its layers after they went through tar and back.
+    let options = BuildOptions { target: Some("0".into()), ..fixture.options.clone() };
+    let image = block_on(build(&fixture.store, &options, &throng_image::NoRunner, &Silent)).unwrap();
+    let layers = fixture.store.layers(&image).unwrap();
+    assert_eq!(layers.len(), 3);
+    let merged = Mounted::new(fixture.dir.path().join("merged"), &layers, None).unwrap();
+    assert_eq!(tree(&merged.0), flat);
+    assert_eq!(fs::metadata(merged.0.join("etc")).unwrap().mode() & 0o777, 0o700);
 }

@@ -1,4 +1,5 @@
 //! Pull and push against Debian's docker-registry on this machine.
+#![allow(clippy::unwrap_used, reason = "a test ends where something unexpected happens")]
 
 mod common;
 

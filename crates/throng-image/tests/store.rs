@@ -1,4 +1,5 @@
 //! The store: hostile layers, damage, removal, several users at once.
+#![allow(clippy::unwrap_used, reason = "a test ends where something unexpected happens")]
 
 mod common;
 

@@ -18,7 +18,7 @@ use crate::error::{BuildError, ImageError, Result};
 use crate::layer::Layer;
 use crate::limits::{self, check_size};
 use crate::reference::parse_reference;
-use crate::store::{Entry, Image, Store};
+use crate::store::{Entry, Image, InUse, Store};
 use async_trait::async_trait;
 use ignore::Ignore;
 use oci_spec::distribution::Reference;
@@ -170,7 +170,7 @@ pub async fn build(
         progress.event(BuildEvent::Warning(warning));
     }
     // Blobs that no name refers to yet must outlive the build.
-    let _in_use = store.in_use()?;
+    let _in_use = in_use(store).await?;
     let steps = needed.iter().map(|at| shared.dockerfile.stages[*at].instructions.len()).sum();
     let mut done: BTreeMap<usize, Built> = BTreeMap::new();
     let mut step = 0;
@@ -194,6 +194,12 @@ pub(crate) async fn blocking<T: Send + 'static, E: Send + 'static>(
         // The task is never cancelled, so this can only be its panic, which belongs to the caller.
         Err(error) => std::panic::resume_unwind(error.into_panic()),
     }
+}
+
+/// [`Store::in_use`] may have to wait for another process.
+pub(crate) async fn in_use(store: &Store) -> Result<InUse> {
+    let store = store.clone();
+    blocking(move || store.in_use()).await
 }
 
 fn read_text(path: &Path) -> Result<Option<String>> {

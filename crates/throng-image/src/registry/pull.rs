@@ -2,7 +2,7 @@
 
 use super::credentials::credentials;
 use super::{PullOptions, TransferEvent, TransferProgress, client, registry_error};
-use crate::build::blocking;
+use crate::build::{blocking, in_use};
 use crate::error::{ImageError, Result};
 use crate::limits::{MAX_CONFIG_BYTES, MAX_MANIFEST_BYTES, check_size};
 use crate::manifest::{self, Document};
@@ -43,7 +43,7 @@ pub async fn pull(
         blocking(move || credentials(&registry, &options)).await?
     };
     // Keeps the blobs from being collected before the name refers to them.
-    let _in_use = store.in_use()?;
+    let _in_use = in_use(store).await?;
     let puller =
         Puller { store, client: client(&reference, options)?, auth, reference: &reference, progress };
     let (manifest, bytes, media_type) = puller.manifest().await?;

@@ -2,7 +2,7 @@
 
 use super::credentials::credentials;
 use super::{PushOptions, TransferEvent, TransferProgress, client, registry_error};
-use crate::build::blocking;
+use crate::build::{blocking, in_use};
 use crate::error::{ImageError, Result};
 use crate::limits::MAX_MANIFEST_BYTES;
 use crate::reference::parse_reference;
@@ -38,7 +38,7 @@ pub async fn push(
             reason: "an image is pushed by a name with a tag".into(),
         });
     }
-    let _in_use = store.in_use()?;
+    let _in_use = in_use(store).await?;
     let entry = store
         .find_entry(&store.entries()?, &reference.to_string())?
         .ok_or_else(|| ImageError::NotFound { reference: crate::reference::familiar(&reference) })?;
