@@ -1,11 +1,12 @@
 //! The HTTP server around the conversion.
 //!
 //! ```text
-//!            accept ── connection limit ── hyper (HTTP/1.1) ── router ──┬─ GET  /            the form
-//!                                                                       ├─ POST /            upload ─> convert ─> result
-//!   SIGTERM ─> Draining ─> no new connections ─> in flight done ─> exit ├─ GET  /results/…   kept PDFs
-//!                │ /healthz 503   (--drain-delay)      (--grace)        ├─ GET  /healthz
-//!                                                                       └─ GET  /metrics
+//! accept ── connection limit ── hyper (HTTP/1.1) ── router ─┬─ GET  /          the form
+//!                                                           ├─ POST /          upload ─> convert ─> result
+//!                                                           ├─ GET  /results/… kept PDFs
+//!                                                           └─ GET  /healthz, /metrics
+//!
+//! SIGTERM ─> /healthz 503 ─(--drain-delay)─> no new connections ─(--grace)─> in flight done ─> exit
 //! ```
 //!
 //! Everything that waits has a limit in [`ServiceConfig`]; every answer names its replica.

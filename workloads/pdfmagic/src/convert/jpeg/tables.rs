@@ -10,7 +10,7 @@ pub struct Tables {
     pub quantisation: [bool; DESTINATIONS],
     pub dc: [bool; DESTINATIONS],
     pub ac: [bool; DESTINATIONS],
-    /// Blocks groups (MCUs) between restart markers; 0 for none.
+    /// Groups of blocks (MCUs) between restart markers; 0 for none.
     pub restart_interval: u16,
 }
 
