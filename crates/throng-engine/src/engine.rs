@@ -8,13 +8,13 @@ use crate::plan::{DEFAULT_CAPABILITIES, Ground};
 use crate::replica::{Inner, Phase, Replica, Running};
 use crate::spawn::{MAX_STARTING, Spawner};
 use crate::state::{self, End, Life, Store};
-use crate::{logs, rootless, seccomp, start};
+use crate::{logs, process, rootless, seccomp, start};
 use std::collections::{BTreeSet, HashMap};
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 use std::time::SystemTime;
 use throng_model::replica::{Exit, NetworkSpec, ReplicaId};
 use throng_runtime::{ErrorKind, Result, RuntimeError, RuntimeEvent};
@@ -65,6 +65,7 @@ pub struct Engine {
 pub struct Core {
     pub store: Store,
     pub boot: String,
+    isolation: OnceLock<Isolation>,
     pub ground: Ground,
     pub cgroups: Cgroups,
     pub fabric: Fabric,
@@ -91,15 +92,25 @@ impl Engine {
     pub fn open(options: EngineOptions) -> Result<Arc<Self>> {
         let runtime = tokio::runtime::Handle::try_current()
             .map_err(|e| RuntimeError::new(ErrorKind::Invalid, format!("no runtime for the engine: {e}")))?;
-        let rootless = rootless::entered();
-        let isolation = Isolation::Container { rootless };
-        let core = Arc::new(Core::open(&options, rootless)?);
-        let lost = match &core.cgroups {
-            Cgroups::None(why) => {
-                Some(format!("limits on CPU, memory and processes are not enforced and not measured: {why}"))
-            }
-            _ => None,
+        let core = Arc::new(Core::open(&options, rootless::entered())?);
+        let refusal = match options.isolation {
+            IsolationChoice::Process => Some("it was asked for".to_owned()),
+            _ => process::refusal(&core.spawner, start::NAMESPACES),
         };
+        let isolation = match (&refusal, options.isolation) {
+            (Some(why), IsolationChoice::Container) => {
+                return Err(RuntimeError::new(
+                    ErrorKind::Host,
+                    format!("this host allows no containers: {why}"),
+                )
+                .hint("run as root, allow user namespaces, or use --isolation process"));
+            }
+            (Some(_), _) => Isolation::Process,
+            (None, _) => Isolation::Container { rootless: core.ground.rootless },
+        };
+        // Set once, before anybody else has the core.
+        let _ = core.isolation.set(isolation);
+        let lost = lost(refusal.as_deref(), &core.cgroups);
         runtime.spawn(follow_exits(Arc::downgrade(&core)));
         runtime.spawn(logs::rotate_for_ever(Arc::downgrade(&core)));
         Ok(Arc::new(Engine { core, isolation, lost }))
@@ -123,7 +134,29 @@ impl Engine {
     }
 }
 
+/// What this mode lacks, and why, in one line.
+fn lost(refusal: Option<&str>, cgroups: &Cgroups) -> Option<String> {
+    let limits = match cgroups {
+        Cgroups::None(why) => {
+            Some(format!("limits on CPU, memory and processes are not enforced and not measured ({why})"))
+        }
+        _ => None,
+    };
+    let Some(why) = refusal else { return limits };
+    let processes = format!(
+        "replicas are plain processes that share this host's files, network and users, and must listen on ${} \
+         themselves ({why})",
+        process::ADDRESS
+    );
+    Some([Some(processes), limits].into_iter().flatten().collect::<Vec<_>>().join("; "))
+}
+
 impl Core {
+    /// Whether replicas are containers.
+    pub fn contained(&self) -> bool {
+        self.isolation.get() != Some(&Isolation::Process)
+    }
+
     fn open(options: &EngineOptions, rootless: bool) -> Result<Self> {
         let opened = |what: &'static str| move |e: io::Error| host(format_args!("cannot open {what}"), e);
         std::fs::create_dir_all(&options.run_dir)
@@ -143,6 +176,7 @@ impl Core {
         Ok(Core {
             store,
             boot: state::boot_id(),
+            isolation: OnceLock::new(),
             ground,
             cgroups: Cgroups::detect(),
             fabric: Fabric::new(rootless::join_network).map_err(opened("the network thread"))?,
@@ -203,6 +237,9 @@ impl Core {
 
     /// Makes or finds the network's bridge and remembers both.
     pub fn open_network(&self, spec: &NetworkSpec) -> Result<(NetworkSpec, u32)> {
+        if !self.contained() {
+            return Ok((spec.clone(), 0));
+        }
         let bridge = self
             .fabric
             .bridge(spec)
@@ -317,6 +354,10 @@ impl Core {
 
     fn ended(&self, replica: &Arc<Replica>) {
         let Some(running) = replica.running() else { return };
+        if !self.contained() {
+            // Its first process led a session; without a PID namespace others of it may be left.
+            crate::exec::kill_group(running.pid);
+        }
         let exit = self.explain_end(replica, how(&running.pidfd));
         self.record_end(replica, End { exit, at: SystemTime::now() });
         replica.ended.notify_waiters();

@@ -33,6 +33,13 @@ pub fn send(pidfd: &OwnedFd, signal: i32) -> io::Result<()> {
     }
 }
 
+/// Kills what is left of the process group that `leader` led; nothing may be.
+pub fn kill_group(leader: u32) {
+    if let Some(group) = i32::try_from(leader).ok().and_then(rustix::process::Pid::from_raw) {
+        let _ = rustix::process::kill_process_group(group, rustix::process::Signal::KILL);
+    }
+}
+
 /// A process of ours, killed if nobody waits for it any more.
 struct Guarded {
     pidfd: AsyncFd<OwnedFd>,
@@ -90,12 +97,13 @@ fn begin(
     })?;
     let layers = Layers::new(Some(&start::upper(&replica.folder)), &spec.root.layers);
     let process = command(&spec, order);
-    let ops = exec_ops(core, running, &spec, &process, &layers, io)?;
-    let started = core
-        .spawner
-        .spawn_beside(Job::new(0, ops), running.pidfd.clone())
-        .map_err(|failure| (Vec::new(), failure))
-        .map_err(|(ops, failure): (Vec<Op>, Failure)| failed_start("a command", &ops, failure))?;
+    let job = Job::new(0, exec_ops(core, running, &spec, &process, &layers, io)?);
+    let spawned = if core.contained() {
+        core.spawner.spawn_beside(job, running.pidfd.clone())
+    } else {
+        core.spawner.spawn(job)
+    };
+    let started = spawned.map_err(|failure| failed_start("a command", &[], failure))?;
     let job = started.job();
     let who = format!("a command in {}", replica.id);
     started.finish().map(|(_, pidfd)| pidfd).map_err(|f| explain(&who, &job.ops, f, &process, &layers))
@@ -122,9 +130,15 @@ fn exec_ops(
     layers: &Layers,
     io: &ExecIo,
 ) -> Result<Vec<Op>> {
-    let identity = user::resolve(&process.user, layers)?;
     let group = core.cgroups.group(&spec.id.project, &spec.id.name());
     let lists = group.as_ref().map(|g| g.lists()).unwrap_or_default();
+    if !core.contained() {
+        let mut ops = vec![Op::TakeDescriptors(descriptors(io))];
+        ops.extend(plan::beginning(&lists)?);
+        ops.extend(crate::process::ending(&core.ground, spec, process)?);
+        return Ok(ops);
+    }
+    let identity = user::resolve(&process.user, layers)?;
     let mut flags = REPLICA_NAMESPACES;
     if group.is_some_and(|g| g.is_v2()) {
         flags |= libc::CLONE_NEWCGROUP;
@@ -162,6 +176,10 @@ impl Engine {
         output: ExecIo,
         timeout: Option<Duration>,
     ) -> Result<Exit> {
+        if !self.core.contained() {
+            return Err(RuntimeError::new(ErrorKind::Host, "a build step needs a container")
+                .hint("build where namespaces are allowed, or use a Dockerfile without RUN"));
+        }
         let core = self.core.clone();
         let step = Step::new(layers, upper, process)?;
         let (pidfd, step) = blocking(move || step.begin(&core, &output).map(|pidfd| (pidfd, step))).await??;

@@ -17,6 +17,7 @@ mod logs;
 mod netlink;
 mod network;
 mod plan;
+mod process;
 mod replica;
 pub mod rootless;
 mod runtime;

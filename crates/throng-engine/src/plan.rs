@@ -338,9 +338,23 @@ pub fn program(process: &Process, identity: &Identity, host_name: &str) -> Outco
             .hint("give the image an ENTRYPOINT or CMD, or the service a command")
     })?;
     let environment = environment(&process.env, identity, host_name);
-    let strings = |list: &[String]| list.iter().map(text).collect::<Outcome<Vec<_>>>();
     let candidates = strings(&candidates(name, &environment))?;
+    program_at(candidates, process, identity, host_name)
+}
+
+/// As [`program`], with the paths to try already known.
+pub fn program_at(
+    candidates: Vec<CString>,
+    process: &Process,
+    identity: &Identity,
+    host_name: &str,
+) -> Outcome<Program> {
+    let environment = environment(&process.env, identity, host_name);
     Ok(Program::new(candidates, strings(&process.args)?, strings(&environment)?))
+}
+
+fn strings(list: &[String]) -> Outcome<Vec<CString>> {
+    list.iter().map(text).collect()
 }
 
 /// The given variables and those that Docker adds where they are missing.

@@ -155,7 +155,9 @@ fn create_network(core: &Core, network: &NetworkSpec) -> Result<()> {
 }
 
 fn remove_network(core: &Core, name: &str) -> Result<()> {
-    core.fabric.remove_bridge(name).map_err(|e| host(format_args!("cannot remove network {name}"), e))?;
+    if core.contained() {
+        core.fabric.remove_bridge(name).map_err(|e| host(format_args!("cannot remove network {name}"), e))?;
+    }
     core.forget_network(name);
     match std::fs::remove_file(core.store.network(name)) {
         Err(e) if e.kind() != std::io::ErrorKind::NotFound => {

@@ -11,7 +11,7 @@ use crate::replica::{Phase, Replica, Running};
 use crate::spawn::{Failure, Starting};
 use crate::state::{self, Life};
 use crate::user::{self, Identity};
-use std::fs::{self, OpenOptions};
+use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read};
 use std::os::unix::fs::{OpenOptionsExt, PermissionsExt, fchown};
 use std::path::{Path, PathBuf};
@@ -22,7 +22,7 @@ use throng_runtime::{ErrorKind, Result, RuntimeError};
 
 /// Name of the file that the replica writes its output to.
 pub const LOG: &str = "log";
-const NAMESPACES: i32 =
+pub const NAMESPACES: i32 =
     libc::CLONE_NEWPID | libc::CLONE_NEWNS | libc::CLONE_NEWNET | libc::CLONE_NEWUTS | libc::CLONE_NEWIPC;
 
 /// Folders of a replica.
@@ -101,7 +101,8 @@ impl<'a> Attempt<'a> {
             spec.networks.iter().map(|leg| core.network(&leg.network)).collect::<Result<Vec<_>>>()?;
         let started_at = SystemTime::now();
         let moment = started_at.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_nanos();
-        let legs = spec.networks.iter().zip(&networks).zip(FIRST_INDEX..).enumerate();
+        let bridged = if core.contained() { spec.networks.as_slice() } else { &[] };
+        let legs = bridged.iter().zip(&networks).zip(FIRST_INDEX..).enumerate();
         let pairs = legs
             .map(|(number, ((leg, (network, bridge)), peer_index))| {
                 let name = pair_name(&spec.id.to_string(), &network.name, moment);
@@ -121,6 +122,9 @@ impl<'a> Attempt<'a> {
     }
 
     fn run(&self) -> Result<Running> {
+        if !self.core.contained() {
+            return self.run_process();
+        }
         let spec = self.spec;
         let layers = Layers::new(Some(&upper(&self.replica.folder)), &spec.root.layers);
         let identity = user::resolve(&spec.process.user, &layers)?;
@@ -143,6 +147,43 @@ impl<'a> Attempt<'a> {
             .fabric
             .settle(ports)
             .map_err(|e| host(format_args!("cannot connect {}", self.spec.id), e))?;
+        Ok(Running { pid, started_at: self.started_at, pidfd: Arc::new(pidfd) })
+    }
+
+    fn open_log(&self) -> Result<File> {
+        let path = self.replica.folder.join(LOG);
+        OpenOptions::new()
+            .append(true)
+            .create(true)
+            .mode(0o600)
+            .open(path)
+            .map_err(|e| host(format_args!("cannot open the log of {}", self.spec.id), e))
+    }
+
+    fn limit(&self) -> Result<()> {
+        let Some(group) = &self.group else { return Ok(()) };
+        group.create(&self.spec.resources).map_err(|e| host(format_args!("cannot limit {}", self.spec.id), e))
+    }
+
+    /// Without namespaces: see [`crate::process`].
+    fn run_process(&self) -> Result<Running> {
+        let (spec, folder) = (self.spec, &self.replica.folder);
+        self.open_log()?;
+        self.limit()?;
+        let lists = self.group.as_ref().map(|g| g.lists()).unwrap_or_default();
+        let mut ops = vec![Op::OwnDescriptors];
+        ops.extend(plan::beginning(&lists)?);
+        ops.extend([Op::Output { log: text(folder.join(LOG))? }, Op::AwaitGo]);
+        ops.extend(crate::process::ending(&self.core.ground, spec, &spec.process)?);
+        let layers = Layers::new(None, &spec.root.layers);
+        let starting =
+            self.core.spawner.spawn(Job::new(0, ops)).map_err(|f| self.explain(&[], f, &layers))?;
+        let job = starting.job();
+        match self.assist(&starting) {
+            Err(error) if !starting.has_failed() => return Err(error),
+            _ => {}
+        }
+        let (pid, pidfd) = starting.finish().map_err(|f| self.explain(&job.ops, f, &layers))?;
         Ok(Running { pid, started_at: self.started_at, pidfd: Arc::new(pidfd) })
     }
 
@@ -225,12 +266,7 @@ impl<'a> Attempt<'a> {
     fn write_files(&self, identity: &Identity) -> Result<()> {
         let (spec, folder) = (self.spec, &self.replica.folder);
         let failed = |e: io::Error| host(format_args!("cannot prepare {}", spec.id), e);
-        let log = OpenOptions::new()
-            .append(true)
-            .create(true)
-            .mode(0o600)
-            .open(folder.join(LOG))
-            .map_err(failed)?;
+        let log = self.open_log()?;
         // A program may open /dev/stdout anew, as itself.
         fchown(&log, Some(identity.uid), Some(identity.gid)).map_err(failed)?;
         let mut hosts = "127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\n".to_owned();

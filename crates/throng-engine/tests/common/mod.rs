@@ -125,11 +125,19 @@ pub fn spec(project: &str, network: &NetworkSpec, service: &str, ordinal: u32, a
 
 /// The first answer of a server, asked for until it comes.
 pub async fn first_answer(engine: &Engine, address: Ipv4Addr, patience: Duration) -> std::io::Result<String> {
+    answer_from(engine, (address, 80), patience).await
+}
+
+pub async fn answer_from(
+    engine: &Engine,
+    address: (Ipv4Addr, u16),
+    patience: Duration,
+) -> std::io::Result<String> {
     use tokio::io::AsyncReadExt;
     let deadline = tokio::time::Instant::now() + patience;
     loop {
         let socket = tokio::net::TcpSocket::from_std_stream(engine.tcp_socket()?.into());
-        match socket.connect((address, 80).into()).await {
+        match socket.connect(address.into()).await {
             Ok(mut stream) => {
                 let mut text = String::new();
                 stream.read_to_string(&mut text).await?;

@@ -10,8 +10,9 @@ unsafe extern "C" {
     fn pause() -> i32;
 }
 
-fn serve() -> ! {
-    let listener = TcpListener::bind("0.0.0.0:80").expect("bind");
+fn serve(port: u16) -> ! {
+    let address = std::env::var("THRONG_ADDRESS").unwrap_or("0.0.0.0".into());
+    let listener = TcpListener::bind((address.as_str(), port)).expect("bind");
     loop {
         if let Ok((mut stream, _)) = listener.accept() {
             let _ = stream.write_all(b"ok\n");
@@ -23,7 +24,7 @@ fn main() {
     let args: Vec<String> = std::env::args().collect();
     let argument = args.get(2).map(String::as_str).unwrap_or_default();
     match args.get(1).map(String::as_str).unwrap_or_default() {
-        "serve" => serve(),
+        "serve" => serve(argument.parse().unwrap_or(80)),
         "print" => println!("{argument}"),
         "print-for-ever" => loop {
             println!("{argument}");
