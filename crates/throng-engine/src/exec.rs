@@ -7,7 +7,7 @@ use crate::layers::Layers;
 use crate::plan::{self, Root};
 use crate::replica::{Replica, Running};
 use crate::spawn::Failure;
-use crate::{exits, start, state, sys, user};
+use crate::{exits, spawn, start, state, sys, user};
 use std::fs;
 use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};
@@ -64,7 +64,10 @@ impl Drop for Guarded {
         if !self.ended {
             // Nothing is left to do about a failure here; the process has ended if there is one.
             let _ = send(self.pidfd.get_ref(), libc::SIGKILL);
-            exits::how(self.pidfd.get_ref());
+            if let Ok(pidfd) = self.pidfd.get_ref().try_clone() {
+                // Its end may take a while, which must not hold up the runtime's thread.
+                std::thread::spawn(move || spawn::reap(&pidfd));
+            }
         }
     }
 }

@@ -23,7 +23,7 @@ pub fn refusal(spawner: &Spawner, namespaces: i32) -> Option<String> {
     match spawner.spawn(Job::new(namespaces, ops)).and_then(|starting| starting.finish()) {
         Ok((_, pidfd)) => {
             // It had nothing to execute and has ended.
-            crate::exits::how(&pidfd);
+            crate::spawn::reap(&pidfd);
             None
         }
         Err(failure) => Some(std::io::Error::from(failure.errno).to_string()),

@@ -183,9 +183,10 @@ impl Drop for Starting {
     }
 }
 
-fn reap(pidfd: &OwnedFd) {
+/// Waits for a child that is ending and lets the kernel forget it; there is nothing to learn from its status.
+pub fn reap(pidfd: &OwnedFd) {
     use std::os::fd::AsFd;
-    // It has left its memory to us and is ending; there is nothing to learn from its status.
+    // Fails only if somebody else has taken its status.
     let _ = rustix::process::waitid(
         rustix::process::WaitId::PidFd(pidfd.as_fd()),
         rustix::process::WaitIdOptions::EXITED,
