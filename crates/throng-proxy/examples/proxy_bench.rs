@@ -251,7 +251,8 @@ fn measure(peers: &[Peer], options: &Options) -> Result<BTreeMap<String, serde_j
         wrk(peer.address, options.connections, 1)?;
     }
     for round in 1..=options.rounds {
-        for Peer { name, address, process } in peers {
+        // Each round begins with another one, so that nobody always follows the same neighbour.
+        for Peer { name, address, process } in peers.iter().cycle().skip(round).take(peers.len()) {
             let before = processor_micros(*process);
             let (requests, rate, p99) = wrk(*address, options.connections, options.seconds)?;
             let cpu = (processor_micros(*process) - before) / requests;
@@ -269,7 +270,7 @@ fn measure(peers: &[Peer], options: &Options) -> Result<BTreeMap<String, serde_j
     let report = |rounds: &[Figures]| {
         serde_json::json!({
             "rate": median(rounds, 0).round(),
-            "p99_us": median(rounds, 1),
+            "p99_us": median(rounds, 1).round(),
             "cpu_us": (median(rounds, 2) * 10.0).round() / 10.0,
             "rates": rounds.iter().map(|r| r[0].round()).collect::<Vec<_>>(),
         })

@@ -35,6 +35,13 @@ impl Buffer {
         self.consume(usize::MAX - self.end);
     }
 
+    /// Gives memory back that only a large body needed, so that thousands of resting connections stay small.
+    pub fn release(&mut self) {
+        if self.is_empty() && self.data.len() > INITIAL {
+            self.data = Vec::new();
+        }
+    }
+
     /// Whether `limit` bytes are waiting, so that nothing more may be read.
     pub fn is_full(&self, limit: usize) -> bool {
         self.end - self.start >= limit

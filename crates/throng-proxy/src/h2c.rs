@@ -1,6 +1,7 @@
 //! HTTP/2 without TLS, which is what gRPC speaks: every stream is balanced by itself.
 //!
-//! Each worker keeps one HTTP/2 connection to each backend and sends all its streams over it. Framing, flow control
+//! Each worker keeps one HTTP/2 connection to each backend and sends all its streams over it; streams beyond what the
+//! backend allows at once wait in line. Framing, flow control
 //! (and with it back-pressure) and header compression are hyper's.
 
 use crate::backends::{BackendState, Lease, Shared};
@@ -33,7 +34,7 @@ type Outgoing = Either<Incoming, Empty<Bytes>>;
 pub(crate) type Sender = client::SendRequest<Outgoing>;
 type Answer = Response<Either<Leased, Full<Bytes>>>;
 
-/// A peer that has not answered a ping in this time is gone without having said so.
+/// A client that has not answered a ping in this time is gone without having said so.
 const PING_INTERVAL: Duration = Duration::from_secs(30);
 const PING_TIMEOUT: Duration = Duration::from_secs(20);
 
@@ -181,8 +182,7 @@ async fn sender_to(context: &Context, backend: &BackendState) -> io::Result<(Sen
     let (sender, connection) = client::Builder::new(TokioExecutor::new())
         .timer(TokioTimer::new())
         .max_header_list_size(max_head)
-        .keep_alive_interval(PING_INTERVAL)
-        .keep_alive_timeout(PING_TIMEOUT)
+        // No pings in this direction: servers of gRPC close connections that ping more than once in five minutes.
         .handshake(TokioIo::new(stream))
         .await
         .map_err(io::Error::other)?;

@@ -36,6 +36,9 @@ use tokio_util::sync::WaitForCancellationFutureOwned;
 const LINGER_BYTES: usize = 256 << 10;
 const LINGER_TIME: Duration = Duration::from_secs(2);
 
+/// Bytes that each scratch space of a resting connection may keep: enough for the next small exchange.
+const RESTING_BYTES: usize = 8 << 10;
+
 /// What becomes of the client's connection.
 enum After {
     Rest,
@@ -99,9 +102,15 @@ pub(crate) async fn serve(context: Context, client: TcpStream, peer: SocketAddr,
 impl Connection {
     /// Waits for the next request's head. `Ok(None)`: there is none any more.
     async fn next_request(&mut self) -> Result<Option<Request>, Refusal> {
-        let Connection { context, client, peer, input, request, closing, .. } = self;
+        let Connection { context, client, peer, input, request, answer, out, closing } = self;
         let limits = &context.shared.limits;
         if input.is_empty() {
+            input.release();
+            answer.release();
+            for scratch in [out, &mut *request] {
+                scratch.clear();
+                scratch.shrink_to(RESTING_BYTES);
+            }
             let first = timeout(limits.keep_alive, input.read_from(client, limits.max_head));
             tokio::select! {
                 biased;
@@ -201,6 +210,8 @@ impl Connection {
                 self.context.shared.counters.failed.fetch_add(1, Relaxed);
                 Attempt::Over(After::Reset)
             }
+            // As good as no connection: nobody can have begun to work on it.
+            Err(Failure::NotSent) if !reused => Attempt::NoConnection(backend),
             Err(failure) => {
                 let unharmed = failure == Failure::NotSent
                     || (failure == Failure::NoResponse && request.is_replayable());
