@@ -8,6 +8,7 @@ use crate::limits::Limits;
 use crate::limits::MAX_SYMLINKS;
 use crate::view::{LayerView, OPAQUE};
 use rustix::fs::{AtFlags, CWD, FileType, Gid, Mode, Timespec, Timestamps, Uid, XattrFlags};
+use std::cell::Cell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::{OsStr, OsString};
 use std::fs::{self, File, OpenOptions};
@@ -24,6 +25,8 @@ pub(crate) const OPAQUE_MARK: &[u8] = b".wh..wh..opq";
 /// Names such as `.wh..wh.plnk` are the bookkeeping of an old union file system.
 const RESERVED_PREFIX: &[u8] = b".wh..wh.";
 const XATTR_RECORD: &str = "SCHILY.xattr.";
+/// Names, link targets and attributes of one entry; the kernel takes at most 64 KiB for each attribute.
+const MAX_HEADER_BYTES: u64 = 1 << 20;
 /// Different remarks that are kept about one layer.
 const MAX_NOTES: usize = 20;
 
@@ -76,15 +79,20 @@ pub(crate) fn unpack_layer(
         folders: BTreeMap::new(),
     };
     unpacker.take_over_folder(Path::new(""))?;
-    let mut archive = tar::Archive::new(reader);
-    let entries = archive.entries().map_err(|error| ImageError::corrupt(what, error))?;
-    for (count, entry) in entries.enumerate() {
-        if count as u64 >= limits.layer_entries {
+    let budget = HeaderBudget::default();
+    let mut archive = tar::Archive::new(budget.guard(reader));
+    let mut entries = archive.entries().map_err(|error| ImageError::corrupt(what, error))?;
+    let mut count = 0;
+    while let Some(entry) = budget.header(|| entries.next()) {
+        if count >= limits.layer_entries {
             return Err(
                 unpacker.over(format!("{count} entries"), format!("{} entries", limits.layer_entries))
             );
         }
-        unpacker.entry(entry.map_err(|error| ImageError::corrupt(what, error))?)?;
+        count += 1;
+        let mut entry = entry.map_err(|error| ImageError::corrupt(what, error))?;
+        unpacker.entry(&mut entry)?;
+        io::copy(&mut entry, &mut io::sink()).map_err(|error| ImageError::corrupt(what, error))?;
     }
     unpacker.finish()
 }
@@ -113,7 +121,7 @@ impl Unpacker<'_> {
         }
     }
 
-    fn entry(&mut self, mut entry: Entry<'_, &mut dyn Read>) -> Result<()> {
+    fn entry(&mut self, entry: &mut Entry<'_, impl Read>) -> Result<()> {
         let kind = entry.header().entry_type();
         if kind == EntryType::XGlobalHeader {
             return Ok(());
@@ -123,7 +131,7 @@ impl Unpacker<'_> {
             .map_err(|reason| self.unsafe_entry(Path::new(OsStr::from_bytes(&name)), reason))?;
         let Some(last) = relative.file_name().map(OsStr::to_os_string) else {
             // The archive's entry for the root itself.
-            let attributes = self.attributes(&mut entry)?;
+            let attributes = self.attributes(entry)?;
             self.folders.insert(PathBuf::new(), attributes);
             return Ok(());
         };
@@ -132,7 +140,7 @@ impl Unpacker<'_> {
             return self.whiteout(&parent, last.as_bytes(), &relative);
         }
         let place = parent.join(&last);
-        let attributes = self.attributes(&mut entry)?;
+        let attributes = self.attributes(entry)?;
         self.clear(&place, kind == EntryType::Directory)?;
         match kind {
             EntryType::Directory => {
@@ -143,13 +151,13 @@ impl Unpacker<'_> {
                 self.folders.insert(place, attributes);
                 Ok(())
             }
-            EntryType::Link => self.hard_link(&entry, &place),
-            EntryType::Symlink => self.symbolic_link(&entry, &place, &attributes),
+            EntryType::Link => self.hard_link(entry, &place),
+            EntryType::Symlink => self.symbolic_link(entry, &place, &attributes),
             EntryType::Char | EntryType::Block | EntryType::Fifo => {
-                self.special(&entry, kind, &place, &attributes)
+                self.special(entry, kind, &place, &attributes)
             }
             _ if kind.is_file() || kind.is_contiguous() || kind.is_gnu_sparse() => {
-                self.regular(&mut entry, &place, &attributes)
+                self.regular(entry, &place, &attributes)
             }
             _ => {
                 self.note(format!("entries of the tar type {:?} were left out", kind.as_byte() as char));
@@ -158,7 +166,7 @@ impl Unpacker<'_> {
         }
     }
 
-    fn attributes(&mut self, entry: &mut Entry<'_, &mut dyn Read>) -> Result<Attributes> {
+    fn attributes(&mut self, entry: &mut Entry<'_, impl Read>) -> Result<Attributes> {
         let what = self.what;
         let damaged = |error: io::Error| ImageError::corrupt(what, error);
         let header = entry.header();
@@ -296,7 +304,7 @@ impl Unpacker<'_> {
 
     fn regular(
         &mut self,
-        entry: &mut Entry<'_, &mut dyn Read>,
+        entry: &mut Entry<'_, impl Read>,
         place: &Path,
         attributes: &Attributes,
     ) -> Result<()> {
@@ -320,7 +328,7 @@ impl Unpacker<'_> {
         self.apply(&host, attributes)
     }
 
-    fn hard_link(&mut self, entry: &Entry<'_, &mut dyn Read>, place: &Path) -> Result<()> {
+    fn hard_link(&mut self, entry: &Entry<'_, impl Read>, place: &Path) -> Result<()> {
         let name = entry.link_name_bytes().unwrap_or_default().into_owned();
         let shown = PathBuf::from(OsStr::from_bytes(&name));
         let relative = clean_path(&name).map_err(|reason| self.unsafe_entry(&shown, reason))?;
@@ -351,7 +359,7 @@ impl Unpacker<'_> {
 
     fn symbolic_link(
         &mut self,
-        entry: &Entry<'_, &mut dyn Read>,
+        entry: &Entry<'_, impl Read>,
         place: &Path,
         attributes: &Attributes,
     ) -> Result<()> {
@@ -365,7 +373,7 @@ impl Unpacker<'_> {
 
     fn special(
         &mut self,
-        entry: &Entry<'_, &mut dyn Read>,
+        entry: &Entry<'_, impl Read>,
         kind: EntryType,
         place: &Path,
         attributes: &Attributes,
@@ -440,6 +448,51 @@ impl Unpacker<'_> {
     }
 }
 
+/// Bounds what one entry of an archive may say about itself: the tar reader keeps long names and attributes in
+/// memory, and a few compressed megabytes could claim gigabytes of them.
+pub(crate) struct HeaderBudget(Cell<u64>);
+
+/// Reads on until the budget is used up.
+pub(crate) struct HeaderGuard<'b, R> {
+    inner: R,
+    left: &'b Cell<u64>,
+}
+
+impl Default for HeaderBudget {
+    fn default() -> Self {
+        HeaderBudget(Cell::new(u64::MAX))
+    }
+}
+
+impl HeaderBudget {
+    pub(crate) fn guard<R: Read>(&self, inner: R) -> HeaderGuard<'_, R> {
+        HeaderGuard { inner, left: &self.0 }
+    }
+
+    /// Runs `next`, which moves to the next entry. The content of the entry before must have been read.
+    pub(crate) fn header<T>(&self, next: impl FnOnce() -> T) -> T {
+        self.0.set(MAX_HEADER_BYTES);
+        let outcome = next();
+        self.0.set(u64::MAX);
+        outcome
+    }
+}
+
+impl<R: Read> Read for HeaderGuard<'_, R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let left = self.left.get();
+        if left == 0 && !buffer.is_empty() {
+            return Err(io::Error::other(format!(
+                "the headers of an entry are over {MAX_HEADER_BYTES} bytes"
+            )));
+        }
+        let most = buffer.len().min(usize::try_from(left).unwrap_or(usize::MAX));
+        let read = self.inner.read(&mut buffer[..most])?;
+        self.left.set(left - read as u64);
+        Ok(read)
+    }
+}
+
 /// The numbers of a tar header.
 pub(crate) struct Numbers {
     pub mode: u32,
@@ -479,7 +532,7 @@ pub(crate) fn clean_path(name: &[u8]) -> std::result::Result<PathBuf, &'static s
     Ok(clean)
 }
 
-fn copy(what: &str, entry: &mut Entry<'_, &mut dyn Read>, file: &mut File, host: &Path) -> Result<u64> {
+fn copy(what: &str, entry: &mut Entry<'_, impl Read>, file: &mut File, host: &Path) -> Result<u64> {
     use std::io::Write as _;
     let mut buffer = vec![0; 1 << 16];
     let mut total = 0;
@@ -552,6 +605,32 @@ mod tests {
         tar.into_inner().unwrap()
     }
 
+    fn unpack(bytes: &[u8], target: &Path) -> Result<Unpacked> {
+        let limits = Limits { unpacked_layer_bytes: 1 << 20, layer_entries: 100 };
+        let mut bytes = bytes;
+        unpack_layer("x", &mut bytes, target, &LayerView::default(), limits)
+    }
+
+    #[test]
+    fn the_undamaged_archive_unpacks() {
+        let dir = tempfile::tempdir().unwrap();
+        assert_eq!(unpack(&archive(), dir.path()).unwrap().bytes, 8);
+        assert_eq!(fs::metadata(dir.path().join("d/through")).unwrap().mtime(), 12);
+    }
+
+    #[test]
+    fn names_without_end_do_not_fill_the_memory() {
+        let mut header = tar::Header::new_gnu();
+        header.set_entry_type(EntryType::GNULongName);
+        header.set_size(1 << 40);
+        header.set_cksum();
+        let dir = tempfile::tempdir().unwrap();
+        let mut endless = header.as_bytes().chain(io::repeat(b'a'));
+        let limits = Limits::default();
+        let error = unpack_layer("x", &mut endless, dir.path(), &LayerView::default(), limits).unwrap_err();
+        assert!(error.to_string().contains("headers of an entry"), "{error}");
+    }
+
     proptest! {
         #![proptest_config(ProptestConfig::with_cases(200))]
         #[test]
@@ -577,8 +656,7 @@ mod tests {
             let dir = tempfile::tempdir().unwrap();
             let target = dir.path().join("layer");
             fs::create_dir(&target).unwrap();
-            let limits = Limits { unpacked_layer_bytes: 1 << 20, layer_entries: 100 };
-            let _ = unpack_layer("x", &mut bytes.as_slice(), &target, &LayerView::default(), limits);
+            let _ = unpack(&bytes, &target);
             prop_assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1);
         }
     }

@@ -9,7 +9,7 @@ use crate::limits::{MAX_CONFIG_BYTES, MAX_MANIFEST_BYTES, check_layer_count, che
 use crate::manifest::{self, Document, OCI_MANIFEST};
 use crate::reference::parse_reference;
 use crate::store::{Entry, Image, Scratch, Store, decompress, parse_config};
-use crate::unpack::clean_path;
+use crate::unpack::{HeaderBudget, clean_path};
 use flate2::Compression;
 use flate2::write::GzEncoder;
 use oci_spec::distribution::Reference;
@@ -68,12 +68,16 @@ impl Store {
         let mut spool = Spool { files: BTreeMap::new(), links: BTreeMap::new(), _scratch: scratch };
         let damaged = |error: io::Error| ImageError::corrupt("the archive", error);
         let mut plain = decompress("the archive", archive)?;
-        let mut archive = tar::Archive::new(&mut plain);
+        let budget = HeaderBudget::default();
+        let mut archive = tar::Archive::new(budget.guard(&mut plain));
         let mut bytes = 0u64;
-        for (count, entry) in archive.entries().map_err(damaged)?.enumerate() {
+        let mut entries = archive.entries().map_err(damaged)?;
+        let mut count = 0;
+        while let Some(entry) = budget.header(|| entries.next()) {
             let mut entry = entry.map_err(damaged)?;
+            count += 1;
             bytes = bytes.saturating_add(entry.size());
-            if count >= MAX_ENTRIES || bytes > self.limits().unpacked_layer_bytes {
+            if count > MAX_ENTRIES || bytes > self.limits().unpacked_layer_bytes {
                 return Err(ImageError::TooLarge {
                     what: "the archive".into(),
                     actual: format!("{count} entries, {bytes} bytes"),
@@ -111,6 +115,7 @@ impl Store {
                 }
                 _ => {}
             }
+            io::copy(&mut entry, &mut io::sink()).map_err(damaged)?;
         }
         Ok(spool)
     }

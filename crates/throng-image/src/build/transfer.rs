@@ -9,7 +9,7 @@ use crate::error::{ImageError, Result};
 use crate::layer::{Attributes, Layer, LayerWriter};
 use crate::limits::Limits;
 use crate::store::Store;
-use crate::unpack::{clean_path, numbers};
+use crate::unpack::{HeaderBudget, clean_path, numbers};
 use crate::view::{LayerView, Node, xattr};
 use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
@@ -379,13 +379,16 @@ impl Job {
     ) -> std::result::Result<(), JobError> {
         let what = format!("the archive {}", host.display());
         let file = File::open(host).map_err(read_error(host))?;
-        let mut archive = tar::Archive::new(crate::store::decompress(&what, file)?);
+        let budget = HeaderBudget::default();
+        let mut archive = tar::Archive::new(budget.guard(crate::store::decompress(&what, file)?));
         let damaged = |error: std::io::Error| JobError::Image(ImageError::corrupt(&what, error));
         let mut bytes = 0u64;
-        for (count, entry) in archive.entries().map_err(damaged)?.enumerate() {
-            let entry = entry.map_err(damaged)?;
+        let mut entries = archive.entries().map_err(damaged)?;
+        let mut count = 0;
+        while let Some(entry) = budget.header(|| entries.next()) {
+            let mut entry = entry.map_err(damaged)?;
             bytes = bytes.saturating_add(entry.size());
-            if bytes > self.limits.unpacked_layer_bytes || count as u64 >= self.limits.layer_entries {
+            if bytes > self.limits.unpacked_layer_bytes || count >= self.limits.layer_entries {
                 return Err(ImageError::TooLarge {
                     what: what.clone(),
                     actual: format!("{count} entries, {bytes} bytes"),
@@ -397,7 +400,9 @@ impl Job {
                 }
                 .into());
             }
-            self.extract_entry(writer, entry, target, &what)?;
+            count += 1;
+            self.extract_entry(writer, &mut entry, target, &what)?;
+            std::io::copy(&mut entry, &mut std::io::sink()).map_err(damaged)?;
         }
         Ok(())
     }
@@ -405,7 +410,7 @@ impl Job {
     fn extract_entry(
         &self,
         writer: &mut LayerWriter,
-        entry: tar::Entry<'_, impl std::io::Read>,
+        entry: &mut tar::Entry<'_, impl std::io::Read>,
         target: &Path,
         what: &str,
     ) -> std::result::Result<(), JobError> {

@@ -2,8 +2,8 @@
 //!
 //! The parser is our own because errors must point at line and column, unknown instructions want a suggestion, and
 //! what the builder cannot do must be named before anything is built. It follows Docker's reference
-//! (<https://docs.docker.com/reference/dockerfile/>). [`lines`] joins continued lines, [`parse`] reads instructions,
-//! [`expand`] replaces variables when an instruction is carried out.
+//! (<https://docs.docker.com/reference/dockerfile/>). `lines` joins continued lines, `parse` reads instructions,
+//! `expand` replaces variables when an instruction is carried out.
 
 mod expand;
 mod instruction;
