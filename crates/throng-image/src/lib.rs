@@ -20,6 +20,7 @@ mod platform;
 mod reference;
 mod registry;
 mod store;
+mod tarball;
 mod unpack;
 mod view;
 

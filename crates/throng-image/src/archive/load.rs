@@ -9,7 +9,7 @@ use crate::limits::{MAX_CONFIG_BYTES, MAX_MANIFEST_BYTES, check_layer_count, che
 use crate::manifest::{self, Document, OCI_MANIFEST};
 use crate::reference::parse_reference;
 use crate::store::{Entry, Image, Scratch, Store, decompress, parse_config};
-use crate::unpack::{HeaderBudget, clean_path};
+use crate::tarball::{HeaderBudget, clean_path};
 use flate2::Compression;
 use flate2::write::GzEncoder;
 use oci_spec::distribution::Reference;

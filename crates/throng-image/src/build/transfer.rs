@@ -9,7 +9,7 @@ use crate::error::{ImageError, Result};
 use crate::layer::{Attributes, Layer, LayerWriter};
 use crate::limits::Limits;
 use crate::store::Store;
-use crate::unpack::{HeaderBudget, clean_path, numbers};
+use crate::tarball::{HeaderBudget, clean_path, numbers};
 use crate::view::{LayerView, Node, xattr};
 use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
