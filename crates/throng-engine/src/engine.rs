@@ -16,6 +16,7 @@ use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 use std::time::SystemTime;
+use throng_model::diagnostic::Diagnostic;
 use throng_model::replica::{Exit, NetworkSpec, ReplicaId};
 use throng_runtime::{ErrorKind, Result, RuntimeError, RuntimeEvent};
 use tokio::sync::{Semaphore, broadcast};
@@ -123,6 +124,21 @@ impl Engine {
     /// One line about what this mode lacks and why; `None` when nothing is lost.
     pub fn lost(&self) -> Option<String> {
         self.lost.clone()
+    }
+
+    /// Settings of the host that break networks in silence.
+    pub fn diagnostics(&self) -> Vec<Diagnostic> {
+        let path = "/proc/sys/net/bridge/bridge-nf-call-iptables";
+        let filtered = std::fs::read_to_string(path).is_ok_and(|text| text.trim() == "1");
+        let bridged = self.isolation == Isolation::Container { rootless: false };
+        let warning = (filtered && bridged).then(|| {
+            Diagnostic::warning("the host's packet filter is asked about frames between replicas of one network")
+                .hint(
+                    "if replicas cannot reach each other (Docker sets the FORWARD chain to DROP), accept them with \
+                     `iptables -I FORWARD -i thr+ -o thr+ -j ACCEPT`",
+                )
+        });
+        warning.into_iter().collect()
     }
 
     /// A nonblocking TCP socket from which replicas can be dialled.

@@ -3,7 +3,7 @@
 //! There is no shim and no daemon. Each replica costs the supervisor one descriptor, its pidfd; everything else lives
 //! in the kernel and in the replica's folder, so the supervisor may end at any moment and another one takes over.
 //!
-//! Unsafe code is in [`sys`] and [`child`] only.
+//! Unsafe code is in the modules `sys` and `child` only.
 
 mod cgroup;
 mod child;

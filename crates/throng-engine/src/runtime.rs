@@ -13,10 +13,13 @@ use std::time::Duration;
 use throng_model::replica::{Exit, NetworkSpec, Observed, ReplicaId, ReplicaSpec, Statistics};
 use throng_runtime::{ErrorKind, ExecIo, ExecSpec, Result, Runtime, RuntimeError, RuntimeEvent};
 use tokio::sync::broadcast::error::RecvError;
-use tokio::sync::mpsc;
+use tokio::sync::{Semaphore, mpsc};
+use tokio::task::JoinSet;
 
 /// Events on their way to one watcher, beside the backlog that all share.
 const WATCH_CHANNEL: usize = 1024;
+/// Replicas that are swept at the same time.
+const MAX_SWEEPING: usize = 16;
 /// A process that has not ended this long after SIGKILL is stuck in the kernel.
 const KILL_WAIT: Duration = Duration::from_secs(10);
 
@@ -255,12 +258,28 @@ impl Engine {
     pub async fn sweep(&self, project: &str) -> Result<()> {
         check_project(project)?;
         self.core.load(project).await?;
+        let gate = Arc::new(Semaphore::new(MAX_SWEEPING));
+        let mut tasks = JoinSet::new();
         for replica in self.core.of_project(project) {
-            let _order = replica.order.lock().await;
-            stop(&replica, libc::SIGKILL, Duration::ZERO).await?;
-            let core = self.core.clone();
-            let gone = replica.clone();
-            blocking(move || remove(&core, &gone)).await??;
+            let (core, gate) = (self.core.clone(), gate.clone());
+            tasks.spawn(async move {
+                // The semaphore is never closed.
+                let _permit = gate.acquire().await;
+                let _order = replica.order.lock().await;
+                stop(&replica, libc::SIGKILL, Duration::ZERO).await?;
+                let gone = replica.clone();
+                blocking(move || remove(&core, &gone)).await?
+            });
+        }
+        let mut first_failure = None;
+        while let Some(done) = tasks.join_next().await {
+            let done = done.unwrap_or_else(|e| {
+                Err(RuntimeError::new(ErrorKind::Host, format!("sweeping {project} ended early: {e}")))
+            });
+            first_failure = first_failure.or(done.err());
+        }
+        if let Some(failure) = first_failure {
+            return Err(failure);
         }
         let (core, project) = (self.core.clone(), project.to_owned());
         blocking(move || sweep_rest(&core, &project)).await?
