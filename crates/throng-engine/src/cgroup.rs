@@ -13,6 +13,8 @@ use throng_model::app::Resources;
 
 /// Folder of this program in each hierarchy.
 const SUBTREE: &str = "throng";
+/// On version 2, the group of the supervisor itself, beside [`SUBTREE`].
+const SUPERVISOR: &str = "throng-supervisor";
 /// Hierarchies of version 1 that are used.
 const CONTROLLERS: [&str; 4] = ["cpu", "cpuacct", "memory", "pids"];
 /// Period of the CPU limit in microseconds; the kernel's default.
@@ -141,7 +143,17 @@ impl Cgroups {
 fn prepare_v2(base: &Path) -> io::Result<()> {
     let subtree = base.join(SUBTREE);
     fs::create_dir_all(&subtree)?;
-    enable_v2(base)?;
+    match enable_v2(base) {
+        // Below the top a group may hold processes or pass on controllers, not both (cgroups(7)): if the only one in
+        // it is this process, it goes into a group of its own.
+        Err(error) if error.kind() == io::ErrorKind::ResourceBusy => {
+            let leaf = base.join(SUPERVISOR);
+            fs::create_dir_all(&leaf)?;
+            fs::write(leaf.join("cgroup.procs"), "0")?;
+            enable_v2(base)?;
+        }
+        other => other?,
+    }
     enable_v2(&subtree)
 }
 
@@ -159,7 +171,9 @@ fn missing_controllers(enabled: &str) -> String {
 }
 
 fn own_v2_path(own: &str) -> &str {
-    own.lines().find_map(|line| line.strip_prefix("0::/")).unwrap_or_default()
+    let path = own.lines().find_map(|line| line.strip_prefix("0::/")).unwrap_or_default();
+    // Moved there by an earlier supervisor in the same shell, say.
+    path.strip_suffix(SUPERVISOR).map_or(path, |parent| parent.trim_end_matches('/'))
 }
 
 struct CgroupMount {
@@ -368,5 +382,119 @@ fn read_v2(file: impl Fn(&str) -> String) -> Reading {
         unreclaimable: field(&stat, "anon").unwrap_or(0) + kernel.saturating_sub(reclaimable),
         memory_limit: number(&file("memory.max")),
         pids: number(&file("pids.current")).unwrap_or(0),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const V1_MOUNTS: &str = "\
+30 23 0:25 / /sys/fs/cgroup ro,nosuid - tmpfs tmpfs ro,mode=755
+31 30 0:26 / /sys/fs/cgroup/unified rw,nosuid shared:5 - cgroup2 cgroup2 rw
+32 30 0:27 / /sys/fs/cgroup/cpu,cpuacct rw,nosuid shared:6 - cgroup cgroup rw,cpu,cpuacct
+33 30 0:28 / /sys/fs/cgroup/with\\040space rw,nosuid - cgroup cgroup rw,memory
+34 30 0:29 / /sys/fs/cgroup/systemd rw,nosuid - cgroup cgroup rw,name=systemd
+";
+
+    #[test]
+    fn hierarchies_are_found_among_the_mounts() {
+        let mounts = cgroup_mounts(V1_MOUNTS);
+        assert_eq!(mounts.iter().map(|m| m.version).collect::<Vec<_>>(), [2, 1, 1, 1]);
+        assert_eq!(mounts[1].path, Path::new("/sys/fs/cgroup/cpu,cpuacct"));
+        assert!(mounts[1].controllers.iter().any(|c| c == "cpuacct"));
+        assert_eq!(mounts[2].path, Path::new("/sys/fs/cgroup/with space"));
+        assert!(matches!(Cgroups::choose("", ""), Cgroups::None(_)));
+        assert_eq!(own_v2_path("1:cpu:/x\n0::/user.slice/a.scope\n"), "user.slice/a.scope");
+        assert_eq!(own_v2_path("0::/\n"), "");
+        assert_eq!(own_v2_path("0::/a/throng-supervisor\n"), "a");
+        assert_eq!(missing_controllers("cpu io pids\n"), "+memory");
+        assert_eq!(missing_controllers(""), "+cpu +memory +pids");
+    }
+
+    #[test]
+    fn limits_are_written_as_each_version_wants_them() {
+        let resources = Resources { cpus: Some(0.5), memory: Some(64 << 20), pids: Some(10) };
+        let v2 = settings(2, "", &resources);
+        let expected = [
+            ("cpu.max", "50000 100000"),
+            ("memory.max", "67108864"),
+            ("memory.swap.max", "0"),
+            ("pids.max", "10"),
+        ];
+        assert_eq!(v2.iter().map(|(f, v)| (*f, v.as_str())).collect::<Vec<_>>(), expected);
+        let v1: Vec<_> =
+            CONTROLLERS.iter().flat_map(|c| settings(1, c, &resources)).map(|(f, _)| f).collect();
+        assert_eq!(
+            v1,
+            [
+                "cpu.cfs_period_us",
+                "cpu.cfs_quota_us",
+                "memory.limit_in_bytes",
+                "memory.memsw.limit_in_bytes",
+                "pids.max"
+            ]
+        );
+        assert!(settings(2, "", &Resources::default()).is_empty());
+        let tiny = Resources { cpus: Some(0.000_1), ..Resources::default() };
+        assert_eq!(settings(2, "", &tiny)[0].1, "1000 100000");
+    }
+
+    #[test]
+    fn counters_are_read_from_either_version() {
+        let v2 = read_v2(|file| {
+            match file {
+                "cpu.stat" => "usage_usec 1500000\nuser_usec 1\n",
+                "memory.current" => "5000\n",
+                "memory.max" => "max\n",
+                "memory.stat" => "anon 1000\nfile 500\nkernel 700\nslab_reclaimable 200\n",
+                "pids.current" => "3\n",
+                _ => "",
+            }
+            .to_owned()
+        });
+        let expected = Reading {
+            cpu: Duration::from_millis(1500),
+            memory: 5000,
+            unreclaimable: 1500,
+            memory_limit: None,
+            pids: 3,
+        };
+        assert_eq!(v2, expected);
+        let v1 = read_v1(|file| {
+            match file {
+                "cpuacct.usage" => "1500000000\n",
+                "memory.usage_in_bytes" => "5000\n",
+                "memory.limit_in_bytes" => "9223372036854771712\n",
+                "memory.stat" => "rss 1\ntotal_rss 1000\n",
+                "memory.kmem.usage_in_bytes" => "500\n",
+                "pids.current" => "3\n",
+                _ => "",
+            }
+            .to_owned()
+        });
+        assert_eq!(v1, expected);
+        assert_eq!(read_v2(|_| String::new()), Reading::default());
+        assert_eq!(field("low 0\noom_kill 2\noom_kill_x 9\n", "oom_kill"), Some(2));
+    }
+
+    /// The interface is plain files, so a folder with the same names shows what is written where.
+    #[test]
+    fn a_delegated_subtree_of_version_2_is_used() {
+        let dir = tempfile::tempdir().expect("a folder");
+        let mine = dir.path().join("user.slice");
+        for folder in [dir.path(), &mine, &mine.join(SUBTREE)] {
+            fs::create_dir_all(folder).expect("a folder");
+            fs::write(folder.join("cgroup.subtree_control"), "").expect("a file");
+        }
+        // The top refuses: nothing can be made where a file is in the way.
+        fs::write(dir.path().join(SUBTREE), "").expect("a file");
+        let mountinfo = format!("31 30 0:26 / {} rw - cgroup2 cgroup2 rw", dir.path().display());
+        let chosen = Cgroups::choose(&mountinfo, "0::/user.slice\n");
+        assert_eq!(chosen, Cgroups::V2(mine.clone()));
+        for folder in [&mine, &mine.join(SUBTREE)] {
+            let enabled = fs::read_to_string(folder.join("cgroup.subtree_control")).expect("a file");
+            assert_eq!(enabled, "+cpu +memory +pids");
+        }
     }
 }
