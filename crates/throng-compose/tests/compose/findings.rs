@@ -400,7 +400,11 @@ fn host_ports() {
         "ports: ['8080:80', '8080:81']",
         "compose.yaml:4:24: error: port 8080 of the host is published twice by web; compose.yaml:4:13: web publishes it here (hint: give one of them another port of the host, or let several replicas share one entry)",
     );
-    check_service("ports: ['8080:80', '8080:80/udp', '127.0.0.2:8080:80']", "");
+    // Neither another protocol nor another address is the same port.
+    check_service(
+        "ports: ['8080:80', '8080:80/udp', '127.0.0.2:8080:80']",
+        "compose.yaml:4:24: warning: publishing a UDP port is not honoured yet (hint: replicas reach each other over UDP by name; from the host, use a replica's own address)",
+    );
     check_service(
         "ports: [80, 80]",
         "compose.yaml:4:17: warning: port 80 is given twice; compose.yaml:4:13: first given here",

@@ -244,7 +244,9 @@ fn load(change: &str) -> App {
     let files = [("a.yaml", BASE), ("b.yaml", &change), ("a.env", "A='a'\n"), ("b.env", "A=b\n")];
     let (result, _) = Case { files: &files, ..Case::default() }.load();
     let loaded = result.unwrap_or_else(|findings| panic!("{change}: {findings:?}"));
-    assert_eq!(loaded.warnings, [], "{change}");
+    // A UDP port changes the app but is not published yet, which is a warning of its own.
+    let unexpected = loaded.warnings.iter().find(|warning| !warning.message.contains("UDP port"));
+    assert_eq!(unexpected, None, "{change}");
     let mut app = loaded.app;
     app.directory = "/".into();
     app

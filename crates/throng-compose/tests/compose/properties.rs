@@ -16,7 +16,7 @@ services:
     command: serve --port "80 80"
     entrypoint: []
     environment: {A: "${X:-1}", B: null, C: "$$x", D: "multi\nline"}
-    ports: ["8080-8082:80-82", "127.0.0.1::9000/udp", {target: 90, published: "91", app_protocol: grpc, host_ip: "::1"}]
+    ports: ["8080-8082:80-82", "127.0.0.1::9000/tcp", {target: 90, published: "91", app_protocol: grpc, host_ip: "::1"}]
     expose: [70, 71/udp]
     volumes: [data:/data:ro, ./src:/src, /anon, {type: tmpfs, target: /t, tmpfs: {size: 1m}}]
     tmpfs: /run:size=64k
