@@ -19,7 +19,7 @@ use std::time::SystemTime;
 use throng_model::diagnostic::Diagnostic;
 use throng_model::replica::{Exit, NetworkSpec, ReplicaId};
 use throng_runtime::{ErrorKind, Result, RuntimeError, RuntimeEvent};
-use tokio::sync::{Semaphore, broadcast};
+use tokio::sync::{OwnedMutexGuard, Semaphore, broadcast};
 
 /// Events kept for a watcher that does not read; older ones are lost to it.
 pub const EVENT_BACKLOG: usize = 65_536;
@@ -434,10 +434,15 @@ pub async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'stat
 }
 
 /// Starts the replica on a blocking thread, at most [`MAX_STARTING`] at once.
-pub async fn start_replica(core: &Arc<Core>, replica: &Arc<Replica>) -> Result<u32> {
+pub async fn start_replica(
+    core: &Arc<Core>,
+    replica: &Arc<Replica>,
+    order: OwnedMutexGuard<()>,
+) -> Result<u32> {
     let permit = core.starting.acquire().await;
     let (core, replica) = (core.clone(), replica.clone());
     let result = blocking(move || {
+        let _order = order;
         let running = start::start(&core, &replica)?;
         let pid = running.pid;
         core.follow(&replica, running).map_err(|e| host(format_args!("cannot follow {}", replica.id), e))?;

@@ -21,7 +21,8 @@ pub struct Replica {
     pub id: ReplicaId,
     pub folder: PathBuf,
     /// Held while an order is carried out: orders about one replica come one after another.
-    pub order: tokio::sync::Mutex<()>,
+    /// Shared with the blocking work, which goes on when its caller has given up waiting.
+    pub order: Arc<tokio::sync::Mutex<()>>,
     /// Told when the process has ended and its end is recorded.
     pub ended: Notify,
     inner: Mutex<Inner>,
@@ -53,13 +54,7 @@ pub struct Running {
 
 impl Replica {
     pub fn new(id: ReplicaId, folder: PathBuf, inner: Inner) -> Self {
-        Replica {
-            id,
-            folder,
-            order: tokio::sync::Mutex::new(()),
-            ended: Notify::new(),
-            inner: Mutex::new(inner),
-        }
+        Replica { id, folder, order: Arc::default(), ended: Notify::new(), inner: Mutex::new(inner) }
     }
 
     /// The state; a thread that panicked with the lock held left it consistent, since every change is one store.

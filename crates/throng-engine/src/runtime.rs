@@ -68,11 +68,11 @@ impl Runtime for Engine {
     async fn start(&self, id: &ReplicaId, generation: u64) -> Result<u32> {
         self.core.load(&id.project).await?;
         let replica = self.core.known(id)?;
-        let _order = replica.order.lock().await;
+        let order = replica.order.clone().lock_owned().await;
         replica.accept(generation)?;
         match replica.running() {
             Some(running) => Ok(running.pid),
-            None => start_replica(&self.core, &replica).await,
+            None => start_replica(&self.core, &replica, order).await,
         }
     }
 
@@ -87,13 +87,17 @@ impl Runtime for Engine {
     async fn remove(&self, id: &ReplicaId, generation: u64) -> Result<()> {
         self.core.load(&id.project).await?;
         let Some(replica) = self.core.replica(id) else { return Ok(()) };
-        let _order = replica.order.lock().await;
+        let order = replica.order.clone().lock_owned().await;
         replica.accept(generation)?;
         if replica.running().is_some() {
             return Err(still_running(id));
         }
         let (core, gone) = (self.core.clone(), replica.clone());
-        blocking(move || remove(&core, &gone)).await?
+        blocking(move || {
+            let _order = order;
+            remove(&core, &gone)
+        })
+        .await?
     }
 
     async fn observe(&self, project: &str) -> Result<Vec<Observed>> {

@@ -41,7 +41,7 @@ fn build_layer() -> PathBuf {
 
 /// Says why the test cannot run here, or fails if everything is required to run.
 pub fn skip(name: &str, reason: &str) {
-    assert!(std::env::var("THRONG_REQUIRE_ALL").is_err_and(|_| true), "{name} cannot run: {reason}");
+    assert!(std::env::var("THRONG_REQUIRE_ALL").as_deref() != Ok("1"), "{name} cannot run: {reason}");
     eprintln!("SKIPPED {name}: {reason}");
 }
 
