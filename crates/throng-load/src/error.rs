@@ -4,38 +4,32 @@ use std::borrow::Cow;
 /// its result, by [`ErrorKind`].
 #[derive(Debug, thiserror::Error)]
 pub enum LoadError {
-    #[error("{what}\n  hint: {hint}")]
+    #[error("{what}")]
     Spec { what: String, hint: Cow<'static, str> },
-    #[error("cannot resolve {host}\n  hint: check the name, or give the address to dial")]
+    #[error("cannot resolve {host}")]
     Resolve {
         host: String,
         #[source]
         source: std::io::Error,
     },
-    #[error("cannot prepare TLS\n  hint: {hint}")]
+    #[error("cannot prepare TLS")]
     Tls {
         hint: &'static str,
         #[source]
         source: Box<dyn std::error::Error + Send + Sync>,
     },
-    #[error("cannot encode a {width} × {height} picture\n  hint: choose another size or format")]
+    #[error("cannot encode a {width} × {height} picture")]
     Picture {
         width: u16,
         height: u16,
         #[source]
         source: Box<dyn std::error::Error + Send + Sync>,
     },
-    #[error(
-        "cannot start a load thread\n  hint: lower the number of threads, or raise the limit of processes"
-    )]
+    #[error("cannot start a load thread")]
     Thread(#[source] std::io::Error),
-    #[error(
-        "a load thread ended before its work was done\n  hint: this is a defect, please report it with the messages above"
-    )]
+    #[error("a load thread ended before its work was done")]
     ThreadLost,
-    #[error(
-        "cannot read the recorded histogram\n  hint: the record was made by something else or is damaged"
-    )]
+    #[error("cannot read the recorded histogram")]
     Histogram(#[source] Box<dyn std::error::Error + Send + Sync>),
     #[error("cannot write the histogram log")]
     Log(#[source] std::io::Error),
@@ -44,6 +38,20 @@ pub enum LoadError {
 impl LoadError {
     pub(crate) fn spec(what: impl Into<String>, hint: impl Into<Cow<'static, str>>) -> Self {
         LoadError::Spec { what: what.into(), hint: hint.into() }
+    }
+
+    /// What to do about it, one sentence without a full stop.
+    pub fn hint(&self) -> Option<&str> {
+        match self {
+            LoadError::Spec { hint, .. } => Some(hint),
+            LoadError::Tls { hint, .. } => Some(hint),
+            LoadError::Resolve { .. } => Some("check the name, or give the address to dial"),
+            LoadError::Picture { .. } => Some("choose another size or format"),
+            LoadError::Thread(_) => Some("lower the number of threads, or raise the limit of processes"),
+            LoadError::ThreadLost => Some("this is a defect, please report it with the messages above"),
+            LoadError::Histogram(_) => Some("the record was made by something else or is damaged"),
+            LoadError::Log(_) => None,
+        }
     }
 }
 

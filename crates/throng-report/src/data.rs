@@ -164,6 +164,11 @@ impl<'a> Load<'a> {
         self.stage.replicas.map(u64::from)
     }
 
+    /// Whether clients pause between their requests: then they may ask for less than the service could give.
+    pub fn is_paced(&self) -> bool {
+        self.repetitions.first().is_some_and(|r| r.result.schedule.contains(", pause "))
+    }
+
     pub fn is_open(&self) -> bool {
         self.repetitions.first().is_some_and(|r| r.result.schedule.trim_start().starts_with("open"))
     }

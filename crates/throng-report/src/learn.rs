@@ -306,7 +306,7 @@ fn shortfall(data: &Data, measured: &[&Load]) -> Option<String> {
     let lone =
         measured.iter().find(|l| l.clients == Some(1) && comparable(l, after) && after.clients != Some(1));
     let mut parts = Vec::new();
-    if !before.is_open() && gain > NOTABLE && gain < ideal * EFFICIENT {
+    if !before.is_open() && !before.is_paced() && gain > NOTABLE && gain < ideal * EFFICIENT {
         let why = bottleneck(data, after).map(|b| format!(": {b}")).unwrap_or_default();
         parts.push(format!("the gain is {} where {} would be ideal{why}", times(gain), times(ideal)));
     }

@@ -11,7 +11,7 @@ pub enum Border {
 /// Narrower terminals are treated as this wide.
 pub const NARROWEST: usize = 30;
 /// The first column keeps at least this much room while others can be dropped.
-const NAME_ROOM: usize = 10;
+const NAME_ROOM: usize = 16;
 /// Lines that a name may take.
 const CELL_LINES: usize = 4;
 

@@ -157,3 +157,22 @@ fn unlike_stages_are_not_compared_as_if_alike() {
     elsewhere.stages[1].loads[0].target = "other".into();
     assert!(throng_report::learn(&elsewhere)[0].contains("differ in more than one thing"));
 }
+
+#[test]
+fn clients_that_pause_are_not_held_against_the_replicas() {
+    let stages = || {
+        vec![
+            stage("one client", 1, 1, &[(10, 90.0)]),
+            stage("ten clients", 10, 1, &[(100, 100.0)]),
+            stage("ten clients, three replicas", 10, 3, &[(12, 150.0)]),
+        ]
+    };
+    let eager = throng_report::learn(&run(stages())).join(" ");
+    assert!(eager.contains("would be ideal"), "{eager}");
+    let mut paced = run(stages());
+    for load in paced.stages.iter_mut().flat_map(|stage| &mut stage.loads) {
+        load.schedule += ", pause 30ms";
+    }
+    let paced = throng_report::learn(&paced).join(" ");
+    assert!(!paced.contains("would be ideal"), "{paced}");
+}
