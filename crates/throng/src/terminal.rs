@@ -116,6 +116,18 @@ pub fn shorten(text: &str, most: usize) -> String {
     short + "…"
 }
 
+/// The text in lines of at most `most` columns, broken between words.
+pub fn wrap(text: &str, most: usize) -> String {
+    let mut lines: Vec<String> = Vec::new();
+    for word in text.split_whitespace() {
+        match lines.last_mut().filter(|line| line.width() + 1 + word.width() <= most) {
+            Some(line) => *line = format!("{line} {word}"),
+            None => lines.push(word.to_owned()),
+        }
+    }
+    lines.join("\n")
+}
+
 /// A thing that takes longer than a second and shows how far it is.
 pub struct Progress {
     label: String,
@@ -150,7 +162,7 @@ impl Progress {
             Some(bar) => {
                 if bar.length() != Some(total) {
                     bar.set_length(total);
-                    let template = "{spinner} {prefix} [{bar:24}] {percent:>3} %  {wide_msg}";
+                    let template = "{spinner} {prefix} [{bar:16}] {percent:>3} %  {wide_msg}";
                     if let Ok(style) = ProgressStyle::with_template(template) {
                         bar.set_style(style.progress_chars("█▌░"));
                     }
@@ -221,6 +233,12 @@ mod tests {
     fn tables_align_and_do_not_trail_spaces() {
         let rows = vec![vec!["a".into(), "1".into()], vec!["longer".into(), "2".into()]];
         assert_eq!(table(&["NAME", "N"], &rows), "NAME     N\na        1\nlonger   2\n");
+    }
+
+    #[test]
+    fn wrapping_breaks_between_words_only() {
+        assert_eq!(wrap("a bb  ccc dddddd e", 5), "a bb\nccc\ndddddd\ne");
+        assert_eq!(wrap("", 5), "");
     }
 
     #[test]

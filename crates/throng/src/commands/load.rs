@@ -1,7 +1,7 @@
 //! `throng load`: flags to a load, a load to a table, thresholds to an exit code.
 
 use crate::cli::{ArrivalsArgument, ImageFormatArgument, LoadArguments};
-use crate::failure::{Failure, Kind, Result, io};
+use crate::failure::{Failure, Kind, Result, chain, io};
 use crate::project::Context;
 use crate::terminal::{Progress, Style, table};
 use std::process::ExitCode;
@@ -60,11 +60,8 @@ pub async fn run(context: &Context, arguments: LoadArguments) -> Result<ExitCode
 }
 
 fn failure(error: LoadError) -> Failure {
-    let text = error.to_string();
-    match text.split_once("\n  hint: ") {
-        Some((message, hint)) => Failure::new(Kind::Input, message).hint(hint),
-        None => Failure::new(Kind::Input, text),
-    }
+    let hint = error.hint().map(str::to_owned);
+    Failure { hint, ..Failure::new(Kind::Input, chain(&error)) }
 }
 
 fn duration(text: &str) -> Result<Duration> {
@@ -224,7 +221,7 @@ pub fn show(shown: &mut Progress, now: &throng_load::Progress) {
     let errors = if now.errors > 0 { format!("  {} errors", now.errors) } else { String::new() };
     let left = time_left(now).map(|left| format!("  {} s left", left.as_secs())).unwrap_or_default();
     let message = format!(
-        "{:.0}/s  p50 {}  p99 {}{errors}{left}",
+        "{:.0}/s{left}{errors}  p50 {}  p99 {}",
         now.rate,
         format_micros(now.p50_micros),
         format_micros(now.p99_micros)

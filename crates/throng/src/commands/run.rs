@@ -4,7 +4,7 @@ use super::{app::counts, images, load, runs};
 use crate::cli::RunArguments;
 use crate::failure::{Failure, Kind, Result};
 use crate::project::{Context, warn};
-use crate::terminal::{Progress, Style, width};
+use crate::terminal::{Progress, Style, width, wrap};
 use jiff::Timestamp;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -35,8 +35,9 @@ pub async fn run(context: &Context, arguments: RunArguments) -> Result<ExitCode>
         () = interrupted.cancelled() => return Err(Failure::new(Kind::Interrupted, "stopped before the start")),
     }
     let client = Client::start(&context.paths, &app.name, context.isolation).await?;
+    let volumes = !keeps_volumes(context, &app);
     // From here on the supervisor takes everything down if this process goes away, however it goes.
-    let lease = client.lease().await?;
+    let lease = client.lease(volumes).await?;
     let status = client.status().await?;
     if let Some(lost) = &status.lost {
         eprintln!("{} {}: {lost}", Style::for_stderr().yellow("note:"), status.isolation);
@@ -55,11 +56,21 @@ pub async fn run(context: &Context, arguments: RunArguments) -> Result<ExitCode>
         eprintln!("{} stays up; take it down with `throng -p {} down`", app.name, app.name);
     } else {
         let mut progress = Progress::new("clean up");
-        client.down(true, None, &mut |services| progress.say(&counts(services))).await?;
+        client.down(volumes, None, &mut |services| progress.say(&counts(services))).await?;
         progress.done("nothing is left behind");
     }
     run.summary = throng_report::learn(&run);
     finish(context, &arguments, &run)
+}
+
+/// Whether some named volume was there before the run: it holds somebody's data and is not the run's to remove.
+fn keeps_volumes(context: &Context, app: &App) -> bool {
+    let folder = context.paths.volumes();
+    let mut earlier = app.volumes.values().filter(|volume| folder.join(&volume.name).exists());
+    let Some(volume) = earlier.next() else { return false };
+    let note = Style::for_stderr().yellow("note:");
+    eprintln!("{note} volume {} was there before the run, so the app's volumes stay after it", volume.name);
+    true
 }
 
 /// The app and the experiment over it; everything is checked before anything starts.
@@ -147,7 +158,7 @@ impl Observer for Shown {
     fn stage_begins(&mut self, index: usize, of: usize, stage: &StageSpec) {
         let style = Style::for_stderr();
         if let Some(explain) = &stage.explain {
-            eprintln!("{}", style.dim(explain));
+            eprintln!("{}", style.dim(&wrap(explain, width())));
         }
         self.progress = Some(Progress::new(&format!("[{}/{of}] {}", index + 1, stage.name)));
     }
