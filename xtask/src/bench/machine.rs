@@ -1,0 +1,91 @@
+//! What a figure depends on besides the programs: the machine, its load, and the programs' versions.
+
+use super::record::Machine;
+use std::collections::BTreeMap;
+use std::process::Command;
+
+pub fn describe() -> Machine {
+    let read = |path: &str| std::fs::read_to_string(path).unwrap_or_default();
+    let value = |text: &str, key: &str, separator: char| {
+        let line = text.lines().find(|line| line.split(separator).next().is_some_and(|k| k.trim() == key));
+        let value = line.and_then(|line| line.split_once(separator)).map(|(_, value)| value);
+        value.map_or_else(|| "unknown".to_owned(), |value| value.trim().trim_matches('"').to_owned())
+    };
+    let kibibytes = value(&read("/proc/meminfo"), "MemTotal", ':');
+    Machine {
+        cpu: value(&read("/proc/cpuinfo"), "model name", ':'),
+        cores: std::thread::available_parallelism().map_or(0, usize::from),
+        memory_bytes: kibibytes.trim_end_matches(" kB").parse::<u64>().unwrap_or(0) << 10,
+        kernel: read("/proc/sys/kernel/osrelease").trim().to_owned(),
+        distribution: value(&read("/etc/os-release"), "PRETTY_NAME", '='),
+    }
+}
+
+/// Tasks that wanted the processor, averaged over the last minute (proc_loadavg(5)).
+pub fn load() -> f64 {
+    let text = std::fs::read_to_string("/proc/loadavg").unwrap_or_default();
+    text.split(' ').next().and_then(|word| word.parse().ok()).unwrap_or(0.0)
+}
+
+/// Versions by name, each as its program says it.
+pub fn versions(programs: &[(&str, &[&str])]) -> BTreeMap<String, String> {
+    let mut versions = BTreeMap::from([
+        ("throng".to_owned(), env!("CARGO_PKG_VERSION").to_owned()),
+        ("rustc".to_owned(), version_of(&["rustc", "--version"])),
+    ]);
+    versions.extend(programs.iter().map(|(name, command)| ((*name).to_owned(), version_of(command))));
+    versions
+}
+
+fn version_of(command: &[&str]) -> String {
+    let output = Command::new(command[0]).args(&command[1..]).output();
+    let text = output.map(|output| [output.stdout, output.stderr].concat()).unwrap_or_default();
+    version_in(&String::from_utf8_lossy(&text)).unwrap_or_else(|| "unknown".to_owned())
+}
+
+/// The first word that looks like a version: `1.22.1` of `nginx version: nginx/1.22.1`.
+fn version_in(text: &str) -> Option<String> {
+    let is_version = |word: &str| {
+        let mut parts = word.split('.');
+        let numeric = |part: Option<&str>| part.is_some_and(|p| p.starts_with(|c: char| c.is_ascii_digit()));
+        numeric(parts.next()) && numeric(parts.next())
+    };
+    let words = text.split([' ', '\n', '\t', ',']).map(|word| word.rsplit('/').next().unwrap_or(word));
+    words.map(|word| word.trim_start_matches('v')).find(|word| is_version(word)).map(str::to_owned)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn versions_are_found_in_what_programs_say() {
+        for (text, version) in [
+            ("nginx version: nginx/1.22.1\n", "1.22.1"),
+            (
+                "HAProxy version 2.6.12-1+deb12u4 2026/03/01 - https://haproxy.org/\nStatus: x",
+                "2.6.12-1+deb12u4",
+            ),
+            ("wrk debian/4.1.0-3+b2 [epoll] Copyright (C) 2012 Will Glozer\n", "4.1.0-3+b2"),
+            ("Docker version 20.10.24+dfsg1, build 297e128\n", "20.10.24+dfsg1"),
+            ("containerd github.com/containerd/containerd 1.6.20~ds1 1.6.20~ds1-1+deb12u3", "1.6.20~ds1"),
+            ("containerd github.com/containerd/containerd v1.7.24 88bf19b", "1.7.24"),
+            ("Version: ImageMagick 6.9.11-60 Q16 x86_64 2021-01-25 https://imagemagick.org\n", "6.9.11-60"),
+            ("oha 1.16.0\n", "1.16.0"),
+            ("rustc 1.95.0 (59807616e 2026-04-14)\n", "1.95.0"),
+        ] {
+            assert_eq!(version_in(text).as_deref(), Some(version), "{text}");
+        }
+        assert_eq!(version_in("command not found"), None);
+    }
+
+    #[test]
+    fn this_machine_has_a_description() {
+        let machine = describe();
+        assert!(
+            machine.cores > 0 && machine.memory_bytes > 1 << 20 && !machine.kernel.is_empty(),
+            "{machine:?}"
+        );
+        assert!(load() >= 0.0);
+    }
+}
