@@ -64,7 +64,7 @@ pub enum Order {
     /// Replicas of these services (all if empty), running or not.
     List {
         services: Vec<String>,
-        reply: oneshot::Sender<Vec<ReplicaId>>,
+        reply: oneshot::Sender<Result<Vec<ReplicaId>, Refusal>>,
     },
     Events {
         reply: oneshot::Sender<Vec<Event>>,
@@ -72,6 +72,8 @@ pub enum Order {
     Current {
         reply: oneshot::Sender<Current>,
     },
+    /// Nobody is connected and nobody has been for a while. A supervisor that was never given an app leaves.
+    Forsaken,
 }
 
 /// What is wanted now and what this process already serves of it.
@@ -154,6 +156,9 @@ pub struct Actor {
     readiness: watch::Sender<Arc<BTreeMap<String, Readiness>>>,
     /// What the balancers and the directory were last told, to tell them only of changes.
     told: HashMap<String, Vec<(String, Ipv4Addr)>>,
+    /// Answers to orders that change what is wanted. They are given only once the change has been published, so
+    /// that whoever asks for readiness afterwards cannot see the time before it.
+    answers: Vec<(oneshot::Sender<Result<(), Refusal>>, Result<(), Refusal>)>,
 }
 
 impl Actor {
@@ -186,6 +191,7 @@ impl Actor {
             feed,
             readiness,
             told: HashMap::new(),
+            answers: Vec::new(),
         };
         for replica in observed {
             actor.take_over(replica);
@@ -262,12 +268,21 @@ impl Actor {
                 return;
             }
             if !self.informed && !self.wanted.going_down {
+                self.answer();
                 continue;
             }
             let plan = throng_control::plan(&self.wanted, &self.world, &self.fixed.limits, self.now());
             wake = plan.wake.map(|time| self.epoch + time);
             self.carry_out(plan);
             self.publish();
+            self.answer();
+        }
+    }
+
+    fn answer(&mut self) {
+        for (reply, result) in self.answers.drain(..) {
+            // A receiver that is gone means the client left; the order itself has still been carried out.
+            let _ = reply.send(result);
         }
     }
 
@@ -279,10 +294,12 @@ impl Actor {
         // A receiver that is gone means the client left; the order itself has still been carried out.
         match order {
             Order::Adopt { applied, reply } => {
-                let _ = reply.send(self.adopt(*applied));
+                let result = self.adopt(*applied);
+                self.answers.push((reply, result));
             }
             Order::Scale { replicas, reply } => {
-                let _ = reply.send(self.scale(replicas));
+                let result = self.scale(replicas);
+                self.answers.push((reply, result));
             }
             Order::Down { volumes, grace } => self.go_down(volumes, grace),
             Order::Status { reply } => {
@@ -295,8 +312,7 @@ impl Actor {
                 let _ = reply.send(self.pick(&service, ordinal));
             }
             Order::List { services, reply } => {
-                let chosen = |key: &&Key| services.is_empty() || services.contains(&key.0);
-                let _ = reply.send(self.details.keys().filter(chosen).map(|key| self.id(key)).collect());
+                let _ = reply.send(self.list(&services));
             }
             Order::Events { reply } => {
                 let _ = reply.send(self.events.iter().cloned().collect());
@@ -308,7 +324,21 @@ impl Actor {
                 let named = self.dns.keys().cloned().collect();
                 let _ = reply.send(Current { durable: self.durable.clone(), ports: ports.collect(), named });
             }
+            // Replicas whose definition is lost are somebody's all the same: they stay until `down`.
+            Order::Forsaken => {
+                self.wanted.going_down |= self.durable.version == 0 && self.world.is_empty();
+            }
         }
+    }
+
+    fn list(&self, services: &[String]) -> Result<Vec<ReplicaId>, Refusal> {
+        let there =
+            |name: &&String| self.durable.app.services.contains_key(*name) || self.world.contains_key(*name);
+        if let Some(unknown) = services.iter().find(|name| !there(name)) {
+            return Err(self.no_service(unknown));
+        }
+        let chosen = |key: &&Key| services.is_empty() || services.contains(&key.0);
+        Ok(self.details.keys().filter(chosen).map(|key| self.id(key)).collect())
     }
 
     fn adopt(&mut self, applied: Applied) -> Result<(), Refusal> {
@@ -321,6 +351,7 @@ impl Actor {
         self.informed = true;
         self.wanted.services = applied.prepared.iter().map(|(name, p)| (name.clone(), wanted(p))).collect();
         self.prepared = applied.prepared;
+        self.describe();
         self.fronts.retain(|name, fronts| {
             let ports = self.durable.app.services.get(name).map(|service| &service.ports);
             fronts.retain(|front| match (&front.port, ports) {
@@ -338,6 +369,16 @@ impl Actor {
         self.told.clear();
         self.event("app", &self.fixed.project.clone(), "definition applied");
         Ok(())
+    }
+
+    /// Fills in what the runtime's records do not say of replicas that an earlier supervisor started.
+    fn describe(&mut self) {
+        for (key, detail) in self.details.iter_mut().filter(|(_, detail)| detail.image.is_empty()) {
+            if let Some(prepared) = self.prepared.get(&key.0) {
+                detail.image = prepared.service.image.clone();
+                detail.command = prepared.process.args.join(" ");
+            }
+        }
     }
 
     fn scale(&mut self, replicas: BTreeMap<String, u32>) -> Result<(), Refusal> {
@@ -687,10 +728,17 @@ impl Actor {
         let mut sent = Vec::new();
         for (key, statistics) in samples {
             let (Some(detail), Some(new)) = (self.details.get_mut(&key), statistics) else { continue };
-            if let Some((then, old)) = detail.statistics.replace((at, new)) {
-                let sample = rates(&key, &old, &new, at.saturating_duration_since(then));
-                detail.cpu = sample.cpu;
-                sent.push(sample);
+            match detail.statistics.replace((at, new)) {
+                Some((then, old)) => {
+                    let sample = rates(&key, &old, &new, at.saturating_duration_since(then));
+                    detail.cpu = sample.cpu;
+                    sent.push(sample);
+                }
+                // The first reading says what was used since the start, which is better than nothing in a listing.
+                None => {
+                    let ran = detail.started_at.and_then(|start| start.elapsed().ok());
+                    detail.cpu = ran.map_or(0.0, |ran| new.cpu.as_secs_f64() / ran.as_secs_f64().max(1e-3));
+                }
             }
         }
         let _ = self.feed.send(Arc::new(Reply::Samples { at: SystemTime::now(), samples: sent }));
@@ -804,7 +852,11 @@ impl Actor {
             readiness.hopeless |= *hopeless;
         }
         let policy = prepared.map(|prepared| prepared.service.restart).unwrap_or_default();
-        readiness.hopeless |= listing::hopeless(self.world.get(service), policy);
+        let leaving =
+            |ordinal| self.details.get(&(service.to_owned(), ordinal)).is_some_and(|detail| detail.leaving);
+        readiness.hopeless |= listing::hopeless(self.world.get(service), policy, leaving);
+        // An app that is being taken down reaches no other state, even though nothing is wanted of it any more.
+        readiness.hopeless |= self.wanted.going_down;
         readiness
     }
 

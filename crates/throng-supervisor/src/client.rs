@@ -109,7 +109,15 @@ impl Client {
         }
         let _ = child.wait();
         // Another command may have started one at the same moment.
-        if self.answers().await { Ok(()) } else { Err(failed(last_line(&log))) }
+        if self.answers().await {
+            return Ok(());
+        }
+        let reason = last_line(&log);
+        if !self.paths.state_file(&self.project).exists() {
+            // There was no app before; the folder holds nothing but the log that has just been quoted.
+            let _ = std::fs::remove_dir_all(self.paths.project(&self.project));
+        }
+        Err(failed(reason))
     }
 
     async fn open(&self, request: &Request) -> Result<Exchange> {
@@ -215,9 +223,9 @@ impl Client {
     }
 
     /// Ties the app's life to the returned value: when it goes away unreleased, even because this process was
-    /// killed, the supervisor takes the app down.
-    pub async fn lease(&self) -> Result<Lease> {
-        let mut exchange = self.open(&Request::Lease).await?;
+    /// killed, the supervisor takes the app down; `volumes` says whether its named volumes go too.
+    pub async fn lease(&self, volumes: bool) -> Result<Lease> {
+        let mut exchange = self.open(&Request::Lease { volumes }).await?;
         exchange.next().await?;
         Ok(Lease { exchange })
     }

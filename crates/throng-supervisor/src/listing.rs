@@ -40,22 +40,23 @@ pub fn readiness<'a>(
         readiness.present += 1;
         let ready = view.ready(check) && !detail.is_some_and(|detail| detail.leaving);
         readiness.ready += u32::from(ready);
-        let trouble = match &view.phase {
+        let error = || detail.and_then(|detail| detail.error.clone());
+        let (failed, trouble) = match &view.phase {
             Phase::Running { .. } => {
                 readiness.running += 1;
-                let unhealthy = view.health.status == HealthStatus::Unhealthy;
-                unhealthy.then(|| detail.and_then(|detail| detail.error.clone()).unwrap_or_default())
+                // A replica that only starts slowly has not failed, but whoever waits in vain wants its reason.
+                (view.health.status == HealthStatus::Unhealthy, if ready { None } else { error() })
             }
             Phase::Exited { exit, .. } if exit.is_success() => {
                 readiness.completed += 1;
-                None
+                (false, None)
             }
-            Phase::Exited { exit, .. } => Some(exit.to_string()),
-            Phase::Failed { .. } => Some(detail.and_then(|detail| detail.error.clone()).unwrap_or_default()),
-            Phase::Created => None,
+            Phase::Exited { exit, .. } => (true, Some(exit.to_string())),
+            Phase::Failed { .. } => (true, Some(error().unwrap_or_default())),
+            Phase::Created => (false, None),
         };
+        readiness.failed += u32::from(failed);
         if let Some(trouble) = trouble {
-            readiness.failed += 1;
             readiness.trouble.get_or_insert_with(|| {
                 let name = detail.map_or("a replica", |_| "replica");
                 format!("{name} {ordinal}: {trouble}")
@@ -65,14 +66,21 @@ pub fn readiness<'a>(
     readiness
 }
 
-/// Whether some replica has ended badly for good, so that waiting for the service is in vain.
-pub fn hopeless(replicas: Option<&BTreeMap<u32, ReplicaView>>, policy: RestartPolicy) -> bool {
-    replicas.into_iter().flatten().any(|(_, view)| match view.phase {
+/// Whether some replica that is to stay has ended badly for good or has failed all tries of its health check, so
+/// that waiting for the service is in vain.
+pub fn hopeless(
+    replicas: Option<&BTreeMap<u32, ReplicaView>>,
+    policy: RestartPolicy,
+    leaving: impl Fn(u32) -> bool,
+) -> bool {
+    let mut staying = replicas.into_iter().flatten().filter(|(ordinal, _)| !leaving(**ordinal));
+    staying.any(|(_, view)| match view.phase {
         Phase::Exited { exit, .. } => {
             !exit.is_success() && !view.busy && restart::delay(policy, exit, view.streak).is_none()
         }
         Phase::Failed { permanent, .. } => permanent,
-        _ => false,
+        Phase::Running { .. } => view.health.status == HealthStatus::Unhealthy,
+        Phase::Created => false,
     })
 }
 

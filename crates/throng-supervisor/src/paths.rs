@@ -72,6 +72,13 @@ impl Paths {
         self.run.join(format!("{name}.lock"))
     }
 
+    /// Whether a text can be a project's name: it becomes part of file names, so nothing else may be looked up.
+    /// The rule is Compose's.
+    pub fn is_project_name(name: &str) -> bool {
+        let letter = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit();
+        name.starts_with(letter) && name.chars().all(|c| letter(c) || c == '-' || c == '_')
+    }
+
     /// Makes the folders, closed to other users.
     pub fn prepare(&self) -> std::io::Result<()> {
         for folder in [&self.data, &self.run] {

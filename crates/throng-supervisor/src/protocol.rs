@@ -38,8 +38,9 @@ pub enum Request {
     Watch,
     /// Answered by `Readiness` as replicas leave, then `Done`; the supervisor ends.
     Down { volumes: bool, grace: Option<Duration> },
-    /// While this connection is open the app lives; when it closes without `Release`, all is taken down.
-    Lease,
+    /// While this connection is open the app lives; when it closes without `Release`, all is taken down, named
+    /// volumes too if `volumes`.
+    Lease { volumes: bool },
     /// On a lease's connection: give the lease up without taking the app down. Answered by `Done`.
     Release,
 }

@@ -10,6 +10,7 @@ use crate::steps;
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::Write;
 use std::os::fd::OwnedFd;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 use throng_control::{Limits, address};
@@ -28,6 +29,10 @@ const ORDERS_WAITING: usize = 1_024;
 const FEED_BEHIND: usize = 16_384;
 /// Connections served at once.
 const CONNECTIONS_MOST: usize = 512;
+/// How long a supervisor that was never given an app waits for somebody to talk to it.
+const FORSAKEN_AFTER: Duration = Duration::from_secs(2);
+/// The longest wait for other supervisors that make networks at the same moment; each takes milliseconds.
+const NETWORKS_WITHIN: Duration = Duration::from_secs(30);
 
 pub struct ServeOptions {
     pub paths: Paths,
@@ -95,7 +100,9 @@ pub async fn serve(options: ServeOptions) -> Result<(), ServeError> {
     {
         tracing::error!("the last known definition cannot be taken up: {refusal}");
     }
-    let accept = tokio::spawn(accept(listener, fixed.clone(), handles));
+    let places = Arc::new(tokio::sync::Semaphore::new(CONNECTIONS_MOST));
+    tokio::spawn(notice_forsaken(places.clone(), handles.orders.clone()));
+    let accept = tokio::spawn(accept(listener, places, fixed.clone(), handles));
     announce();
     let ended = actor.await;
     // The socket goes first: whoever asks from now on starts a new supervisor instead of talking to this one.
@@ -115,20 +122,62 @@ fn announce() {
 }
 
 /// Held as long as the process lives; the kernel releases it however the process ends.
-fn take_lock(paths: &Paths, project: &str) -> Result<std::fs::File, ServeError> {
+struct Lock {
+    path: PathBuf,
+    _file: std::fs::File,
+}
+
+impl Drop for Lock {
+    fn drop(&mut self) {
+        // Removed while it is still held: who opened it before sees that it is not there any more and tries again.
+        let _ = std::fs::remove_file(&self.path);
+    }
+}
+
+fn take_lock(paths: &Paths, project: &str) -> Result<Lock, ServeError> {
+    use std::os::unix::fs::MetadataExt;
     let path = paths.lock(project);
-    let file = std::fs::File::create(&path).map_err(io(format!("open {}", path.display())))?;
-    match file.try_lock() {
-        Ok(()) => Ok(file),
-        Err(std::fs::TryLockError::WouldBlock) => Err(ServeError::Running(project.into())),
-        Err(std::fs::TryLockError::Error(source)) => {
-            Err(ServeError::Io { what: format!("lock {}", path.display()), source })
+    loop {
+        let file = std::fs::File::create(&path).map_err(io(format!("open {}", path.display())))?;
+        match file.try_lock() {
+            Ok(()) => {}
+            Err(std::fs::TryLockError::WouldBlock) => return Err(ServeError::Running(project.into())),
+            Err(std::fs::TryLockError::Error(source)) => {
+                return Err(ServeError::Io { what: format!("lock {}", path.display()), source });
+            }
+        }
+        let held = file.metadata().map_err(io(format!("look at {}", path.display())))?;
+        if std::fs::metadata(&path).is_ok_and(|there| there.ino() == held.ino()) {
+            return Ok(Lock { path, _file: file });
         }
     }
 }
 
-async fn accept(listener: UnixListener, fixed: Arc<Fixed>, handles: Handles) {
-    let places = Arc::new(tokio::sync::Semaphore::new(CONNECTIONS_MOST));
+/// Tells the actor whenever nobody has been connected for a while: a command may have been refused or killed between
+/// starting this process and giving it an app.
+async fn notice_forsaken(places: Arc<tokio::sync::Semaphore>, orders: mpsc::Sender<Order>) {
+    // One place is always held for the next connection.
+    let alone = || places.available_permits() + 1 >= CONNECTIONS_MOST;
+    let mut since = tokio::time::Instant::now();
+    loop {
+        tokio::time::sleep(FORSAKEN_AFTER / 10).await;
+        if !alone() {
+            since = tokio::time::Instant::now();
+        } else if since.elapsed() >= FORSAKEN_AFTER {
+            if orders.send(Order::Forsaken).await.is_err() {
+                return;
+            }
+            since = tokio::time::Instant::now();
+        }
+    }
+}
+
+async fn accept(
+    listener: UnixListener,
+    places: Arc<tokio::sync::Semaphore>,
+    fixed: Arc<Fixed>,
+    handles: Handles,
+) {
     loop {
         let Ok(place) = places.clone().acquire_owned().await else { return };
         match listener.accept().await {
@@ -229,7 +278,7 @@ impl Connection {
             Request::Events { follow } => self.events(follow).await,
             Request::Watch => self.watch().await,
             Request::Down { volumes, grace } => self.down(volumes, grace).await,
-            Request::Lease => self.lease().await,
+            Request::Lease { volumes } => self.lease(volumes).await,
             Request::Release => self.send(&Reply::Done).await,
         }
     }
@@ -245,26 +294,28 @@ impl Connection {
                 .map(|(name, readiness)| (name.clone(), readiness.clone()))
                 .collect();
             self.send(&Reply::Readiness { services: chosen.clone() }).await?;
-            if !chosen.is_empty() && chosen.values().all(|readiness| readiness.settled()) {
-                return self.send(&Reply::Done).await;
-            }
+            // First, because nothing is wanted of an app that is being taken down.
             if let Some((name, readiness)) = chosen.iter().find(|(_, readiness)| readiness.hopeless) {
-                let reason = readiness.waiting.clone().or(readiness.trouble.clone()).unwrap_or_default();
+                let reason = readiness.waiting.clone().or(readiness.trouble.clone());
+                let reason = reason.unwrap_or_else(|| "the app is being taken down".into());
                 let refusal = Refusal::new(RefusalKind::App, format!("{name} does not come up: {reason}"));
                 return self
                     .refuse(refusal.hint(format!("see `throng logs {name}` and `throng ps --all`")))
                     .await;
             }
+            if !chosen.is_empty() && chosen.values().all(|readiness| readiness.settled()) {
+                return self.send(&Reply::Done).await;
+            }
             match tokio::time::timeout_at(deadline, readiness.changed()).await {
                 Ok(Ok(())) => {}
-                Ok(Err(_)) => return Ok(()),
+                Ok(Err(_)) => return self.refuse(taken_down()).await,
                 Err(_) => return self.refuse(not_in_time(&chosen, timeout)).await,
             }
         }
     }
 
     async fn log_files(&mut self, services: Vec<String>) -> Result<Reply, Refusal> {
-        let ids = self.ask(|reply| Order::List { services, reply }).await?;
+        let ids = self.ask(|reply| Order::List { services, reply }).await??;
         let mut files = Vec::new();
         for id in ids {
             // A replica that has left between the two questions has no log any more.
@@ -285,7 +336,11 @@ impl Connection {
         self.send(&Reply::SendDescriptors).await?;
         let io = receive_descriptors(self.stream.get_mut()).await?;
         let spec = ExecSpec { args, env, cwd, user, timeout: None };
-        let result = self.fixed.engine.exec(&id, &spec, io).await;
+        let result = tokio::select! {
+            result = self.fixed.engine.exec(&id, &spec, io) => result,
+            // The command goes with whoever asked for it; nothing more is ever sent on this connection.
+            _ = self.stream.read_u8() => return Ok(()),
+        };
         let result = result.map(|exit| Reply::Exited { exit }).map_err(|error| runtime_refusal(&error));
         self.answer(result).await
     }
@@ -348,23 +403,26 @@ impl Connection {
         self.send(&Reply::Done).await
     }
 
-    async fn lease(&mut self) -> std::io::Result<()> {
+    async fn lease(&mut self, volumes: bool) -> std::io::Result<()> {
         self.send(&Reply::Done).await?;
         let next = self.read().await;
         if let Ok(Some(Ok(Request::Release))) = next {
             return self.send(&Reply::Done).await;
         }
         tracing::info!("the lease ended without a word: taking the app down");
-        let _ = self.handles.orders.send(Order::Down { volumes: true, grace: None }).await;
+        let _ = self.handles.orders.send(Order::Down { volumes, grace: None }).await;
         Ok(())
     }
 }
 
 async fn ask<T>(handles: &Handles, order: impl FnOnce(oneshot::Sender<T>) -> Order) -> Result<T, Refusal> {
     let (reply, answer) = oneshot::channel();
-    let gone = || Refusal::new(RefusalKind::App, "the app has just been taken down");
-    handles.orders.send(order(reply)).await.map_err(|_| gone())?;
-    answer.await.map_err(|_| gone())
+    handles.orders.send(order(reply)).await.map_err(|_| taken_down())?;
+    answer.await.map_err(|_| taken_down())
+}
+
+fn taken_down() -> Refusal {
+    Refusal::new(RefusalKind::App, "the app has just been taken down")
 }
 
 fn not_in_time(services: &BTreeMap<String, throng_model::status::Readiness>, timeout: Duration) -> Refusal {
@@ -449,7 +507,9 @@ fn restrict(mut app: App, only: &[String], current: &App) -> Result<App, Refusal
     let mut open: Vec<String> = only.to_vec();
     while let Some(name) = open.pop() {
         let service = app.services.get(&name).ok_or_else(|| {
+            let known: Vec<&str> = app.services.keys().map(String::as_str).collect();
             Refusal::new(RefusalKind::NotFound, format!("no service {name} in {}", app.name))
+                .hint(format!("it has: {}", known.join(", ")))
         })?;
         if chosen.insert(name) {
             open.extend(service.depends_on.keys().cloned());
@@ -523,15 +583,7 @@ async fn make_networks(
     app: &App,
     made: &mut Vec<String>,
 ) -> Result<BTreeMap<String, NetworkSpec>, Refusal> {
-    let host = |what: &str, error: &dyn std::fmt::Display| {
-        Refusal::new(RefusalKind::Host, format!("cannot {what}: {error}"))
-    };
-    let path = fixed.paths.lock("networks");
-    let lock = std::fs::File::create(&path).map_err(|error| host("open the network lock", &error))?;
-    let lock = tokio::task::spawn_blocking(move || lock.lock().map(|()| lock)).await;
-    let _held = lock
-        .map_err(|error| host("take the network lock", &error))?
-        .map_err(|error| host("take the network lock", &error))?;
+    let _held = lock_networks().await?;
     let mut networks = BTreeMap::new();
     for (key, network) in &app.networks {
         let spec = match current.networks.get(key) {
@@ -563,6 +615,28 @@ async fn make_networks(
         networks.insert(key.clone(), spec);
     }
     Ok(networks)
+}
+
+/// Takes a lock that every supervisor of this host shares, whoever's it is and wherever its folders are: subnets are
+/// taken from the host's network namespace, so its own file is what is locked (flock(2), namespaces(7)).
+async fn lock_networks() -> Result<std::fs::File, Refusal> {
+    let refusal = |error: std::io::Error| {
+        Refusal::new(RefusalKind::Host, format!("cannot lock the network namespace: {error}"))
+    };
+    let file = std::fs::File::open("/proc/self/ns/net").map_err(refusal)?;
+    let deadline = tokio::time::Instant::now() + NETWORKS_WITHIN;
+    loop {
+        match file.try_lock() {
+            Ok(()) => return Ok(file),
+            Err(std::fs::TryLockError::Error(error)) => return Err(refusal(error)),
+            Err(std::fs::TryLockError::WouldBlock) if tokio::time::Instant::now() >= deadline => {
+                let message = format!("others have been making networks for {NETWORKS_WITHIN:?}");
+                return Err(Refusal::new(RefusalKind::Host, message)
+                    .hint("try again; `lslocks` names who holds the network namespace"));
+            }
+            Err(std::fs::TryLockError::WouldBlock) => tokio::time::sleep(Duration::from_millis(5)).await,
+        }
+    }
 }
 
 /// Subnets that this host has routes to, and those of all of this user's projects.

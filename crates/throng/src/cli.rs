@@ -24,14 +24,7 @@ pub struct Arguments {
 #[derive(Debug, Clone, Args)]
 pub struct ProjectArguments {
     /// Compose file; several are merged in order [default: compose.yaml here or further up]
-    #[arg(
-        short,
-        long = "file",
-        global = true,
-        value_name = "FILE",
-        env = "COMPOSE_FILE",
-        value_delimiter = ':'
-    )]
+    #[arg(short, long = "file", value_name = "FILE", env = "COMPOSE_FILE", value_delimiter = ':')]
     pub file: Vec<PathBuf>,
     /// Project name [default: the folder's name]
     #[arg(short, long, value_name = "NAME", env = "COMPOSE_PROJECT_NAME")]
@@ -342,10 +335,16 @@ pub struct LoadArguments {
     /// Follow up to N redirects; the latency is that of the whole chain
     #[arg(short = 'L', long, value_name = "N", default_value_t = 0)]
     pub follow_redirects: u8,
+    /// Statuses that count as success, as in 200-299,404
+    #[arg(long, value_name = "STATUSES", default_value = "2xx,3xx")]
+    pub success: String,
+    /// Speak HTTP/2 from the start (h2c for http://)
+    #[arg(long)]
+    pub http2: bool,
     /// A request without an answer after this is an error
     #[arg(long, value_name = "DURATION", default_value = "30s")]
     pub timeout: String,
-    /// Threads that send [default: one a core]
+    /// Threads that send [default: half the cores, so that what is loaded keeps the rest]
     #[arg(long, value_name = "N")]
     pub threads: Option<usize>,
     /// Seed of arrivals and images

@@ -49,6 +49,10 @@ impl Context {
     /// or, without a file, the only one that is up.
     pub fn name(&self) -> Result<String> {
         if let Some(name) = &self.project.project_name {
+            if !Paths::is_project_name(name) {
+                return Err(Failure::new(Kind::Input, format!("{name:?} cannot be the name of a project"))
+                    .hint("use lower-case letters, digits, - and _, and begin with a letter or digit"));
+            }
             return Ok(name.clone());
         }
         let quiet = LoadOptions {

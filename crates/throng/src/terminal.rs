@@ -156,6 +156,13 @@ impl Progress {
         Progress { label: label.into(), bar, begin: now, last: now, said: String::new() }
     }
 
+    /// Where nothing moves, says that it has begun: it may be long before there is more to say.
+    pub fn announce(&self) {
+        if self.bar.is_none() {
+            eprintln!("  {} …", self.label);
+        }
+    }
+
     /// A part of a known whole: shown as a bar.
     pub fn part(&mut self, done: u64, total: u64, message: &str) {
         match &self.bar {

@@ -25,12 +25,15 @@ pub async fn up(context: &Context, arguments: UpArguments) -> Result<ExitCode> {
         (false, true) => images::BuildPolicy::Never,
         (false, false) => images::BuildPolicy::Missing,
     };
-    images::provide(context, &app, policy).await?;
+    tokio::select! {
+        result = images::provide(context, &app, policy) => result?,
+        () = interrupted.cancelled() => return Err(Failure::new(Kind::Interrupted, "stopped before the start")),
+    }
     let client = Client::start(&context.paths, &app.name, context.isolation).await?;
     client.apply(&app, &arguments.services).await?;
     let detached = arguments.detach || arguments.wait;
     // In the foreground the app lives as long as this command, even if this command is killed.
-    let lease = if detached { None } else { Some(client.lease().await?) };
+    let lease = if detached { None } else { Some(client.lease(false).await?) };
     let timeout = Duration::from_secs(arguments.wait_timeout);
     let ready = async {
         tokio::select! {
@@ -87,8 +90,8 @@ pub fn counts(services: &BTreeMap<String, Readiness>) -> String {
         }
         match (&r.waiting, &r.trouble) {
             (Some(reason), _) => text + &format!(", waits: {reason}"),
-            (None, Some(trouble)) => text + &format!(", {trouble}"),
-            (None, None) => text,
+            (None, Some(trouble)) if r.failed > 0 => text + &format!(", {trouble}"),
+            (None, _) => text,
         }
     });
     each.collect::<Vec<_>>().join("; ")

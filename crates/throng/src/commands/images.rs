@@ -135,23 +135,22 @@ struct Runner;
 #[async_trait]
 impl StepRunner for Runner {
     async fn run(&self, step: RunStep) -> std::result::Result<i32, String> {
-        let request = super::supervise::Step {
-            layers: step.layers,
-            upper: step.upper,
-            process: step.process,
-        };
+        let request =
+            super::supervise::Step { layers: step.layers, upper: step.upper, process: step.process };
         let request = serde_json::to_string(&request).map_err(|error| error.to_string())?;
         let executable = std::env::current_exe().map_err(|error| error.to_string())?;
         let (reader, writer) = std::io::pipe().map_err(|error| error.to_string())?;
         let mut child = tokio::process::Command::new(executable)
             .arg("build-step")
             .env(super::supervise::STEP_VARIABLE, request)
-            .stdin(std::process::Stdio::null())
+            // Never written to: its end tells the step that nobody waits for it any more. Killing the process
+            // instead would leave what it has started.
+            .stdin(std::process::Stdio::piped())
             .stdout(writer.try_clone().map_err(|error| error.to_string())?)
             .stderr(writer)
-            .kill_on_drop(true)
             .spawn()
             .map_err(|error| format!("cannot start the engine: {error}"))?;
+        let _until_dropped = child.stdin.take();
         let mut reader = tokio::fs::File::from_std(std::fs::File::from(std::os::fd::OwnedFd::from(reader)));
         let mut buffer = vec![0; 16 << 10];
         loop {

@@ -16,6 +16,9 @@ use throng_supervisor::client::{self, Client};
 
 /// How often `top` draws anew.
 const TOP_EVERY: Duration = Duration::from_secs(1);
+/// How long `top` waits for the first reading of replicas that have just started. One is taken each second.
+const FIRST_READING_WITHIN: Duration = Duration::from_secs(3);
+const FIRST_READING_EVERY: Duration = Duration::from_millis(50);
 
 pub async fn ps(context: &Context, arguments: PsArguments) -> Result<()> {
     let status = context.running().await?.status().await?;
@@ -169,8 +172,8 @@ pub async fn top(context: &Context, arguments: TopArguments) -> Result<()> {
     let client = context.running().await?;
     let interrupted = super::interrupted()?;
     let follow = !arguments.no_stream && arguments.format == Format::Table && std::io::stdout().is_terminal();
+    let mut status = first_readings(&client).await?;
     loop {
-        let mut status = client.status().await?;
         check_services(&status, &arguments.services)?;
         status.replicas.retain(|replica| {
             replica.state == "running"
@@ -189,6 +192,20 @@ pub async fn top(context: &Context, arguments: TopArguments) -> Result<()> {
             () = tokio::time::sleep(TOP_EVERY) => {}
             () = interrupted.cancelled() => return Ok(()),
         }
+        status = client.status().await?;
+    }
+}
+
+/// The status once every running replica has been measured, or as it is when that takes too long.
+async fn first_readings(client: &Client) -> Result<Status> {
+    let begin = tokio::time::Instant::now();
+    loop {
+        let status = client.status().await?;
+        let mut running = status.replicas.iter().filter(|replica| replica.state == "running");
+        if running.all(|replica| replica.statistics.is_some()) || begin.elapsed() >= FIRST_READING_WITHIN {
+            return Ok(status);
+        }
+        tokio::time::sleep(FIRST_READING_EVERY).await;
     }
 }
 

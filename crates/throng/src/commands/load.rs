@@ -28,6 +28,8 @@ pub async fn run(context: &Context, arguments: LoadArguments) -> Result<ExitCode
     spec.threads = arguments.threads.unwrap_or(0);
     spec.seed = arguments.seed;
     spec.follow_redirects = arguments.follow_redirects;
+    spec.success = arguments.success.parse().map_err(failure)?;
+    spec.http2 = arguments.http2;
     spec.check().map_err(failure)?;
     let begin = SystemTime::now();
     let load = with_progress(spec, interrupted.clone()).await?;

@@ -26,7 +26,9 @@ pub async fn run(context: &Context, arguments: LogsArguments) -> Result<()> {
     let client = context.running().await?;
     let interrupted = super::interrupted()?;
     let mut printer = Printer::new(!arguments.no_log_prefix);
-    for (name, files) in client.log_files(&arguments.services).await? {
+    let logs = client.log_files(&arguments.services).await?;
+    printer.width = logs.iter().map(|(name, _)| name.len()).max().unwrap_or(0);
+    for (name, files) in logs {
         printer.past(&name, &files, arguments.tail)?;
     }
     if arguments.follow {

@@ -11,7 +11,7 @@ mod runs;
 mod supervise;
 
 use crate::cli::{Arguments, Command};
-use crate::failure::{Result, io};
+use crate::failure::{Failure, Kind, Result, io};
 use crate::project::Context;
 use std::process::ExitCode;
 use throng_supervisor::paths::Paths;
@@ -59,9 +59,9 @@ async fn dispatch(context: &Context, command: Command) -> Result<ExitCode> {
         Command::Runs(arguments) => runs::list(context, arguments)?,
         Command::Report(arguments) => runs::report(context, arguments)?,
         Command::Compare(arguments) => runs::compare(context, arguments)?,
-        Command::Build(arguments) => images::build(context, arguments).await?,
-        Command::Pull(arguments) => images::pull(context, arguments).await?,
-        Command::Push(arguments) => images::push(context, arguments).await?,
+        Command::Build(arguments) => stoppable(images::build(context, arguments)).await?,
+        Command::Pull(arguments) => stoppable(images::pull(context, arguments)).await?,
+        Command::Push(arguments) => stoppable(images::push(context, arguments)).await?,
         Command::Images(arguments) => images::list(context, arguments)?,
         Command::Rmi(arguments) => images::remove(context, arguments)?,
         Command::Tag(arguments) => images::tag(context, arguments)?,
@@ -72,6 +72,15 @@ async fn dispatch(context: &Context, command: Command) -> Result<ExitCode> {
         Command::Supervise | Command::BuildStep => {}
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// Work that a Ctrl-C drops; what it holds cleans up after itself then.
+async fn stoppable(work: impl Future<Output = Result<()>>) -> Result<()> {
+    let interrupted = interrupted()?;
+    tokio::select! {
+        result = work => result,
+        () = interrupted.cancelled() => Err(Failure::new(Kind::Interrupted, "stopped")),
+    }
 }
 
 fn start_tracing(verbose: u8) {

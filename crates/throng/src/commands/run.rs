@@ -160,7 +160,9 @@ impl Observer for Shown {
         if let Some(explain) = &stage.explain {
             eprintln!("{}", style.dim(&wrap(explain, width())));
         }
-        self.progress = Some(Progress::new(&format!("[{}/{of}] {}", index + 1, stage.name)));
+        let progress = Progress::new(&format!("[{}/{of}] {}", index + 1, stage.name));
+        progress.announce();
+        self.progress = Some(progress);
     }
 
     fn readiness(&mut self, services: &BTreeMap<String, Readiness>) {

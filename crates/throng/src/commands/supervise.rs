@@ -12,7 +12,7 @@ use std::process::ExitCode;
 use throng_control::Limits;
 use throng_engine::{Engine, EngineOptions, IsolationChoice};
 use throng_model::replica::Process;
-use throng_runtime::ExecIo;
+use throng_runtime::{ErrorKind, ExecIo, RuntimeError};
 use throng_supervisor::paths::Paths;
 use throng_supervisor::{ServeOptions, serve};
 
@@ -32,7 +32,8 @@ pub fn run(arguments: Arguments) -> Result<ExitCode> {
     let project = arguments
         .project
         .project_name
-        .ok_or_else(|| Failure::new(Kind::Input, "the supervisor needs --project-name"))?;
+        .filter(|name| Paths::is_project_name(name))
+        .ok_or_else(|| Failure::new(Kind::Input, "the supervisor needs a valid --project-name"))?;
     let isolation = choice(arguments.isolation);
     // A session of its own: a Ctrl-C typed for the command that started it must not reach it.
     rustix::process::setsid().map_err(|error| io("start a session", &error.into()))?;
@@ -77,6 +78,10 @@ pub fn build_step() -> Result<ExitCode> {
         Err(error) => return not_run(format!("no build step in {STEP_VARIABLE}: {error}")),
     };
     let paths = Paths::discover();
+    // A session of its own: a Ctrl-C typed for the build ends it by way of standard input, which cleans up.
+    if let Err(error) = rustix::process::setsid() {
+        return not_run(format!("cannot start a session: {error}"));
+    }
     if let Err(error) = throng_engine::rootless::enter() {
         return not_run(error.to_string());
     }
@@ -88,20 +93,40 @@ pub fn build_step() -> Result<ExitCode> {
             run_dir: paths.run.clone(),
             isolation: IsolationChoice::Container,
         })?;
+        let host = |message: String| RuntimeError::new(ErrorKind::Host, message);
         let copy = |descriptor: std::os::fd::BorrowedFd<'_>| {
-            descriptor.try_clone_to_owned().map_err(|error| {
-                throng_runtime::RuntimeError::new(throng_runtime::ErrorKind::Host, error.to_string())
-            })
+            descriptor.try_clone_to_owned().map_err(|error| host(error.to_string()))
+        };
+        let nothing = || {
+            let file =
+                std::fs::File::open("/dev/null").map_err(|error| host(format!("/dev/null: {error}")))?;
+            Ok::<_, RuntimeError>(std::os::fd::OwnedFd::from(file))
         };
         let output = ExecIo {
-            stdin: copy(std::io::stdin().as_fd())?,
+            stdin: nothing()?,
             stdout: copy(std::io::stdout().as_fd())?,
             stderr: copy(std::io::stderr().as_fd())?,
         };
-        engine.run_step(&step.layers, &step.upper, &step.process, output, None).await
+        tokio::select! {
+            result = engine.run_step(&step.layers, &step.upper, &step.process, output, None) => result,
+            () = end_of_input() => Err(host("nobody waits for this step any more".into())),
+        }
     });
     match result {
         Ok(exit) => Ok(ExitCode::from(u8::try_from(exit.code()).unwrap_or(255))),
         Err(error) => not_run(error.to_string()),
     }
+}
+
+/// Returns when the process that started this one has closed its end, be it by ending.
+async fn end_of_input() {
+    use std::io::Read;
+    let (ended, end) = tokio::sync::oneshot::channel::<()>();
+    // A thread of its own, which a process that ends does not wait for.
+    std::thread::spawn(move || {
+        let mut byte = [0u8; 1];
+        while std::io::stdin().read(&mut byte).is_ok_and(|read| read > 0) {}
+        drop(ended);
+    });
+    let _ = end.await;
 }

@@ -1,0 +1,149 @@
+//! The program inside the tests' images: one static file that does what its first argument says.
+
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{TcpListener, TcpStream, ToSocketAddrs};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+/// Whether `/healthz` answers 200.
+static WELL: AtomicBool = AtomicBool::new(true);
+
+fn host_name() -> String {
+    std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default().trim().to_owned()
+}
+
+/// Answers HTTP/1.1 with this replica's name; the path says how.
+fn serve(port: u16) -> ! {
+    let listener = TcpListener::bind(("0.0.0.0", port)).expect("a free port");
+    println!("serving");
+    loop {
+        if let Ok((stream, _)) = listener.accept() {
+            std::thread::spawn(move || {
+                // A client that leaves in the middle is no concern of the next one.
+                let _ = answer_all(stream);
+            });
+        }
+    }
+}
+
+fn answer_all(stream: TcpStream) -> std::io::Result<()> {
+    stream.set_nodelay(true)?;
+    let mut reader = BufReader::new(stream);
+    let name = host_name();
+    loop {
+        let mut first = String::new();
+        if reader.read_line(&mut first)? == 0 {
+            return Ok(());
+        }
+        let path = first.split(' ').nth(1).unwrap_or("/").to_owned();
+        let mut length = 0;
+        loop {
+            let mut line = String::new();
+            reader.read_line(&mut line)?;
+            if line.trim().is_empty() {
+                break;
+            }
+            if let Some(value) = line.to_ascii_lowercase().strip_prefix("content-length:") {
+                length = value.trim().parse().unwrap_or(0);
+            }
+        }
+        std::io::copy(&mut (&mut reader).take(length), &mut std::io::sink())?;
+        let (route, argument) = path.split_once('?').unwrap_or((&path, ""));
+        let milliseconds = Duration::from_millis(argument.parse().unwrap_or(0));
+        let mut status = "200 OK";
+        match route {
+            "/slow" => std::thread::sleep(milliseconds),
+            "/sick" => WELL.store(false, Ordering::SeqCst),
+            "/healthz" if !WELL.load(Ordering::SeqCst) => status = "503 Service Unavailable",
+            "/drip" => {
+                // Promises more than it sends before it sleeps.
+                let out = reader.get_mut();
+                write!(out, "HTTP/1.1 200 OK\r\nContent-Length: 1000\r\n\r\nbeginning")?;
+                out.flush()?;
+                std::thread::sleep(milliseconds);
+                out.write_all(&[b'.'; 991])?;
+                continue;
+            }
+            _ => {}
+        }
+        let out = reader.get_mut();
+        write!(out, "HTTP/1.1 {status}\r\nX-Replica: {name}\r\nContent-Length: {}\r\n\r\n{name}", name.len())?;
+        out.flush()?;
+    }
+}
+
+/// One request; the status and the body.
+fn get(address: impl ToSocketAddrs, path: &str) -> std::io::Result<(u16, String)> {
+    let mut stream = TcpStream::connect(address)?;
+    write!(stream, "GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")?;
+    let mut reader = BufReader::new(stream);
+    let mut first = String::new();
+    reader.read_line(&mut first)?;
+    let status = first.split(' ').nth(1).and_then(|text| text.parse().ok()).unwrap_or(0);
+    let mut length = 0;
+    loop {
+        let mut line = String::new();
+        if reader.read_line(&mut line)? == 0 || line.trim().is_empty() {
+            break;
+        }
+        if let Some(value) = line.to_ascii_lowercase().strip_prefix("content-length:") {
+            length = value.trim().parse().unwrap_or(0);
+        }
+    }
+    let mut body = String::new();
+    reader.take(length).read_to_string(&mut body)?;
+    Ok((status, body))
+}
+
+/// The addresses behind a name, sorted, on one line; empty if there are none.
+fn resolve(name: &str) -> String {
+    let found = (name, 1u16).to_socket_addrs();
+    let mut addresses: Vec<String> = found.into_iter().flatten().map(|a| a.ip().to_string()).collect();
+    addresses.sort();
+    addresses.dedup();
+    addresses.join(" ")
+}
+
+fn main() {
+    let args: Vec<String> = std::env::args().collect();
+    let word = |n: usize| args.get(n).map(String::as_str).unwrap_or_default();
+    match word(1) {
+        "serve" => serve(word(2).parse().expect("a port")),
+        "healthy" => {
+            let port: u16 = word(2).parse().expect("a port");
+            let well = get(("127.0.0.1", port), "/healthz").is_ok_and(|(status, _)| status == 200);
+            std::process::exit(if well { 0 } else { 1 });
+        }
+        "get" => match get(word(2), word(3)) {
+            Ok((status, body)) => println!("{status} {body}"),
+            Err(error) => {
+                eprintln!("{error}");
+                std::process::exit(1);
+            }
+        },
+        "resolve" => println!("{}", resolve(word(2))),
+        "print" => println!("{}", args[2..].join(" ")),
+        "lines" => (1..=word(2).parse().expect("a number")).for_each(|n: u32| println!("line {n}")),
+        // Prints, then stays.
+        "say" => {
+            println!("{}", args[2..].join(" "));
+            std::thread::sleep(Duration::from_secs(3_600));
+        }
+        "exit" => std::process::exit(word(2).parse().expect("a code")),
+        "sleep" => std::thread::sleep(Duration::from_secs(word(2).parse().expect("seconds"))),
+        "cat" => {
+            let _ = std::io::copy(&mut std::io::stdin(), &mut std::io::stdout());
+        }
+        "read" => print!("{}", std::fs::read_to_string(word(2)).unwrap_or_else(|error| error.to_string())),
+        "append" => {
+            let file = std::fs::OpenOptions::new().create(true).append(true).open(word(2));
+            file.and_then(|mut file| writeln!(file, "{}", word(3))).expect("a file that can be written");
+        }
+        "env" => println!("{}", std::env::var(word(2)).unwrap_or_else(|_| "unset".into())),
+        "where" => println!("{}", std::env::current_dir().expect("a folder").display()),
+        other => {
+            eprintln!("unknown order {other:?}");
+            std::process::exit(64);
+        }
+    }
+}
