@@ -26,7 +26,8 @@ pub fn build() -> Result<()> {
         let to = root().join("workloads").join(name).join("dist");
         std::fs::create_dir_all(&to).with_context(|| format!("cannot make {}", to.display()))?;
         // What a Dockerfile FROM scratch has no other way to make.
-        std::fs::create_dir_all(to.join("results")).with_context(|| format!("cannot fill {}", to.display()))?;
+        std::fs::create_dir_all(to.join("results"))
+            .with_context(|| format!("cannot fill {}", to.display()))?;
         // Replaced by renaming: a replica that still runs the old binary keeps it.
         let (part, whole) = (to.join(format!("{name}.part")), to.join(name));
         std::fs::copy(&from, &part).with_context(|| format!("cannot copy {}", from.display()))?;

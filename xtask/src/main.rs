@@ -39,7 +39,7 @@ fn run(task: &str, rest: &[String]) -> Result<ExitCode> {
         "bench" => bench::run(rest),
         "dist" => dist::build().map(|()| ExitCode::SUCCESS),
         "packages" => {
-            println!("{}", packages::all().join(" "));
+            println!("{}", Vec::from_iter(packages::all()).join(" "));
             Ok(ExitCode::SUCCESS)
         }
         "" | "help" | "--help" | "-h" => {

@@ -1,6 +1,7 @@
 //! Programs that tests and benchmarks use, as Debian's and Ubuntu's packages.
 
 use anyhow::Result;
+use std::collections::BTreeSet;
 use std::process::{Command, Stdio};
 
 pub struct Package {
@@ -28,13 +29,15 @@ pub const FOR_TESTS: &[Package] = &[
 /// The peers that are measured beside this project.
 pub const FOR_BENCHMARKS: &[Package] = &[
     package("docker.io", "dockerd"),
-    package("nginx-light", "nginx"),
+    package("nginx", "nginx"),
     package("haproxy", "haproxy"),
     package("wrk", "wrk"),
-    package("imagemagick", "convert"),
+    // Not by `convert`: other things by this name are about.
+    package("imagemagick", "identify"),
+    package("iproute2", "ip"),
 ];
 
-pub fn all() -> Vec<&'static str> {
+pub fn all() -> BTreeSet<&'static str> {
     FOR_TESTS.iter().chain(FOR_BENCHMARKS).map(|package| package.name).collect()
 }
 
@@ -76,7 +79,8 @@ pub fn install(packages: &'static [Package]) -> Result<bool> {
 /// How this user becomes root without a password; `None` if it cannot.
 fn privileged() -> Option<&'static [&'static str]> {
     let succeeds = |program: &str, arguments: &[&str]| {
-        let status = Command::new(program).args(arguments).stdout(Stdio::null()).stderr(Stdio::null()).status();
+        let status =
+            Command::new(program).args(arguments).stdout(Stdio::null()).stderr(Stdio::null()).status();
         status.is_ok_and(|status| status.success())
     };
     if !present("apt-get") {

@@ -101,7 +101,9 @@ mod tests {
     fn results_are_added_up_and_skips_are_not_passes() {
         let mut counts = Counts::default();
         counts.line("SKIPPED qpdf_checks: qpdf is not installed");
-        counts.line("test result: ok. 3 passed; 0 failed; 1 ignored; 0 measured; 0 filtered out; finished in 0.05s");
+        counts.line(
+            "test result: ok. 3 passed; 0 failed; 1 ignored; 0 measured; 0 filtered out; finished in 0.05s",
+        );
         counts.line("test result: FAILED. 2 passed; 1 failed; 0 ignored; 0 measured; 0 filtered out");
         assert_eq!((counts.passed, counts.failed, counts.ignored, counts.skipped.len()), (5, 1, 1, 1));
     }
