@@ -97,6 +97,11 @@ impl ImageError {
         })
     }
 
+    /// Whether the host is in the way rather than the image.
+    pub fn is_of_host(&self) -> bool {
+        matches!(self, ImageError::Io { .. } | ImageError::NoSpace { .. } | ImageError::Locked { .. })
+    }
+
     /// An I/O failure on `path`; a full file system gets an error of its own.
     pub(crate) fn io(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> ImageError {
         let path = path.to_path_buf();

@@ -29,6 +29,8 @@ pub enum ClusterErrorKind {
     Invalid,
     /// The app does not do what was asked: not ready in time, a replica failed.
     App,
+    /// An image cannot be used.
+    Image,
     /// The host refuses, or the supervisor is lost.
     Host,
 }

@@ -402,6 +402,7 @@ impl From<ClientError> for ClusterError {
                 RefusalKind::NotFound => ClusterErrorKind::NotFound,
                 RefusalKind::Invalid => ClusterErrorKind::Invalid,
                 RefusalKind::App => ClusterErrorKind::App,
+                RefusalKind::Image => ClusterErrorKind::Image,
                 RefusalKind::Host => ClusterErrorKind::Host,
             },
         };

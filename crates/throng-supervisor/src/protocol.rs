@@ -90,6 +90,8 @@ pub enum RefusalKind {
     Invalid,
     /// The app does not do what was asked: not ready in time, a replica failed.
     App,
+    /// An image cannot be used: it is damaged, or for another machine.
+    Image,
     /// The host refuses: a port is taken, a permission or a limit is in the way.
     Host,
 }

@@ -40,6 +40,11 @@ pub fn prepare(
     let layers = store.layers(&image).map_err(|error| image_refusal(service, &error))?;
     let root = RootFs { image: service.image.clone(), image_id: image.id.clone(), layers, read_only: false };
     let process = process(service, &image)?;
+    let program = process.args.first().map_or("", String::as_str);
+    // The kernel would call it "exec format error", and only at each start.
+    let path = process.env.iter().find_map(|pair| pair.strip_prefix("PATH=")).unwrap_or_default();
+    throng_image::check_program(&service.image, &root.layers, program, path)
+        .map_err(|error| image_refusal(service, &error))?;
     let mounts = mounts(app, service, &image, &root.layers, paths)?;
     let networks: Vec<NetworkSpec> =
         service.networks.keys().filter_map(|key| networks.get(key)).cloned().collect();
@@ -101,8 +106,8 @@ fn find_image(service: &Service, store: &Store) -> Result<Image, Refusal> {
 fn image_refusal(service: &Service, error: &throng_image::ImageError) -> Refusal {
     let cause = std::error::Error::source(error).map(|cause| format!(": {cause}")).unwrap_or_default();
     let message = format!("{}: image {}: {error}{cause}", service.name, service.image);
-    let refusal = Refusal::new(RefusalKind::Host, message);
-    Refusal { hint: error.hint(), ..refusal }
+    let kind = if error.is_of_host() { RefusalKind::Host } else { RefusalKind::Image };
+    Refusal { hint: error.hint(), ..Refusal::new(kind, message) }
 }
 
 /// The image's entry point and command under Compose's replacement rules, and the merged environment.

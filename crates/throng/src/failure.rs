@@ -1,5 +1,6 @@
 //! Every way a command can fail, and the exit code of each. The table is printed by `throng help exit-codes`.
 
+use std::io::ErrorKind::{NotFound, StorageFull};
 use std::process::ExitCode;
 use throng_image::{BuildError, ImageError};
 use throng_model::diagnostic::Diagnostic;
@@ -99,6 +100,7 @@ impl From<ClusterError> for Failure {
             ClusterErrorKind::NotFound => Kind::NotFound,
             ClusterErrorKind::Invalid => Kind::Input,
             ClusterErrorKind::App => Kind::NotHeld,
+            ClusterErrorKind::Image => Kind::Image,
             ClusterErrorKind::Host => Kind::Host,
         };
         Failure { hint: error.hint, ..Failure::new(kind, error.message) }
@@ -113,17 +115,33 @@ impl From<ClientError> for Failure {
 
 impl From<ImageError> for Failure {
     fn from(error: ImageError) -> Failure {
-        Failure { hint: error.hint(), ..Failure::new(Kind::Image, chain(&error)) }
+        let kind = match &error {
+            ImageError::NotFound { .. } => Kind::NotFound,
+            ImageError::InvalidReference { .. }
+            | ImageError::Ambiguous { .. }
+            | ImageError::SeveralNames { .. } => Kind::Input,
+            error if error.is_of_host() => Kind::Host,
+            _ => Kind::Image,
+        };
+        Failure { hint: error.hint(), ..Failure::new(kind, chain(&error)) }
     }
 }
 
 impl From<BuildError> for Failure {
     fn from(error: BuildError) -> Failure {
+        let kind = match error {
+            // The Dockerfile or the context that was named is not there.
+            BuildError::Image(ImageError::Io { ref source, .. }) if source.kind() == NotFound => Kind::Input,
+            BuildError::Image(error) => return error.into(),
+            BuildError::Dockerfile(_) => Kind::Input,
+            BuildError::Step { source: Some(ref source), .. } if source.kind() == StorageFull => Kind::Host,
+            BuildError::Step { .. } => Kind::Image,
+        };
         let diagnostics = error.diagnostics().to_vec();
-        if diagnostics.is_empty() {
-            return Failure { hint: error.hint(), ..Failure::new(Kind::Image, chain(&error)) };
-        }
-        Failure { diagnostics, ..Failure::new(Kind::Input, "") }
+        let message = if diagnostics.is_empty() { chain(&error) } else { String::new() };
+        // A finding shows its hint itself.
+        let hint = error.hint().filter(|_| diagnostics.is_empty());
+        Failure { diagnostics, hint, ..Failure::new(kind, message) }
     }
 }
 

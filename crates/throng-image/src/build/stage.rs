@@ -554,6 +554,7 @@ fn failed(place: &Place, error: ImageError) -> BuildError {
     };
     let source = match error {
         ImageError::Io { source, .. } => Some(source),
+        ImageError::NoSpace { .. } => Some(std::io::ErrorKind::StorageFull.into()),
         _ => None,
     };
     BuildError::Step { diagnostic: Box::new(finding), source }

@@ -27,6 +27,31 @@ pub fn get(address: &str, path: &str) -> std::io::Result<Answer> {
     Ok(Answer { status, body: String::from_utf8_lossy(&body).into_owned() })
 }
 
+/// An answer whose head and first bytes have come.
+pub struct Partial {
+    reader: BufReader<TcpStream>,
+    left: usize,
+}
+
+impl Partial {
+    pub fn begin(address: &str, path: &str) -> std::io::Result<Partial> {
+        let mut stream = TcpStream::connect(address)?;
+        stream.set_read_timeout(Some(super::PATIENCE))?;
+        write!(stream, "GET {path} HTTP/1.1\r\nHost: {address}\r\n\r\n")?;
+        let mut reader = BufReader::new(stream);
+        let (_, length) = head(&mut reader)?;
+        let mut first = [0; 1];
+        reader.read_exact(&mut first)?;
+        Ok(Partial { reader, left: length - 1 })
+    }
+
+    /// Reads to the announced end; one that comes early is an error.
+    pub fn rest(&mut self) -> std::io::Result<()> {
+        let mut rest = vec![0; self.left];
+        self.reader.read_exact(&mut rest)
+    }
+}
+
 /// First line and announced length.
 fn head(reader: &mut impl BufRead) -> std::io::Result<(String, usize)> {
     let mut first = String::new();
