@@ -117,6 +117,12 @@ pub enum Op {
     SetCapabilities(u64),
     NoNewPrivileges,
     Filter(Arc<sys::Filter>),
+    /// Has `bind` and `connect` decided by a helper (see [`sys::notify`]). The listener lands in the report, and in the
+    /// supervisor's own table of descriptors: this must come before the child gets one of its own.
+    Notify {
+        filter: Arc<sys::Filter>,
+        helper: u32,
+    },
     Execute(Program),
 }
 
@@ -172,7 +178,11 @@ pub struct Report {
     pub step: AtomicU32,
     /// Error of that operation; 0 while there is none.
     pub errno: AtomicI32,
+    /// 0 until [`Op::Notify`] is done, then the listener's number and 1; [`NO_LISTENER`] once there will be none.
+    pub listener: AtomicU32,
 }
+
+pub const NO_LISTENER: u32 = u32::MAX;
 
 pub const GO: u32 = 1;
 pub const GIVE_UP: u32 = 2;
@@ -194,6 +204,7 @@ impl Job {
             go: AtomicU32::new(0),
             step: AtomicU32::new(0),
             errno: AtomicI32::new(0),
+            listener: AtomicU32::new(0),
         };
         Job { namespaces, ops, report }
     }
@@ -208,6 +219,10 @@ pub fn run(job: &Job) {
         job.report.step.store(step as u32, Ordering::Relaxed);
         if let Err(errno) = child.carry_out(op) {
             job.report.errno.store(errno.0, Ordering::Release);
+            let none = (0, NO_LISTENER, Ordering::AcqRel, Ordering::Acquire);
+            // Not told if there is one already.
+            let _ = job.report.listener.compare_exchange(none.0, none.1, none.2, none.3);
+            sys::wake(&job.report.listener);
             return;
         }
     }
@@ -247,6 +262,7 @@ impl Child<'_> {
             Op::SetCapabilities(keep) => sys::set_capabilities(*keep),
             Op::NoNewPrivileges => sys::no_new_privileges(),
             Op::Filter(filter) => sys::install_filter(filter),
+            Op::Notify { filter, helper } => self.notify(filter, *helper),
             Op::Execute(program) => execute(program),
             _ => self.carry_out_on_files(op),
         }
@@ -283,6 +299,13 @@ impl Child<'_> {
             Op::ChangeDirectory { path } => sys::chdir(path),
             _ => Err(Errno::UNKNOWN),
         }
+    }
+
+    fn notify(&self, filter: &sys::Filter, helper: u32) -> Result<(), Errno> {
+        let listener = sys::notify::install(filter, helper)?;
+        self.job.report.listener.store(listener as u32 + 1, Ordering::Release);
+        sys::wake(&self.job.report.listener);
+        Ok(())
     }
 
     fn await_go(&self) -> Result<(), Errno> {

@@ -63,8 +63,12 @@ struct Server {
     forwarded: Semaphore,
 }
 
-/// Serves the network's names on port 53 of its gateway address, over UDP and TCP. The network must exist.
+/// Serves the network's names on port 53 of its gateway address, over UDP and TCP. The network must exist. Plain
+/// processes ask the host's resolvers, whatever is served here: for them nothing is, and [`Engine::lost`] says so.
 pub async fn serve(engine: &Engine, network: &NetworkSpec, resolve: Arc<dyn Resolve>) -> Result<DnsServer> {
+    if *engine.isolation() == crate::Isolation::Process {
+        return Ok(DnsServer { _tasks: JoinSet::new() });
+    }
     let failed = |e: io::Error| {
         host(format_args!("cannot serve names of {} at {}:{PORT}", network.name, network.gateway), e)
     };

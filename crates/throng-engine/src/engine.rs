@@ -1,12 +1,13 @@
 //! The engine: its options, what it holds, and how orders reach replicas.
 
 use crate::cgroup::Cgroups;
+use crate::child::Op;
 use crate::errors::host;
 use crate::exits::{Exits, how};
 use crate::network::{self, Fabric};
 use crate::plan::{DEFAULT_CAPABILITIES, Ground};
 use crate::replica::{Inner, Phase, Replica, Running};
-use crate::spawn::{MAX_STARTING, Spawner};
+use crate::spawn::{MAX_STARTING, Spawner, Starting};
 use crate::state::{self, End, Life, Store};
 use crate::{logs, process, rootless, seccomp, start};
 use std::collections::{BTreeSet, HashMap};
@@ -17,7 +18,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 use std::time::SystemTime;
 use throng_model::diagnostic::Diagnostic;
-use throng_model::replica::{Exit, NetworkSpec, ReplicaId};
+use throng_model::replica::{Exit, NetworkSpec, ReplicaId, ReplicaSpec};
 use throng_runtime::{ErrorKind, Result, RuntimeError, RuntimeEvent};
 use tokio::sync::{OwnedMutexGuard, Semaphore, broadcast};
 
@@ -67,6 +68,8 @@ pub struct Core {
     pub store: Store,
     pub boot: String,
     isolation: OnceLock<Isolation>,
+    /// For plain processes, where the host allows it; else says why not.
+    loopbacks: OnceLock<std::result::Result<process::Loopbacks, String>>,
     pub ground: Ground,
     pub cgroups: Cgroups,
     pub fabric: Fabric,
@@ -111,7 +114,10 @@ impl Engine {
         };
         // Set once, before anybody else has the core.
         let _ = core.isolation.set(isolation);
-        let lost = lost(refusal.as_deref(), &core.cgroups);
+        if isolation == Isolation::Process {
+            let _ = core.loopbacks.set(process::Loopbacks::new(&core.spawner));
+        }
+        let lost = core.lost(refusal.as_deref());
         runtime.spawn(follow_exits(Arc::downgrade(&core)));
         runtime.spawn(logs::rotate_for_ever(Arc::downgrade(&core)));
         Ok(Arc::new(Engine { core, isolation, lost }))
@@ -150,24 +156,52 @@ impl Engine {
     }
 }
 
-/// What this mode lacks, and why, in one line.
-fn lost(refusal: Option<&str>, cgroups: &Cgroups) -> Option<String> {
-    let limits = match cgroups {
-        Cgroups::None(why) => {
-            Some(format!("limits on CPU, memory and processes are not enforced and not measured ({why})"))
-        }
-        _ => None,
-    };
-    let Some(why) = refusal else { return limits };
-    let processes = format!(
-        "replicas are plain processes that share this host's files, network and users, and must listen on ${} \
-         themselves ({why})",
-        process::ADDRESS
-    );
-    Some([Some(processes), limits].into_iter().flatten().collect::<Vec<_>>().join("; "))
-}
-
 impl Core {
+    /// What this mode lacks, and why, in one line.
+    fn lost(&self, refusal: Option<&str>) -> Option<String> {
+        let limits = match &self.cgroups {
+            Cgroups::None(why) => {
+                Some(format!("limits on CPU, memory and processes are not enforced and not measured ({why})"))
+            }
+            _ => None,
+        };
+        let Some(why) = refusal else { return limits };
+        let listening = match self.loopbacks.get() {
+            Some(Err(reason)) => {
+                format!("; they must listen on ${} themselves ({reason})", process::ADDRESS)
+            }
+            _ => String::new(),
+        };
+        let processes = format!(
+            "replicas are plain processes that share this host's files, users and network: volumes are not mounted \
+             and service names not resolved{listening} ({why})"
+        );
+        Some([Some(processes), limits].into_iter().flatten().collect::<Vec<_>>().join("; "))
+    }
+
+    /// First operations of a plain process: it gets a loopback of its own, where the host allows that.
+    pub fn loopback_ops(&self, spec: &ReplicaSpec) -> Result<Vec<Op>> {
+        match (self.loopbacks.get(), spec.networks.first()) {
+            (Some(Ok(loopbacks)), Some(_)) => loopbacks
+                .beginning()
+                .map(Vec::from)
+                .map_err(|e| host(format_args!("cannot start the helper for addresses of {}", spec.id), e)),
+            _ => Ok(vec![]),
+        }
+    }
+
+    /// The parent's part of it.
+    pub fn give_loopback(&self, starting: &Starting, spec: &ReplicaSpec) -> Result<()> {
+        let (Some(Ok(loopbacks)), Some(leg)) = (self.loopbacks.get(), spec.networks.first()) else {
+            return Ok(());
+        };
+        // Without a listener the child has failed, and says why when it is waited for.
+        let Some(listener) = starting.listener() else { return Ok(()) };
+        loopbacks
+            .adopt(listener, leg.address)
+            .map_err(|e| host(format_args!("cannot give {} its address", spec.id), e))
+    }
+
     /// Whether replicas are containers.
     pub fn contained(&self) -> bool {
         self.isolation.get() != Some(&Isolation::Process)
@@ -193,6 +227,7 @@ impl Core {
             store,
             boot: state::boot_id(),
             isolation: OnceLock::new(),
+            loopbacks: OnceLock::new(),
             ground,
             cgroups: Cgroups::detect(),
             fabric: Fabric::new(rootless::join_network).map_err(opened("the network thread"))?,

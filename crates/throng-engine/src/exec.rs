@@ -109,6 +109,9 @@ fn begin(
     let started = spawned.map_err(|failure| failed_start("a command", &[], failure))?;
     let job = started.job();
     let who = format!("a command in {}", replica.id);
+    if !core.contained() {
+        core.give_loopback(&started, &spec)?;
+    }
     started.finish().map(|(_, pidfd)| pidfd).map_err(|f| explain(&who, &job.ops, f, &process, &layers))
 }
 
@@ -136,7 +139,8 @@ fn exec_ops(
     let group = core.cgroups.group(&spec.id.project, &spec.id.name());
     let lists = group.as_ref().map(|g| g.lists()).unwrap_or_default();
     if !core.contained() {
-        let mut ops = vec![Op::TakeDescriptors(descriptors(io))];
+        let mut ops = core.loopback_ops(spec)?;
+        ops.push(Op::TakeDescriptors(descriptors(io)));
         ops.extend(plan::beginning(&lists)?);
         ops.extend(crate::process::ending(&core.ground, spec, process)?);
         return Ok(ops);

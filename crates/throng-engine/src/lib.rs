@@ -18,6 +18,7 @@ mod netlink;
 mod network;
 mod plan;
 mod process;
+mod redirect;
 mod replica;
 pub mod rootless;
 mod runtime;

@@ -27,6 +27,8 @@ use throng_runtime::{ErrorKind, RuntimeError};
 const ADMIN: u64 = 1 << 21;
 
 static ENTERED: OnceLock<Entered> = OnceLock::new();
+/// Why the host refused a user namespace.
+static REFUSED: OnceLock<String> = OnceLock::new();
 
 #[derive(Debug)]
 struct Entered {
@@ -50,6 +52,8 @@ pub fn enter() -> Result<(), RuntimeError> {
         return Ok(());
     }
     let entered = join().map_err(|e| {
+        // The first reason is kept.
+        let _ = REFUSED.set(format!("no user namespace: {e}"));
         RuntimeError::new(ErrorKind::Host, format!("cannot enter a user namespace: {e}")).hint(
             "allow them (user.max_user_namespaces, kernel.apparmor_restrict_unprivileged_userns), or run as root",
         )
@@ -164,6 +168,10 @@ fn subordinate(text: &str, name: &str, id: u32) -> Option<(u32, u32)> {
         let range = (fields.next()?.parse().ok()?, fields.next()?.parse().ok()?);
         ours.then_some(range)
     })
+}
+
+pub(crate) fn refusal() -> Option<String> {
+    REFUSED.get().cloned()
 }
 
 pub(crate) fn entered() -> bool {

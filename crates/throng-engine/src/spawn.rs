@@ -1,7 +1,7 @@
 //! Threads that make children. Each sleeps in `clone` while its child prepares itself (see [`crate::child`]), so
 //! whoever asked does the parent's part meanwhile.
 
-use crate::child::{GIVE_UP, GO, Job};
+use crate::child::{GIVE_UP, GO, Job, NO_LISTENER};
 use crate::sys::{self, Errno, Stack};
 use std::fs;
 use std::io;
@@ -144,6 +144,20 @@ impl Starting {
             .map_err(|e| Failure { step: None, errno: Errno(e.raw_os_error().unwrap_or(libc::EMFILE)) })
     }
 
+    /// Waits for the listener that [`crate::child::Op::Notify`] of the child makes; `None` if the child has failed
+    /// before, or the listener has been taken. Only for a child with that operation.
+    pub fn listener(&self) -> Option<OwnedFd> {
+        sys::wait_while(&self.job.report.listener, 0);
+        self.take_listener()
+    }
+
+    fn take_listener(&self) -> Option<OwnedFd> {
+        match self.job.report.listener.swap(NO_LISTENER, Ordering::AcqRel) {
+            0 | NO_LISTENER => None,
+            number => Some(sys::adopt_descriptor(number as RawFd - 1)),
+        }
+    }
+
     fn release(&self, word: u32) {
         self.job.report.go.store(word, Ordering::Release);
         sys::wake(&self.job.report.go);
@@ -180,6 +194,7 @@ impl Drop for Starting {
             // The outcome of a child that was given up matters to nobody; `wait` reaps it.
             let _ = self.wait();
         }
+        drop(self.take_listener());
     }
 }
 

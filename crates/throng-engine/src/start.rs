@@ -171,7 +171,8 @@ impl<'a> Attempt<'a> {
         self.open_log()?;
         self.limit()?;
         let lists = self.group.as_ref().map(|g| g.lists()).unwrap_or_default();
-        let mut ops = vec![Op::OwnDescriptors];
+        let mut ops = self.core.loopback_ops(spec)?;
+        ops.push(Op::OwnDescriptors);
         ops.extend(plan::beginning(&lists)?);
         ops.extend([Op::Output { log: text(folder.join(LOG))? }, Op::AwaitGo]);
         ops.extend(crate::process::ending(&self.core.ground, spec, &spec.process)?);
@@ -179,7 +180,8 @@ impl<'a> Attempt<'a> {
         let starting =
             self.core.spawner.spawn(Job::new(0, ops)).map_err(|f| self.explain(&[], f, &layers))?;
         let job = starting.job();
-        match self.assist(&starting) {
+        let assisted = self.core.give_loopback(&starting, spec).and_then(|()| self.assist(&starting));
+        match assisted {
             Err(error) if !starting.has_failed() => return Err(error),
             _ => {}
         }

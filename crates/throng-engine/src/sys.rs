@@ -1,6 +1,8 @@
 //! System calls that the child makes, and the making of the child. With [`crate::child`] the only unsafe code of the
 //! workspace. Everything the child calls is async-signal-safe: no allocation, no lock, no panic.
 
+pub mod notify;
+
 use crate::child::{Job, run};
 use std::ffi::{CStr, c_char, c_int, c_void};
 use std::io;

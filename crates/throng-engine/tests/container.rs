@@ -45,21 +45,8 @@ async fn output(bench: &Bench, id: &ReplicaId) -> String {
     text
 }
 
-fn pipe_io() -> (ExecIo, std::io::PipeReader) {
-    let (reader, writer) = std::io::pipe().expect("a pipe");
-    let null: OwnedFd = std::fs::File::open("/dev/null").expect("/dev/null").into();
-    let stderr = writer.try_clone().expect("a descriptor").into();
-    (ExecIo { stdin: null, stdout: writer.into(), stderr }, reader)
-}
-
 async fn exec(bench: &Bench, id: &ReplicaId, args: &[&str]) -> (Exit, String) {
-    let (io, mut reader) = pipe_io();
-    let args = args.iter().map(|a| (*a).to_owned()).collect();
-    let spec = ExecSpec { args, timeout: Some(PATIENCE), ..ExecSpec::default() };
-    let exit = bench.engine.exec(id, &spec, io).await.expect("executed");
-    let mut text = String::new();
-    std::io::Read::read_to_string(&mut reader, &mut text).expect("output");
-    (exit, text)
+    common::exec(&bench.engine, id, args).await
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -220,7 +207,7 @@ async fn commands_run_inside() {
     assert_eq!(exec(&bench, &spec.id, &["/probe", "exit", "9"]).await.0, Exit::Code { code: 9 });
     let text = exec(&bench, &spec.id, &["/probe", "env"]).await.1;
     assert!(text.contains("GREETING=hello\n") && text.contains("HOSTNAME=web-1\n"), "{text}");
-    let (io, _reader) = pipe_io();
+    let (io, _reader) = common::pipe_io();
     let slow = ExecSpec {
         args: ["/probe", "sleep", "60"].map(str::to_owned).to_vec(),
         timeout: Some(Duration::from_millis(200)),
@@ -229,7 +216,7 @@ async fn commands_run_inside() {
     let begin = Instant::now();
     assert_eq!(bench.engine.exec(&spec.id, &slow, io).await.expect("ended"), Exit::Signal { signal: 9 });
     assert!(begin.elapsed() < PATIENCE);
-    let (io, _reader) = pipe_io();
+    let (io, _reader) = common::pipe_io();
     let missing = ExecSpec { args: vec!["nothing".into()], ..ExecSpec::default() };
     let error = bench.engine.exec(&spec.id, &missing, io).await.expect_err("no such program");
     assert!(error.message.contains("no program \"nothing\""), "{error}");
@@ -333,7 +320,7 @@ async fn a_build_step_leaves_only_what_it_wrote() {
         cwd: "/work/dir".into(),
         ..Default::default()
     };
-    let (io, _reader) = pipe_io();
+    let (io, _reader) = common::pipe_io();
     let step = process(&["write", "made", "text"]);
     let exit =
         bench.engine.run_step(&[common::layer()], &upper, &step, io, Some(PATIENCE)).await.expect("ran");
@@ -347,7 +334,7 @@ async fn a_build_step_leaves_only_what_it_wrote() {
         .map(|e| e.expect("entry").file_name())
         .collect();
     assert!(!beside.iter().any(|n| n.to_string_lossy().ends_with(".step")), "{beside:?}");
-    let (io, _reader) = pipe_io();
+    let (io, _reader) = common::pipe_io();
     let failing = process(&["exit", "3"]);
     let exit = bench.engine.run_step(&[common::layer()], &upper, &failing, io, None).await.expect("ran");
     assert_eq!(exit, Exit::Code { code: 3 });

@@ -2,13 +2,17 @@
 #![allow(dead_code)] // each test file uses a part of it
 
 use std::net::Ipv4Addr;
+use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 use throng_engine::{Engine, EngineOptions, IsolationChoice};
 use throng_model::app::Resources;
-use throng_model::replica::{Attachment, LogPolicy, NetworkSpec, Process, ReplicaId, ReplicaSpec, RootFs};
+use throng_model::replica::{
+    Attachment, Exit, LogPolicy, NetworkSpec, Process, ReplicaId, ReplicaSpec, RootFs,
+};
+use throng_runtime::{ExecIo, ExecSpec, Runtime};
 
 /// Compiles the probe once for all test programs and returns the layer that holds it as `/probe`.
 pub fn layer() -> PathBuf {
@@ -68,7 +72,6 @@ pub fn options(folder: &Path) -> EngineOptions {
 impl Bench {
     /// `number` chooses the subnet 10.199.`number`.0/24.
     pub async fn new(project: &str, number: u8) -> Self {
-        use throng_runtime::Runtime;
         let folder = tempfile::tempdir().expect("a folder");
         let engine = Engine::open(options(folder.path())).expect("the engine opens");
         let network = NetworkSpec {
@@ -147,4 +150,22 @@ pub async fn answer_from(
             Err(_) => tokio::time::sleep(Duration::from_micros(300)).await,
         }
     }
+}
+
+pub fn pipe_io() -> (ExecIo, std::io::PipeReader) {
+    let (reader, writer) = std::io::pipe().expect("a pipe");
+    let null: OwnedFd = std::fs::File::open("/dev/null").expect("/dev/null").into();
+    let stderr = writer.try_clone().expect("a descriptor").into();
+    (ExecIo { stdin: null, stdout: writer.into(), stderr }, reader)
+}
+
+/// Runs the probe's order in a replica and returns how it ended and what it wrote.
+pub async fn exec(engine: &Engine, id: &ReplicaId, args: &[&str]) -> (Exit, String) {
+    let (io, mut reader) = pipe_io();
+    let args = args.iter().map(|a| (*a).to_owned()).collect();
+    let spec = ExecSpec { args, timeout: Some(Duration::from_secs(10)), ..ExecSpec::default() };
+    let exit = engine.exec(id, &spec, io).await.expect("executed");
+    let mut text = String::new();
+    std::io::Read::read_to_string(&mut reader, &mut text).expect("output");
+    (exit, text)
 }

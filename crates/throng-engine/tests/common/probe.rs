@@ -1,30 +1,77 @@
 //! The program inside the tests' images: one static file that does what its first argument says.
 
 use std::io::{Read, Write};
-use std::net::{TcpListener, TcpStream};
+use std::net::{TcpListener, TcpStream, UdpSocket};
 use std::time::Duration;
 
 unsafe extern "C" {
     fn signal(number: i32, handler: usize) -> usize;
     fn fork() -> i32;
     fn pause() -> i32;
+    fn socket(domain: i32, kind: i32, protocol: i32) -> i32;
+    fn setsockopt(socket: i32, level: i32, name: i32, value: *const i32, length: u32) -> i32;
+    fn bind(socket: i32, address: *const u8, length: u32) -> i32;
 }
 
-fn serve(port: u16) -> ! {
-    let address = std::env::var("THRONG_ADDRESS").unwrap_or("0.0.0.0".into());
-    let listener = TcpListener::bind((address.as_str(), port)).expect("bind");
+/// Listens at an address like `0.0.0.0:80` and answers every connection with this replica's name.
+fn serve(address: &str) -> ! {
+    let listener = TcpListener::bind(address).expect("bind");
+    let answer = std::env::var("ANSWER").unwrap_or("ok".into()) + "\n";
     loop {
         if let Ok((mut stream, _)) = listener.accept() {
-            let _ = stream.write_all(b"ok\n");
+            let _ = stream.write_all(answer.as_bytes());
         }
     }
 }
 
+/// Binds a socket for IPv6 alone to every address, as nginx does beside its socket for IPv4.
+fn bind_ipv6_alone(port: u16) {
+    const AF_INET6: i32 = 10;
+    const SOCK_STREAM: i32 = 1;
+    const IPPROTO_IPV6: i32 = 41;
+    const IPV6_V6ONLY: i32 = 26;
+    let mut address = [0u8; 28];
+    address[..2].copy_from_slice(&(AF_INET6 as u16).to_ne_bytes());
+    address[2..4].copy_from_slice(&port.to_be_bytes());
+    let on = 1;
+    unsafe {
+        let socket = socket(AF_INET6, SOCK_STREAM, 0);
+        assert_eq!(setsockopt(socket, IPPROTO_IPV6, IPV6_V6ONLY, &on, 4), 0);
+        assert_eq!(bind(socket, address.as_ptr(), 28), 0, "{}", std::io::Error::last_os_error());
+    }
+}
+
 fn main() {
-    let args: Vec<String> = std::env::args().collect();
+    let mut args: Vec<String> = std::env::args().collect();
+    if args.get(1).is_some_and(|order| order == "later") {
+        std::thread::sleep(Duration::from_secs(args[2].parse().expect("a number")));
+        args.drain(1..3);
+    }
     let argument = args.get(2).map(String::as_str).unwrap_or_default();
     match args.get(1).map(String::as_str).unwrap_or_default() {
-        "serve" => serve(argument.parse().unwrap_or(80)),
+        "serve" => serve(if argument.is_empty() { "0.0.0.0:80" } else { argument }),
+        "serve-both" => {
+            bind_ipv6_alone(argument.parse().expect("a port"));
+            serve(&format!("0.0.0.0:{argument}"))
+        }
+        "echo" => {
+            let socket = UdpSocket::bind(argument).expect("bind");
+            let mut buffer = [0u8; 100];
+            loop {
+                let (_, client) = socket.recv_from(&mut buffer).expect("a datagram");
+                let _ = socket.send_to(std::env::var("ANSWER").unwrap_or_default().as_bytes(), client);
+            }
+        }
+        "ask" => {
+            let socket = UdpSocket::bind("0.0.0.0:0").expect("bind");
+            socket.set_read_timeout(Some(Duration::from_secs(5))).expect("a timeout");
+            let mut buffer = [0u8; 100];
+            let answer = socket.connect(argument).and_then(|()| socket.send(b"?")).and_then(|_| socket.recv(&mut buffer));
+            match answer {
+                Ok(length) => println!("{}", String::from_utf8_lossy(&buffer[..length])),
+                Err(error) => println!("{error}"),
+            }
+        }
         "print" => println!("{argument}"),
         "print-for-ever" => loop {
             println!("{argument}");

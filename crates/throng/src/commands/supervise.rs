@@ -37,8 +37,11 @@ pub fn run(arguments: Arguments) -> Result<ExitCode> {
     let isolation = choice(arguments.isolation);
     // A session of its own: a Ctrl-C typed for the command that started it must not reach it.
     rustix::process::setsid().map_err(|error| io("start a session", &error.into()))?;
-    if isolation != IsolationChoice::Process {
-        throng_engine::rootless::enter()?;
+    match isolation {
+        IsolationChoice::Process => {}
+        IsolationChoice::Container => throng_engine::rootless::enter()?,
+        // The engine falls back to plain processes and says why.
+        IsolationChoice::Auto => drop(throng_engine::rootless::enter()),
     }
     super::start_tracing(1);
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
