@@ -244,6 +244,27 @@ fn no_space_left_is_said_and_nothing_is_kept() {
 }
 
 #[test]
+fn an_app_on_a_full_disk_is_refused_and_leaves_nothing() {
+    let name = "an_app_on_a_full_disk_is_refused_and_leaves_nothing";
+    let Some(bench) = Bench::new(name) else { return };
+    let Some(_tiny) = Tiny::mount(&bench.home, "16m") else {
+        return support::skip(name, "no tmpfs can be mounted");
+    };
+    bench.build_probe();
+    bench.compose("services:\n  web: {image: probe, command: [say, x]}\n");
+    let filler = bench.home.join("filler");
+    let written = std::fs::write(&filler, vec![1u8; 32 << 20]);
+    assert!(written.is_err(), "the file system is full now");
+    let done = bench.fails(4, &["up", "-d"]);
+    assert!(done.err.to_lowercase().contains("no space left"), "{}", done.err);
+    std::fs::remove_file(&filler).expect("removed");
+    bench.assert_clean();
+    bench.ok(&["up", "-d", "--wait"]);
+    bench.ok(&["down"]);
+    bench.assert_clean();
+}
+
+#[test]
 fn a_replica_killed_in_mid_request_never_looks_like_success() {
     let Some(bench) = Bench::with_probe("a_replica_killed_in_mid_request_never_looks_like_success") else {
         return;

@@ -81,7 +81,13 @@ fn ctrl_c_during_a_build_leaves_nothing_of_it() {
     std::fs::copy(support::probe(), bench.folder.join("web/probe")).expect("copied");
     bench.compose("services:\n  web: {build: web, command: [/probe, say, x]}\n");
     bench.write("experiment.yaml", "stages:\n  - {name: start, up: }\n");
-    for command in ["up", "run", "build"] {
+    for (command, signal) in [
+        ("up", Signal::INT),
+        ("run", Signal::INT),
+        ("build", Signal::INT),
+        ("build", Signal::TERM),
+        ("build", Signal::KILL),
+    ] {
         let running = bench.spawn(&[command]);
         let step = |pid: &u32| {
             let words = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
@@ -91,9 +97,10 @@ fn ctrl_c_during_a_build_leaves_nothing_of_it() {
             let steps = leftovers::processes_below(running.pid());
             steps.into_iter().find(step)
         });
-        running.signal(Signal::INT);
+        running.signal(signal);
         let done = running.wait();
-        assert_eq!(done.code, 130, "{command}: {}", done.err);
+        let code = if signal == Signal::KILL { 137 } else { 130 };
+        assert_eq!(done.code, code, "{command}: {}", done.err);
         until("the step has ended", || {
             (!std::path::Path::new(&format!("/proc/{pid}")).exists()).then_some(())
         });
@@ -107,9 +114,18 @@ fn ctrl_c_in_each_stage_of_a_run_leaves_nothing_and_a_record() {
     let Some(bench) = Bench::with_probe("ctrl_c_in_each_stage_of_a_run_leaves_nothing_and_a_record") else {
         return;
     };
-    bench.compose(WEB);
     let never = "{service: web, log: never said, timeout: 50s}";
     let scale = "{service: slow, replicas: 2}";
+    let waits = WEB.replace("healthy, '80'", "exit, '1'").replace("interval: 1s", "interval: 50s");
+    bench.compose(&waits);
+    bench.write("experiment.yaml", "stages:\n  - {name: start, up: }\n");
+    let run = bench.spawn(&["run", "--out", "report"]);
+    until("both replicas run", || (bench.run(&["ps", "-q"]).out.lines().count() == 2).then_some(()));
+    leftovers::note_interfaces(&bench);
+    run.signal(Signal::INT);
+    assert_eq!(run.wait().code, 130);
+    bench.assert_clean();
+
     let slow = "  slow:\n    image: probe\n    command: [say, x]\n    deploy: {replicas: 0}\n    healthcheck: \
                 {test: [CMD, /probe, exit, '1'], interval: 50s}\n";
     bench.compose(&format!("{WEB}{slow}"));
@@ -131,7 +147,7 @@ fn ctrl_c_in_each_stage_of_a_run_leaves_nothing_and_a_record() {
         bench.assert_clean();
     }
     let runs = bench.ok(&["runs", "--format", "json"]).json();
-    assert!(!runs.is_empty() && runs.iter().all(|run| run["Outcome"] == "interrupted"), "{runs:?}");
+    assert!(runs.len() == 5 && runs.iter().all(|run| run["Outcome"] == "interrupted"), "{runs:?}");
     bench.ok(&["report", "latest", "--out", "again"]).prints("report: again/report.html");
 }
 

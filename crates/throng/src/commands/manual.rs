@@ -6,7 +6,12 @@ use clap::CommandFactory;
 use std::path::Path;
 
 pub fn completions(shell: clap_complete::Shell) {
-    let mut command = Arguments::command();
+    let full = Arguments::command();
+    // The generators offer hidden commands too, and nobody is to type those that throng starts by itself.
+    let shown = full.get_subcommands().filter(|command| !command.is_hide_set());
+    let mut command = clap::Command::new("throng")
+        .args(full.get_arguments())
+        .subcommands(shown.cloned().collect::<Vec<_>>());
     clap_complete::generate(shell, &mut command, "throng", &mut std::io::stdout());
 }
 

@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 use std::os::fd::AsFd;
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::time::Duration;
 use throng_control::Limits;
 use throng_engine::{Engine, EngineOptions, IsolationChoice};
 use throng_model::replica::Process;
@@ -26,6 +27,8 @@ pub const STEP_NOT_RUN: i32 = 125;
 const LAUNCHES_PER_CORE: usize = 4;
 const RETIREMENTS: usize = 64;
 const PROBES: usize = 64;
+/// How long tasks may take to end with the supervisor.
+const LEAVING: Duration = Duration::from_secs(2);
 
 pub fn run(arguments: Arguments) -> Result<ExitCode> {
     let paths = Paths::discover();
@@ -49,7 +52,8 @@ pub fn run(arguments: Arguments) -> Result<ExitCode> {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
     let runtime = runtime.map_err(|error| io("start", &error))?;
     let result = runtime.block_on(serve(ServeOptions { paths, project, isolation, limits }));
-    runtime.shutdown_background();
+    // What the engine keeps beside itself goes with its last task.
+    runtime.shutdown_timeout(LEAVING);
     result.map_err(|error| Failure::new(Kind::Host, error.to_string()))?;
     Ok(ExitCode::SUCCESS)
 }

@@ -1,0 +1,185 @@
+//! Experiments from their file to their report.
+
+mod support;
+
+use serde_json::Value;
+use support::Bench;
+
+const APP: &str = "
+services:
+  web:
+    image: probe
+    command: [serve, '80']
+    ports: ['127.0.0.1::80']
+    healthcheck: {test: [CMD, /probe, healthy, '80'], interval: 1s, timeout: 5s}
+";
+
+const EXPERIMENT: &str = "
+title: Small
+variables: {requests: 20, replicas: 2}
+stages:
+  - {name: start, up: }
+  - name: one
+    load: &load {service: web, path: '/slow?1', clients: 2, requests: '${requests}'}
+    require: ['errors<1%', 'p99<20s']
+  - {name: grow, scale: {service: web, replicas: '${replicas}'}}
+  - {name: answers, wait: {service: web, ready: 2, timeout: 30s}}
+  - {name: two, load: *load}
+  - {name: rest, pause: 10ms}
+";
+
+fn bench(name: &str, experiment: &str) -> Option<Bench> {
+    let bench = Bench::with_probe(name)?;
+    bench.compose(APP);
+    bench.write("experiment.yaml", experiment);
+    Some(bench)
+}
+
+fn record(bench: &Bench, folder: &str) -> Value {
+    let text = std::fs::read_to_string(bench.folder.join(folder).join("run.json")).expect("a record");
+    serde_json::from_str(&text).expect("JSON")
+}
+
+#[test]
+fn an_experiment_goes_from_its_file_to_its_report() {
+    let Some(bench) = bench("an_experiment_goes_from_its_file_to_its_report", EXPERIMENT) else { return };
+    let done = bench.ok(&["run", "--set", "requests=30", "--out", "out"]);
+    done.says("[6/6] rest").says("nothing is left behind").prints("report: out/report.html");
+    bench.assert_clean();
+
+    let run = record(&bench, "out");
+    assert_eq!((&run["outcome"], &run["title"]), (&"passed".into(), &"Small".into()));
+    assert_eq!(run["variables"]["requests"], "30");
+    let stages = run["stages"].as_array().expect("stages");
+    let names: Vec<&str> = stages.iter().filter_map(|stage| stage["name"].as_str()).collect();
+    assert_eq!(names, ["start", "one", "grow", "answers", "two", "rest"]);
+    for stage in [&stages[1], &stages[4]] {
+        let load = &stage["loads"][0];
+        assert_eq!((&load["requests"], &load["succeeded"]), (&60.into(), &60.into()), "{load}");
+    }
+    assert!(stages[1]["thresholds"].as_array().expect("thresholds").iter().all(|t| t["held"] == true));
+    assert!(run["environment"].to_string().contains("image of web"), "a record says what ran");
+    for (file, begin) in [("report.html", "<!doctype html>"), ("run.json", "{")] {
+        let text = std::fs::read_to_string(bench.folder.join("out").join(file)).expect(file);
+        assert!(text.to_lowercase().starts_with(begin), "{file}");
+    }
+    let tables = std::fs::read_dir(bench.folder.join("out")).expect("the folder").flatten();
+    let tables: Vec<_> =
+        tables.filter(|entry| entry.path().extension().is_some_and(|e| e == "csv")).collect();
+    assert!(!tables.is_empty(), "what is plotted is there as CSV too");
+    for table in tables {
+        let text = std::fs::read_to_string(table.path()).expect("a table");
+        let columns = text.lines().next().expect("a heading").split(',').count();
+        assert!(columns > 1, "{}", table.path().display());
+    }
+}
+
+#[test]
+fn runs_are_listed_reported_again_and_compared() {
+    let experiment = "repetitions: 2\nstages:\n  - {name: start, up: }\n  - {name: it, load: {service: web, clients: \
+                      1, requests: 10}}\n";
+    let Some(bench) = bench("runs_are_listed_reported_again_and_compared", experiment) else { return };
+    bench.ok(&["run", "--out", "first"]);
+    let loads = record(&bench, "first")["stages"][1]["loads"].as_array().expect("loads").len();
+    assert_eq!(loads, 2, "each load is repeated");
+    // A run's name has a resolution of a second.
+    let first = record(&bench, "first")["id"].as_str().expect("an id").to_owned();
+    bench.ok(&["run", "--out", "second"]);
+    let second = record(&bench, "second")["id"].as_str().expect("an id").to_owned();
+    assert_ne!(first, second, "no run takes the place of another");
+
+    let runs = bench.ok(&["runs", "--format", "json"]).json();
+    let ids: Vec<&str> = runs.iter().filter_map(|run| run["ID"].as_str()).collect();
+    assert_eq!(ids, [first.as_str(), &second]);
+    bench.ok(&["runs"]).prints("passed").prints(&second);
+    bench.ok(&["report", "latest", "--out", "again"]).prints("report: again/report.html");
+    assert_eq!(record(&bench, "again"), record(&bench, "second"));
+    bench.ok(&["compare", &first, &second, "--out", "both.html"]).prints("it").prints("page: both.html");
+    let page = std::fs::read_to_string(bench.folder.join("both.html")).expect("a page");
+    // The project is the same in both names, so it is left out.
+    let short = |id: &str| id.trim_end_matches(&format!("-{}", bench.project)).to_owned();
+    assert!(page.contains(&short(&first)) && page.contains(&short(&second)));
+    bench.ok(&["compare", "first/run.json", "second/run.json"]).prints("it");
+}
+
+#[test]
+fn a_threshold_that_does_not_hold_fails_the_run_but_not_the_report() {
+    let experiment = "stages:\n  - {name: start, up: }\n  - {name: it, load: {service: web, path: '/slow?20', clients: \
+                      1, requests: 5}, require: ['p50<1ms', 'errors<1%']}\n  - {name: after, pause: 1ms}\n";
+    let name = "a_threshold_that_does_not_hold_fails_the_run_but_not_the_report";
+    let Some(bench) = bench(name, experiment) else { return };
+    let done = bench.fails(1, &["run", "--out", "out"]);
+    done.says("required p50<1ms but measured").says("error: 1 thresholds did not hold");
+    let run = record(&bench, "out");
+    assert_eq!(run["outcome"], "failed");
+    assert_eq!(
+        run["stages"].as_array().expect("stages").len(),
+        3,
+        "later stages are carried out all the same"
+    );
+    assert!(bench.folder.join("out/report.html").exists());
+    bench.assert_clean();
+}
+
+#[test]
+fn a_stage_that_cannot_be_carried_out_ends_the_run_with_its_reason() {
+    let experiment = "stages:\n  - {name: start, up: }\n  - {name: sick, wait: {service: web, log: never said, timeout: \
+                      300ms}}\n  - {name: after, pause: 1ms}\n";
+    let name = "a_stage_that_cannot_be_carried_out_ends_the_run_with_its_reason";
+    let Some(bench) = bench(name, experiment) else { return };
+    bench
+        .fails(1, &["run", "--out", "out"])
+        .says("error: stage \"sick\": not within 300ms: no log of web contains");
+    assert_eq!(record(&bench, "out")["stages"].as_array().expect("stages").len(), 2);
+    bench.assert_clean();
+    bench.compose(&APP.replace("healthy, '80'", "exit, '1'").replace("interval: 1s", "interval: 100ms"));
+    bench
+        .fails(1, &["run", "--out", "out"])
+        .says("stage \"start\"")
+        .says("`/probe exit 1` exited with code 1");
+    bench.assert_clean();
+}
+
+#[test]
+fn a_dry_run_checks_prints_and_starts_nothing() {
+    let bench = Bench::anywhere();
+    bench.compose("services:\n  web: {image: nowhere, ports: ['127.0.0.1::80']}\n");
+    bench.write("experiment.yaml", EXPERIMENT);
+    let done = bench.ok(&["run", "--dry-run", "--set", "replicas=7"]);
+    done.prints("Small").prints("3  grow: web to 7 replicas").prints("requires p99<20s");
+    assert_eq!(bench.ok(&["runs", "--format", "json"]).out, "");
+    bench.assert_clean();
+}
+
+#[test]
+fn a_run_keeps_the_app_up_if_asked_and_does_not_touch_one_that_is_up() {
+    let experiment = "stages:\n  - {name: start, up: }\n";
+    let name = "a_run_keeps_the_app_up_if_asked_and_does_not_touch_one_that_is_up";
+    let Some(bench) = bench(name, experiment) else { return };
+    bench.ok(&["run", "--keep", "--out", "out"]).says("stays up; take it down with");
+    let before = bench.pids("web-1").first().copied();
+    assert!(before.is_some());
+    bench.fails(4, &["run"]).says("is already up").says("hint: take it down first");
+    assert_eq!(bench.pids("web-1").first().copied(), before);
+    bench.ok(&["down"]);
+    bench.assert_clean();
+}
+
+#[test]
+fn a_run_leaves_volumes_that_were_there_before() {
+    let Some(bench) =
+        bench("a_run_leaves_volumes_that_were_there_before", "stages:\n  - {name: start, up: }\n")
+    else {
+        return;
+    };
+    bench.compose(&format!("{APP}    volumes: ['data:/data']\nvolumes: {{data: {{}}}}\n"));
+    let folder = bench.home.join("volumes").join(format!("{}_data", bench.project));
+    bench.ok(&["run", "--out", "out"]);
+    assert!(!folder.exists(), "what the run made goes with it");
+    bench.ok(&["up", "-d", "--wait"]);
+    bench.ok(&["exec", "web", "/probe", "append", "/data/notes", "kept"]);
+    bench.ok(&["down"]);
+    bench.ok(&["run", "--out", "out"]).says("was there before the run");
+    assert_eq!(std::fs::read_to_string(folder.join("_data/notes")).expect("data"), "kept\n");
+    bench.assert_clean();
+}
