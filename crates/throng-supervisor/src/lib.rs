@@ -14,6 +14,7 @@
 //! The supervisor may die at any moment: replicas and their logs go on without it, and the next one adopts them.
 
 mod actor;
+mod apply;
 mod front;
 mod listing;
 mod server;

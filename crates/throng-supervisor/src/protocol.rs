@@ -9,6 +9,7 @@ use std::time::{Duration, SystemTime};
 use throng_model::app::App;
 use throng_model::replica::Exit;
 use throng_model::status::{Event, Readiness, ReplicaSample, Status};
+use throng_runtime::{ErrorKind, RuntimeError};
 
 /// The most bytes of one message; an app of a thousand services fits many times over.
 pub const MESSAGE_MOST: usize = 64 << 20;
@@ -104,5 +105,17 @@ impl Refusal {
     pub fn hint(mut self, hint: impl Into<String>) -> Refusal {
         self.hint = Some(hint.into());
         self
+    }
+}
+
+impl From<RuntimeError> for Refusal {
+    fn from(error: RuntimeError) -> Refusal {
+        let kind = match error.kind {
+            ErrorKind::NotFound => RefusalKind::NotFound,
+            ErrorKind::Invalid => RefusalKind::Invalid,
+            ErrorKind::Stale => RefusalKind::App,
+            ErrorKind::Host => RefusalKind::Host,
+        };
+        Refusal { kind, message: error.message, hint: error.hint }
     }
 }

@@ -1,23 +1,20 @@
 //! The supervisor's process: takes the project's lock, adopts what is there, listens, runs the actor.
 
-use crate::actor::{Actor, Applied, Current, Fixed, Handles, Order};
-use crate::front::{self, Directory, Fronts};
+use crate::actor::{Actor, Fixed, Handles, Order, taken_down};
+use crate::apply::apply;
+use crate::front::Directory;
 use crate::paths::Paths;
 use crate::protocol::{Exec, MESSAGE_MOST, Refusal, RefusalKind, Reply, Request};
-use crate::spec;
-use crate::state::{self, Durable, STATE_VERSION};
-use crate::steps;
-use std::collections::{BTreeMap, BTreeSet};
+use crate::state;
+use std::collections::BTreeMap;
 use std::io::Write;
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
-use throng_control::{Limits, address};
-use throng_engine::{Engine, EngineOptions, Isolation, IsolationChoice};
+use throng_control::Limits;
+use throng_engine::{Engine, EngineOptions, IsolationChoice};
 use throng_image::Store;
-use throng_model::app::{App, Protocol};
-use throng_model::replica::NetworkSpec;
 use throng_runtime::{ExecIo, ExecSpec, Runtime};
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::{UnixListener, UnixStream};
@@ -31,8 +28,6 @@ const FEED_BEHIND: usize = 16_384;
 const CONNECTIONS_MOST: usize = 512;
 /// How long a supervisor that was never given an app waits for somebody to talk to it.
 const FORSAKEN_AFTER: Duration = Duration::from_secs(2);
-/// The longest wait for other supervisors that make networks at the same moment; each takes milliseconds.
-const NETWORKS_WITHIN: Duration = Duration::from_secs(30);
 
 pub struct ServeOptions {
     pub paths: Paths,
@@ -248,7 +243,7 @@ impl Connection {
 
     /// Gives the actor an order and waits for its answer.
     async fn ask<T>(&self, order: impl FnOnce(oneshot::Sender<T>) -> Order) -> Result<T, Refusal> {
-        ask(&self.handles, order).await
+        self.handles.ask(order).await
     }
 
     async fn serve(&mut self, request: Request) -> std::io::Result<()> {
@@ -341,7 +336,7 @@ impl Connection {
             // The command goes with whoever asked for it; nothing more is ever sent on this connection.
             _ = self.stream.read_u8() => return Ok(()),
         };
-        let result = result.map(|exit| Reply::Exited { exit }).map_err(|error| runtime_refusal(&error));
+        let result = result.map(|exit| Reply::Exited { exit }).map_err(Refusal::from);
         self.answer(result).await
     }
 
@@ -355,14 +350,21 @@ impl Connection {
             }
             Err(refusal) => return self.refuse(refusal).await,
         }
-        while follow {
-            match feed.recv().await {
+        if !follow {
+            return self.send(&Reply::Done).await;
+        }
+        let mut gone = self.handles.gone.clone();
+        loop {
+            let reply = tokio::select! {
+                reply = feed.recv() => reply,
+                _ = gone.wait_for(|gone| *gone) => return self.send(&Reply::Done).await,
+            };
+            match reply {
                 Ok(reply) if matches!(*reply, Reply::Event { .. }) => self.send(&reply).await?,
                 Ok(_) | Err(broadcast::error::RecvError::Lagged(_)) => {}
-                Err(broadcast::error::RecvError::Closed) => break,
+                Err(broadcast::error::RecvError::Closed) => return self.send(&Reply::Done).await,
             }
         }
-        self.send(&Reply::Done).await
     }
 
     async fn watch(&mut self) -> std::io::Result<()> {
@@ -415,16 +417,6 @@ impl Connection {
     }
 }
 
-async fn ask<T>(handles: &Handles, order: impl FnOnce(oneshot::Sender<T>) -> Order) -> Result<T, Refusal> {
-    let (reply, answer) = oneshot::channel();
-    handles.orders.send(order(reply)).await.map_err(|_| taken_down())?;
-    answer.await.map_err(|_| taken_down())
-}
-
-fn taken_down() -> Refusal {
-    Refusal::new(RefusalKind::App, "the app has just been taken down")
-}
-
 fn not_in_time(services: &BTreeMap<String, throng_model::status::Readiness>, timeout: Duration) -> Refusal {
     let behind: Vec<String> = services
         .iter()
@@ -437,17 +429,6 @@ fn not_in_time(services: &BTreeMap<String, throng_model::status::Readiness>, tim
     let after = throng_model::units::format_duration(timeout);
     Refusal::new(RefusalKind::App, format!("not ready after {after}: {}", behind.join("; ")))
         .hint("see `throng logs` and `throng ps --all`, or wait longer with --wait-timeout")
-}
-
-fn runtime_refusal(error: &throng_runtime::RuntimeError) -> Refusal {
-    use throng_runtime::ErrorKind;
-    let kind = match error.kind {
-        ErrorKind::NotFound => RefusalKind::NotFound,
-        ErrorKind::Invalid => RefusalKind::Invalid,
-        ErrorKind::Stale => RefusalKind::App,
-        ErrorKind::Host => RefusalKind::Host,
-    };
-    Refusal { kind, message: error.message.clone(), hint: error.hint.clone() }
 }
 
 /// Three descriptors, sent in one message with a single byte.
@@ -471,210 +452,5 @@ async fn receive_descriptors(stream: &UnixStream) -> std::io::Result<ExecIo> {
     match (descriptors.next(), descriptors.next(), descriptors.next()) {
         (Some(stdin), Some(stdout), Some(stderr)) => Ok(ExecIo { stdin, stdout, stderr }),
         _ => Err(std::io::Error::new(std::io::ErrorKind::InvalidData, "three descriptors were expected")),
-    }
-}
-
-/// Makes an app wanted: looks up images, makes networks, binds ports, and only then hands it to the actor, so
-/// that a refusal leaves everything as it was.
-async fn apply(fixed: &Arc<Fixed>, handles: &Handles, app: App, only: &[String]) -> Result<(), Refusal> {
-    let current = ask(handles, |reply| Order::Current { reply }).await?;
-    let app = restrict(app, only, &current.durable.app)?;
-    let mut made = Vec::new();
-    let result = prepare_app(fixed, &current, app, &mut made).await;
-    let result = match result {
-        Ok(applied) => {
-            let applied = Box::new(applied);
-            ask(handles, |reply| Order::Adopt { applied, reply }).await.and_then(|inner| inner)
-        }
-        Err(refusal) => Err(refusal),
-    };
-    if result.is_err() {
-        for network in made {
-            if let Err(error) = fixed.engine.remove_network(&network).await {
-                tracing::warn!("network {network}: {error}");
-            }
-        }
-    }
-    result
-}
-
-/// The chosen services and what they depend on; others stay as they are now.
-fn restrict(mut app: App, only: &[String], current: &App) -> Result<App, Refusal> {
-    if only.is_empty() {
-        return Ok(app);
-    }
-    let mut chosen = BTreeSet::new();
-    let mut open: Vec<String> = only.to_vec();
-    while let Some(name) = open.pop() {
-        let service = app.services.get(&name).ok_or_else(|| {
-            let known: Vec<&str> = app.services.keys().map(String::as_str).collect();
-            Refusal::new(RefusalKind::NotFound, format!("no service {name} in {}", app.name))
-                .hint(format!("it has: {}", known.join(", ")))
-        })?;
-        if chosen.insert(name) {
-            open.extend(service.depends_on.keys().cloned());
-        }
-    }
-    app.services.retain(|name, _| chosen.contains(name));
-    for (name, service) in &current.services {
-        app.services.entry(name.clone()).or_insert_with(|| service.clone());
-    }
-    for (name, network) in &current.networks {
-        app.networks.entry(name.clone()).or_insert_with(|| network.clone());
-    }
-    Ok(app)
-}
-
-async fn prepare_app(
-    fixed: &Arc<Fixed>,
-    current: &Current,
-    app: App,
-    made: &mut Vec<String>,
-) -> Result<Applied, Refusal> {
-    let networks = make_networks(fixed, &current.durable, &app, made).await?;
-    let prepared = {
-        let (fixed, app, networks) = (fixed.clone(), app.clone(), networks.clone());
-        let look_up = move || -> Result<BTreeMap<String, spec::Prepared>, Refusal> {
-            let services = app.services.iter();
-            let prepared = services.map(|(name, service)| {
-                let prepared = spec::prepare(&app, service, &networks, &fixed.store, &fixed.paths)?;
-                Ok((name.clone(), prepared))
-            });
-            prepared.collect()
-        };
-        let joined = tokio::task::spawn_blocking(look_up).await;
-        joined.map_err(|error| {
-            Refusal::new(RefusalKind::Host, format!("looking up images failed: {error}"))
-        })??
-    };
-    let mut dns = BTreeMap::new();
-    for (key, network) in &networks {
-        if !current.named.contains(key) {
-            let server = steps::serve_names(&fixed.engine, network, &fixed.directory).await;
-            dns.insert(key.clone(), server.map_err(|error| runtime_refusal(&error))?);
-        }
-    }
-    let fronts = open_fronts(fixed, current, &app)?;
-    let durable = Durable { version: STATE_VERSION, app, networks, going_down: false };
-    Ok(Applied { durable, prepared, fronts, dns })
-}
-
-/// Front doors for ports that this process does not listen on yet.
-fn open_fronts(fixed: &Arc<Fixed>, current: &Current, app: &App) -> Result<Fronts, Refusal> {
-    let mut fronts = Fronts::new();
-    for (name, service) in &app.services {
-        let open = current.ports.get(name);
-        for (seed, port) in service.ports.iter().enumerate() {
-            if open.is_some_and(|open| open.contains(port)) || port.protocol != Protocol::Tcp {
-                continue;
-            }
-            let front = front::open(port, seed as u64, steps::dial(&fixed.engine))
-                .map_err(|refusal| Refusal { message: format!("{name}: {}", refusal.message), ..refusal })?;
-            fronts.entry(name.clone()).or_default().push(front);
-        }
-    }
-    Ok(fronts)
-}
-
-/// Makes the networks that are not there yet. A lock keeps two projects from choosing the same subnet.
-async fn make_networks(
-    fixed: &Arc<Fixed>,
-    current: &Durable,
-    app: &App,
-    made: &mut Vec<String>,
-) -> Result<BTreeMap<String, NetworkSpec>, Refusal> {
-    let _held = lock_networks().await?;
-    let mut networks = BTreeMap::new();
-    for (key, network) in &app.networks {
-        let spec = match current.networks.get(key) {
-            Some(spec) => spec.clone(),
-            None => {
-                let name = format!("{}_{key}", fixed.project);
-                let in_use = subnets_in_use(&fixed.paths);
-                let subnet = network.subnet.or_else(|| {
-                    let loopback = matches!(fixed.engine.isolation(), Isolation::Process);
-                    address::free_subnet(&in_use, loopback)
-                });
-                let subnet = subnet.ok_or_else(|| {
-                    Refusal::new(RefusalKind::Host, format!("no free subnet for network {key}"))
-                        .hint("take another project down, or give the network a `subnet` under `ipam`")
-                })?;
-                let gateway = address::gateway(subnet).ok_or_else(|| {
-                    Refusal::new(
-                        RefusalKind::Invalid,
-                        format!("network {key}: {subnet} has no usable address"),
-                    )
-                })?;
-                NetworkSpec { name, subnet, gateway, internal: network.internal }
-            }
-        };
-        fixed.engine.create_network(&spec).await.map_err(|error| runtime_refusal(&error))?;
-        if !current.networks.contains_key(key) {
-            made.push(spec.name.clone());
-        }
-        networks.insert(key.clone(), spec);
-    }
-    Ok(networks)
-}
-
-/// Takes a lock that every supervisor of this host shares, whoever's it is and wherever its folders are: subnets are
-/// taken from the host's network namespace, so its own file is what is locked (flock(2), namespaces(7)).
-async fn lock_networks() -> Result<std::fs::File, Refusal> {
-    let refusal = |error: std::io::Error| {
-        Refusal::new(RefusalKind::Host, format!("cannot lock the network namespace: {error}"))
-    };
-    let file = std::fs::File::open("/proc/self/ns/net").map_err(refusal)?;
-    let deadline = tokio::time::Instant::now() + NETWORKS_WITHIN;
-    loop {
-        match file.try_lock() {
-            Ok(()) => return Ok(file),
-            Err(std::fs::TryLockError::Error(error)) => return Err(refusal(error)),
-            Err(std::fs::TryLockError::WouldBlock) if tokio::time::Instant::now() >= deadline => {
-                let message = format!("others have been making networks for {NETWORKS_WITHIN:?}");
-                return Err(Refusal::new(RefusalKind::Host, message)
-                    .hint("try again; `lslocks` names who holds the network namespace"));
-            }
-            Err(std::fs::TryLockError::WouldBlock) => tokio::time::sleep(Duration::from_millis(5)).await,
-        }
-    }
-}
-
-/// Subnets that this host has routes to, and those of all of this user's projects.
-fn subnets_in_use(paths: &Paths) -> Vec<ipnet::Ipv4Net> {
-    // Without the table the choice may collide with a network of somebody else's; making it then fails and says so.
-    let routes = std::fs::read_to_string("/proc/net/route").unwrap_or_default();
-    let mut subnets = parse_routes(&routes);
-    for project in std::fs::read_dir(paths.projects()).into_iter().flatten().flatten() {
-        if let Ok(Some(durable)) = state::load(&project.path().join("state.json")) {
-            subnets.extend(durable.networks.values().map(|network| network.subnet));
-        }
-    }
-    subnets
-}
-
-/// The table of `/proc/net/route` (proc(5)): addresses and masks as hexadecimal in the host's byte order.
-fn parse_routes(table: &str) -> Vec<ipnet::Ipv4Net> {
-    let hex =
-        |text: &str| u32::from_str_radix(text, 16).ok().map(|n| std::net::Ipv4Addr::from(n.to_ne_bytes()));
-    let rows = table.lines().skip(1).filter_map(|line| {
-        let fields: Vec<&str> = line.split_whitespace().collect();
-        let (address, mask) = (hex(fields.get(1)?)?, hex(fields.get(7)?)?);
-        ipnet::Ipv4Net::with_netmask(address, mask).ok()
-    });
-    // The default route overlaps everything and says nothing about what is in use.
-    rows.filter(|net| net.prefix_len() > 0).collect()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn routes_are_read_and_the_default_one_is_left_out() {
-        let table = "Iface\tDestination\tGateway\tFlags\tRefCnt\tUse\tMetric\tMask\tMTU\tWindow\tIRTT\n\
-                     eth0\t00000000\t0102A8C0\t0003\t0\t0\t0\t00000000\t0\t0\t0\n\
-                     eth0\t0002A8C0\t00000000\t0001\t0\t0\t0\t00FFFFFF\t0\t0\t0\n";
-        let expected: Vec<ipnet::Ipv4Net> = vec!["192.168.2.0/24".parse().expect("a subnet")];
-        assert_eq!(parse_routes(table), if cfg!(target_endian = "little") { expected } else { vec![] });
     }
 }

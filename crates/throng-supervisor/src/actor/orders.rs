@@ -1,0 +1,188 @@
+//! What connections ask of the actor.
+
+use super::*;
+
+impl Actor {
+    pub(super) fn order(&mut self, order: Order) {
+        // A receiver that is gone means the client left; the order itself has still been carried out.
+        match order {
+            Order::Adopt { applied, reply } => {
+                let result = self.adopt(*applied);
+                self.answers.push((reply, result));
+            }
+            Order::Scale { replicas, reply } => {
+                let result = self.scale(replicas);
+                self.answers.push((reply, result));
+            }
+            Order::Down { volumes, grace } => self.go_down(volumes, grace),
+            Order::Status { reply } => {
+                let _ = reply.send(self.status());
+            }
+            Order::Endpoint { service, port, reply } => {
+                let _ = reply.send(self.endpoint(&service, port));
+            }
+            Order::Pick { service, ordinal, reply } => {
+                let _ = reply.send(self.pick(&service, ordinal));
+            }
+            Order::List { services, reply } => {
+                let _ = reply.send(self.list(&services));
+            }
+            Order::Events { reply } => {
+                let _ = reply.send(self.events.iter().cloned().collect());
+            }
+            Order::Current { reply } => {
+                let ports = self.fronts.iter().map(|(name, fronts)| {
+                    (name.clone(), fronts.iter().filter_map(|front| front.port.clone()).collect())
+                });
+                let named = self.dns.keys().cloned().collect();
+                let _ = reply.send(Current { durable: self.durable.clone(), ports: ports.collect(), named });
+            }
+            // Replicas whose definition is lost are somebody's all the same: they stay until `down`.
+            Order::Forsaken => {
+                self.wanted.going_down |= self.durable.version == 0 && self.world.is_empty();
+            }
+        }
+    }
+
+    pub(super) fn list(&self, services: &[String]) -> Result<Vec<ReplicaId>, Refusal> {
+        let there =
+            |name: &&String| self.durable.app.services.contains_key(*name) || self.world.contains_key(*name);
+        if let Some(unknown) = services.iter().find(|name| !there(name)) {
+            return Err(self.no_service(unknown));
+        }
+        let chosen = |key: &&Key| services.is_empty() || services.contains(&key.0);
+        Ok(self.details.keys().filter(chosen).map(|key| self.id(key)).collect())
+    }
+
+    pub(super) fn adopt(&mut self, applied: Applied) -> Result<(), Refusal> {
+        if self.wanted.going_down {
+            let message = format!("{} is being taken down", self.fixed.project);
+            return Err(Refusal::new(RefusalKind::App, message).hint("wait for it to end, then try again"));
+        }
+        self.save(&applied.durable)?;
+        self.durable = applied.durable;
+        self.informed = true;
+        self.wanted.services = applied.prepared.iter().map(|(name, p)| (name.clone(), wanted(p))).collect();
+        self.prepared = applied.prepared;
+        self.describe();
+        self.fronts.retain(|name, fronts| {
+            let ports = self.durable.app.services.get(name).map(|service| &service.ports);
+            fronts.retain(|front| match (&front.port, ports) {
+                (Some(port), Some(ports)) => ports.contains(port),
+                (None, Some(_)) => true,
+                (_, None) => false,
+            });
+            !fronts.is_empty()
+        });
+        for (name, fronts) in applied.fronts {
+            self.fronts.entry(name).or_default().extend(fronts);
+        }
+        self.dns.retain(|name, _| self.durable.networks.contains_key(name));
+        self.dns.extend(applied.dns);
+        self.told.clear();
+        self.event("app", &self.fixed.project.clone(), "definition applied");
+        Ok(())
+    }
+
+    /// Fills in what the runtime's records do not say of replicas that an earlier supervisor started.
+    pub(super) fn describe(&mut self) {
+        for (key, detail) in self.details.iter_mut().filter(|(_, detail)| detail.image.is_empty()) {
+            if let Some(prepared) = self.prepared.get(&key.0) {
+                detail.image = prepared.service.image.clone();
+                detail.command = prepared.process.args.join(" ");
+            }
+        }
+    }
+
+    pub(super) fn scale(&mut self, replicas: BTreeMap<String, u32>) -> Result<(), Refusal> {
+        let mut durable = self.durable.clone();
+        for (name, count) in &replicas {
+            let service = durable.app.services.get_mut(name).ok_or_else(|| self.no_service(name))?;
+            service.replicas = *count;
+        }
+        self.save(&durable)?;
+        self.durable = durable;
+        for (name, count) in replicas {
+            if let Some(prepared) = self.prepared.get_mut(&name) {
+                prepared.service.replicas = count;
+            }
+            if let Some(service) = self.wanted.services.get_mut(&name) {
+                let before = std::mem::replace(&mut service.replicas, count);
+                self.event("scale", &name, &format!("scaled from {before} to {count}"));
+            }
+        }
+        Ok(())
+    }
+
+    pub(super) fn go_down(&mut self, volumes: bool, grace: Option<Duration>) {
+        self.volumes_too |= volumes;
+        self.grace = grace;
+        self.wanted.going_down = true;
+        self.durable.going_down = true;
+        if let Err(refusal) = self.save(&self.durable.clone()) {
+            tracing::warn!("{refusal}");
+        }
+        self.event("app", &self.fixed.project.clone(), "going down");
+    }
+
+    pub(super) fn save(&self, durable: &Durable) -> Result<(), Refusal> {
+        let path = self.fixed.paths.state_file(&self.fixed.project);
+        state::save(&path, durable).map_err(|error| {
+            Refusal::new(RefusalKind::Host, error.to_string())
+                .hint("see that the disk has room and is writable")
+        })
+    }
+
+    pub(super) fn no_service(&self, name: &str) -> Refusal {
+        let known: Vec<&str> = self.durable.app.services.keys().map(String::as_str).collect();
+        Refusal::new(RefusalKind::NotFound, format!("no service {name} in {}", self.fixed.project))
+            .hint(format!("it has: {}", known.join(", ")))
+    }
+
+    pub(super) fn endpoint(&mut self, name: &str, port: Option<u16>) -> Result<SocketAddr, Refusal> {
+        let service = self.prepared.get(name).ok_or_else(|| self.no_service(name))?;
+        let fronts = self.fronts.entry(name.to_owned()).or_default();
+        let existing = fronts.iter().find(|front| port.is_none_or(|port| front.target == port));
+        if let Some(front) = existing {
+            return Ok(front.proxy.local_addr());
+        }
+        let target = port.or(service.service.ports.first().map(|port| port.target)).ok_or_else(|| {
+            Refusal::new(RefusalKind::Invalid, format!("{name} publishes no port"))
+                .hint(format!("say which one to use, as in {name}:8080"))
+        })?;
+        let front = front::open_private(target, self.generation, steps::dial(&self.fixed.engine))?;
+        let address = front.proxy.local_addr();
+        fronts.push(front);
+        self.told.remove(name);
+        Ok(address)
+    }
+
+    pub(super) fn pick(&self, name: &str, ordinal: Option<u32>) -> Result<ReplicaId, Refusal> {
+        let replicas = self.world.get(name).ok_or_else(|| self.no_service(name))?;
+        let running = |view: &ReplicaView| matches!(view.phase, Phase::Running { .. });
+        let found = match ordinal {
+            Some(ordinal) => replicas.get(&ordinal).filter(|view| running(view)).map(|_| ordinal),
+            None => replicas.iter().find(|(_, view)| running(view)).map(|(ordinal, _)| *ordinal),
+        };
+        let ordinal = found.ok_or_else(|| {
+            let which = ordinal.map_or_else(|| name.to_owned(), |ordinal| format!("{name}-{ordinal}"));
+            Refusal::new(RefusalKind::NotFound, format!("no replica {which} is running"))
+                .hint("see `throng ps --all`")
+        })?;
+        Ok(self.id(&(name.to_owned(), ordinal)))
+    }
+
+    pub(super) fn id(&self, key: &Key) -> ReplicaId {
+        ReplicaId { project: self.fixed.project.clone(), service: key.0.clone(), ordinal: key.1 }
+    }
+}
+
+fn wanted(prepared: &Prepared) -> WantedService {
+    WantedService {
+        replicas: prepared.service.replicas,
+        config_hash: prepared.config_hash.clone(),
+        restart: prepared.service.restart,
+        depends_on: prepared.service.depends_on.clone(),
+        health: prepared.health.clone(),
+    }
+}

@@ -1,0 +1,226 @@
+//! From an app to what makes it: images looked up, networks made, ports bound. Only then does the actor hear of it, so
+//! that a refusal leaves everything as it was.
+
+use crate::actor::{Applied, Current, Fixed, Handles, Order};
+use crate::front::{self, Fronts};
+use crate::paths::Paths;
+use crate::protocol::{Refusal, RefusalKind};
+use crate::spec;
+use crate::state::{self, Durable, STATE_VERSION};
+use crate::steps;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::Duration;
+use throng_control::address;
+use throng_engine::Isolation;
+use throng_model::app::{App, Protocol};
+use throng_model::replica::NetworkSpec;
+use throng_runtime::Runtime;
+
+/// The longest wait for other supervisors that make networks at the same moment; each takes milliseconds.
+const NETWORKS_WITHIN: Duration = Duration::from_secs(30);
+
+/// Makes an app wanted: looks up images, makes networks, binds ports, and only then hands it to the actor, so
+/// that a refusal leaves everything as it was.
+pub async fn apply(fixed: &Arc<Fixed>, handles: &Handles, app: App, only: &[String]) -> Result<(), Refusal> {
+    let current = handles.ask(|reply| Order::Current { reply }).await?;
+    let app = restrict(app, only, &current.durable.app)?;
+    let mut made = Vec::new();
+    let result = prepare_app(fixed, &current, app, &mut made).await;
+    let result = match result {
+        Ok(applied) => {
+            let applied = Box::new(applied);
+            handles.ask(|reply| Order::Adopt { applied, reply }).await.and_then(|inner| inner)
+        }
+        Err(refusal) => Err(refusal),
+    };
+    if result.is_err() {
+        for network in made {
+            if let Err(error) = fixed.engine.remove_network(&network).await {
+                tracing::warn!("network {network}: {error}");
+            }
+        }
+    }
+    result
+}
+
+/// The chosen services and what they depend on; others stay as they are now.
+fn restrict(mut app: App, only: &[String], current: &App) -> Result<App, Refusal> {
+    if only.is_empty() {
+        return Ok(app);
+    }
+    let mut chosen = BTreeSet::new();
+    let mut open: Vec<String> = only.to_vec();
+    while let Some(name) = open.pop() {
+        let service = app.services.get(&name).ok_or_else(|| {
+            let known: Vec<&str> = app.services.keys().map(String::as_str).collect();
+            Refusal::new(RefusalKind::NotFound, format!("no service {name} in {}", app.name))
+                .hint(format!("it has: {}", known.join(", ")))
+        })?;
+        if chosen.insert(name) {
+            open.extend(service.depends_on.keys().cloned());
+        }
+    }
+    app.services.retain(|name, _| chosen.contains(name));
+    for (name, service) in &current.services {
+        app.services.entry(name.clone()).or_insert_with(|| service.clone());
+    }
+    for (name, network) in &current.networks {
+        app.networks.entry(name.clone()).or_insert_with(|| network.clone());
+    }
+    Ok(app)
+}
+
+async fn prepare_app(
+    fixed: &Arc<Fixed>,
+    current: &Current,
+    app: App,
+    made: &mut Vec<String>,
+) -> Result<Applied, Refusal> {
+    let networks = make_networks(fixed, &current.durable, &app, made).await?;
+    let prepared = {
+        let (fixed, app, networks) = (fixed.clone(), app.clone(), networks.clone());
+        let look_up = move || -> Result<BTreeMap<String, spec::Prepared>, Refusal> {
+            let services = app.services.iter();
+            let prepared = services.map(|(name, service)| {
+                let prepared = spec::prepare(&app, service, &networks, &fixed.store, &fixed.paths)?;
+                Ok((name.clone(), prepared))
+            });
+            prepared.collect()
+        };
+        let joined = tokio::task::spawn_blocking(look_up).await;
+        joined.map_err(|error| {
+            Refusal::new(RefusalKind::Host, format!("looking up images failed: {error}"))
+        })??
+    };
+    let mut dns = BTreeMap::new();
+    for (key, network) in &networks {
+        if !current.named.contains(key) {
+            let server = steps::serve_names(&fixed.engine, network, &fixed.directory).await;
+            dns.insert(key.clone(), server?);
+        }
+    }
+    let fronts = open_fronts(fixed, current, &app)?;
+    let durable = Durable { version: STATE_VERSION, app, networks, going_down: false };
+    Ok(Applied { durable, prepared, fronts, dns })
+}
+
+/// Front doors for ports that this process does not listen on yet.
+fn open_fronts(fixed: &Arc<Fixed>, current: &Current, app: &App) -> Result<Fronts, Refusal> {
+    let mut fronts = Fronts::new();
+    for (name, service) in &app.services {
+        let open = current.ports.get(name);
+        for (seed, port) in service.ports.iter().enumerate() {
+            if open.is_some_and(|open| open.contains(port)) || port.protocol != Protocol::Tcp {
+                continue;
+            }
+            let front = front::open(port, seed as u64, steps::dial(&fixed.engine))
+                .map_err(|refusal| Refusal { message: format!("{name}: {}", refusal.message), ..refusal })?;
+            fronts.entry(name.clone()).or_default().push(front);
+        }
+    }
+    Ok(fronts)
+}
+
+/// Makes the networks that are not there yet. A lock keeps two projects from choosing the same subnet.
+async fn make_networks(
+    fixed: &Arc<Fixed>,
+    current: &Durable,
+    app: &App,
+    made: &mut Vec<String>,
+) -> Result<BTreeMap<String, NetworkSpec>, Refusal> {
+    let _held = lock_networks().await?;
+    let mut networks = BTreeMap::new();
+    for (key, network) in &app.networks {
+        let spec = match current.networks.get(key) {
+            Some(spec) => spec.clone(),
+            None => {
+                let name = format!("{}_{key}", fixed.project);
+                let in_use = subnets_in_use(&fixed.paths);
+                let subnet = network.subnet.or_else(|| {
+                    let loopback = matches!(fixed.engine.isolation(), Isolation::Process);
+                    address::free_subnet(&in_use, loopback)
+                });
+                let subnet = subnet.ok_or_else(|| {
+                    Refusal::new(RefusalKind::Host, format!("no free subnet for network {key}"))
+                        .hint("take another project down, or give the network a `subnet` under `ipam`")
+                })?;
+                let gateway = address::gateway(subnet).ok_or_else(|| {
+                    Refusal::new(
+                        RefusalKind::Invalid,
+                        format!("network {key}: {subnet} has no usable address"),
+                    )
+                })?;
+                NetworkSpec { name, subnet, gateway, internal: network.internal }
+            }
+        };
+        fixed.engine.create_network(&spec).await?;
+        if !current.networks.contains_key(key) {
+            made.push(spec.name.clone());
+        }
+        networks.insert(key.clone(), spec);
+    }
+    Ok(networks)
+}
+
+/// Takes a lock that every supervisor of this host shares, whoever's it is and wherever its folders are: subnets are
+/// taken from the host's network namespace, so its own file is what is locked (flock(2), namespaces(7)).
+async fn lock_networks() -> Result<std::fs::File, Refusal> {
+    let refusal = |error: std::io::Error| {
+        Refusal::new(RefusalKind::Host, format!("cannot lock the network namespace: {error}"))
+    };
+    let file = std::fs::File::open("/proc/self/ns/net").map_err(refusal)?;
+    let deadline = tokio::time::Instant::now() + NETWORKS_WITHIN;
+    loop {
+        match file.try_lock() {
+            Ok(()) => return Ok(file),
+            Err(std::fs::TryLockError::Error(error)) => return Err(refusal(error)),
+            Err(std::fs::TryLockError::WouldBlock) if tokio::time::Instant::now() >= deadline => {
+                let message = format!("others have been making networks for {NETWORKS_WITHIN:?}");
+                return Err(Refusal::new(RefusalKind::Host, message)
+                    .hint("try again; `lslocks` names who holds the network namespace"));
+            }
+            Err(std::fs::TryLockError::WouldBlock) => tokio::time::sleep(Duration::from_millis(5)).await,
+        }
+    }
+}
+
+/// Subnets that this host has routes to, and those of all of this user's projects.
+fn subnets_in_use(paths: &Paths) -> Vec<ipnet::Ipv4Net> {
+    // Without the table the choice may collide with a network of somebody else's; making it then fails and says so.
+    let routes = std::fs::read_to_string("/proc/net/route").unwrap_or_default();
+    let mut subnets = parse_routes(&routes);
+    for project in std::fs::read_dir(paths.projects()).into_iter().flatten().flatten() {
+        if let Ok(Some(durable)) = state::load(&project.path().join("state.json")) {
+            subnets.extend(durable.networks.values().map(|network| network.subnet));
+        }
+    }
+    subnets
+}
+
+/// The table of `/proc/net/route` (proc(5)): addresses and masks as hexadecimal in the host's byte order.
+fn parse_routes(table: &str) -> Vec<ipnet::Ipv4Net> {
+    let hex =
+        |text: &str| u32::from_str_radix(text, 16).ok().map(|n| std::net::Ipv4Addr::from(n.to_ne_bytes()));
+    let rows = table.lines().skip(1).filter_map(|line| {
+        let fields: Vec<&str> = line.split_whitespace().collect();
+        let (address, mask) = (hex(fields.get(1)?)?, hex(fields.get(7)?)?);
+        ipnet::Ipv4Net::with_netmask(address, mask).ok()
+    });
+    // The default route overlaps everything and says nothing about what is in use.
+    rows.filter(|net| net.prefix_len() > 0).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn routes_are_read_and_the_default_one_is_left_out() {
+        let table = "Iface\tDestination\tGateway\tFlags\tRefCnt\tUse\tMetric\tMask\tMTU\tWindow\tIRTT\n\
+                     eth0\t00000000\t0102A8C0\t0003\t0\t0\t0\t00000000\t0\t0\t0\n\
+                     eth0\t0002A8C0\t00000000\t0001\t0\t0\t0\t00FFFFFF\t0\t0\t0\n";
+        let expected: Vec<ipnet::Ipv4Net> = vec!["192.168.2.0/24".parse().expect("a subnet")];
+        assert_eq!(parse_routes(table), if cfg!(target_endian = "little") { expected } else { vec![] });
+    }
+}
