@@ -357,7 +357,7 @@ impl Connection {
         loop {
             let reply = tokio::select! {
                 reply = feed.recv() => reply,
-                _ = gone.wait_for(|gone| *gone) => return self.send(&Reply::Done).await,
+                _ = gone.changed() => return self.send(&Reply::Done).await,
             };
             match reply {
                 Ok(reply) if matches!(*reply, Reply::Event { .. }) => self.send(&reply).await?,
