@@ -41,6 +41,7 @@ pub fn measure(session: &Session) -> Result<Measured> {
     }
     let program = built::program(&["-p", "throng-proxy", "--example", "proxy_bench"])?;
     let (count, seconds) = (session.size(7, 2), session.size(4, 1));
+    let busy_before = session.settle()?;
     let mut rounds = Vec::new();
     for number in 1..=count {
         let mut command = Command::new(&program);
@@ -62,8 +63,8 @@ pub fn measure(session: &Session) -> Result<Measured> {
          both sides, a choice of two random backends by their load, and the same forwarding headers."
             .into(),
         format!(
-            "`wrk -t1 -c{CONNECTIONS} -d{seconds}s` asks, after a second of warming up. {count} rounds, all servers \
-             started anew for each, the balancers taking turns within it."
+            "`wrk -t1 -c{CONNECTIONS} -d{seconds}s` asks, after a second of warming up. Rounds: {count}; all servers \
+             are started anew for each, and take turns within it."
         ),
     ];
     let versions = machine::versions(&[
@@ -71,7 +72,7 @@ pub fn measure(session: &Session) -> Result<Measured> {
         ("haproxy", &["haproxy", "-v"]),
         ("wrk", &["wrk", "-v"]),
     ]);
-    Ok(Measured { versions, method, comparisons: comparisons(&rounds) })
+    Ok(Measured { busy_before, versions, method, comparisons: comparisons(&rounds) })
 }
 
 fn comparisons(rounds: &[Round]) -> Vec<Comparison> {

@@ -7,6 +7,7 @@ use super::{Measured, Session, built, machine, probe};
 use crate::{dist, packages, process};
 use anyhow::{Context, Result, bail};
 use serde::Deserialize;
+use std::cell::Cell;
 use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -54,6 +55,7 @@ pub fn measure(session: &Session) -> Result<Measured> {
     let ours = Ours::prepare(session)?;
     let docker = Docker::start(&session.children, &session.folder.path().join("docker"))?;
     docker.load(&ours.archive)?;
+    let busy_before = session.settle()?;
     let mut found = Found::default();
     for round in 0..sizes.rounds {
         // Forwards and backwards in turn, so that neither side always comes first.
@@ -69,7 +71,12 @@ pub fn measure(session: &Session) -> Result<Measured> {
         }
         found.apps.push(ours.apps_from_nothing(&session.children, sizes.apps)?);
     }
-    Ok(Measured { versions: versions(), method: method(&sizes), comparisons: found.comparisons() })
+    Ok(Measured {
+        busy_before,
+        versions: versions(),
+        method: method(&sizes),
+        comparisons: found.comparisons(),
+    })
 }
 
 fn check_host() -> Result<()> {
@@ -143,12 +150,17 @@ fn docker_round(
         Ok(milliseconds(begin))
     };
     let serial = (0..sizes.serial).map(|_| one()).collect::<Result<Vec<f64>>>()?;
-    docker.clear()?;
+    clear(docker)?;
     let begin = Instant::now();
     at_once(sizes.together, &|_| one().map(drop))?;
     let together = milliseconds(begin) / sizes.together as f64;
-    docker.clear()?;
+    clear(docker)?;
     Ok(Round { serial: median(&serial), together })
+}
+
+fn clear(docker: &Docker) -> Result<()> {
+    let containers = docker.containers()?;
+    at_once(containers.len(), &|number| docker.remove(&containers[number]))
 }
 
 /// Does the work `count` times, [`AT_ONCE`] at a time, until one fails.
@@ -189,6 +201,8 @@ struct Ours {
     engine: PathBuf,
     home: PathBuf,
     compose: PathBuf,
+    /// The app that was brought up last. Each one is new, so that nothing of an earlier one helps or hinders it.
+    app: Cell<usize>,
     /// The image as `docker load` takes it.
     archive: PathBuf,
 }
@@ -217,12 +231,13 @@ impl Ours {
             home: folder.join("throng"),
             compose: folder.join("compose.yaml"),
             archive: folder.join("image.tar"),
+            app: Cell::new(0),
         };
         let service = serde_json::json!({
             "image": IMAGE, "command": ARGUMENTS, "healthcheck": {"disable": true}, "stop_grace_period": "1s",
         });
         // YAML takes JSON as it is.
-        let text = serde_json::json!({"name": PROJECT, "services": {"web": service}}).to_string();
+        let text = serde_json::json!({"services": {"web": service}}).to_string();
         std::fs::write(&ours.compose, text).context("cannot write the Compose file")?;
         let workload = process::root().join("workloads/pdfmagic");
         let (dockerfile, context) = (workload.join("Dockerfile"), workload.join("dist"));
@@ -237,8 +252,15 @@ impl Ours {
 
     fn command(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new(&self.throng);
-        command.env("THRONG_HOME", &self.home).arg("-f").arg(&self.compose).args(arguments);
+        command.env("THRONG_HOME", &self.home).arg("-f").arg(&self.compose);
+        command.arg("-p").arg(format!("{PROJECT}-{}", self.app.get())).args(arguments);
         command
+    }
+
+    /// Brings a new app up.
+    fn up(&self, children: &Children, arguments: &[&str]) -> Result<()> {
+        self.app.set(self.app.get() + 1);
+        self.throng(children, &[&["up", "-d"], arguments].concat()).map(drop)
     }
 
     fn throng(&self, children: &Children, arguments: &[&str]) -> Result<String> {
@@ -255,8 +277,8 @@ impl Ours {
     }
 
     fn command_round(&self, children: &Children, sizes: &Sizes) -> Result<Round> {
-        let up = || self.throng(children, &["up", "-d", "--scale", "web=0"]);
-        up()?;
+        let empty = ["--scale", "web=0"];
+        self.up(children, &empty)?;
         let one = |number: usize| -> Result<f64> {
             let begin = Instant::now();
             self.scale(children, number)?;
@@ -267,7 +289,7 @@ impl Ours {
         };
         let serial = (1..=sizes.serial).map(one).collect::<Result<Vec<f64>>>()?;
         self.throng(children, &["down"])?;
-        up()?;
+        self.up(children, &empty)?;
         let begin = Instant::now();
         self.scale(children, sizes.together)?;
         let addresses: Vec<Ipv4Addr> =
@@ -294,7 +316,7 @@ impl Ours {
     fn apps_from_nothing(&self, children: &Children, count: usize) -> Result<f64> {
         let one = |_| -> Result<f64> {
             let begin = Instant::now();
-            self.throng(children, &["up", "-d"])?;
+            self.up(children, &[])?;
             let listed = self.listed(children)?;
             let address = listed.first().and_then(|replica| replica.addresses.first().copied());
             answer_of(address.context("the only replica is not listed")?)?;
@@ -373,7 +395,7 @@ fn method(sizes: &Sizes) -> Vec<String> {
          a 200 to `GET /healthz`, tried every 0.3 ms from this host."
             .into(),
         format!(
-            "{rounds} rounds, in each of which every side starts {serial} containers one after another (all stay; the \
+            "Rounds: {rounds}. In each, every side starts {serial} containers one after another (all stay; the \
              figure is their median) and then {together} containers (the figure is the time until all have answered, \
              divided by their number); every other round goes backwards."
         ),

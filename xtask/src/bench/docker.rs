@@ -117,14 +117,16 @@ impl Docker {
         address_in(&found).with_context(|| format!("container {container} has no address"))
     }
 
-    /// Kills and removes all containers.
-    pub fn clear(&self) -> Result<()> {
+    /// All containers, running or not.
+    pub fn containers(&self) -> Result<Vec<String>> {
         let all = self.ask("GET", "/containers/json?all=1", &Value::Null)?;
-        for container in all.as_array().into_iter().flatten() {
-            let id = container["Id"].as_str().context("a container without an id")?;
-            self.ask("DELETE", &format!("/containers/{id}?force=1"), &Value::Null)?;
-        }
-        Ok(())
+        let ids = all.as_array().into_iter().flatten().filter_map(|container| container["Id"].as_str());
+        Ok(ids.map(str::to_owned).collect())
+    }
+
+    /// Kills the container and removes it.
+    pub fn remove(&self, container: &str) -> Result<()> {
+        self.ask("DELETE", &format!("/containers/{container}?force=1"), &Value::Null).map(drop)
     }
 
     fn ask(&self, method: &str, path: &str, body: &Value) -> Result<Value> {

@@ -80,7 +80,9 @@ pub fn measure(session: &Session) -> Result<Measured> {
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     let threads: Vec<usize> = if cores == 1 { vec![1] } else { vec![1, cores] };
     let (count, seconds) = (session.size(7, 2), session.size(4, 1));
-    let errors = open_loop_errors(session, session.size(5, 1))?;
+    let stalls = built::test_program(&["-p", "throng-load", "--test", "open_loop"])?;
+    let busy_before = session.settle()?;
+    let errors = open_loop_errors(session, &stalls, session.size(5, 1))?;
     let rounds = closed_loop(session, &programs, &threads, count, seconds)?;
     let mut comparisons = comparisons(&rounds, &threads);
     comparisons.push(Comparison {
@@ -98,15 +100,15 @@ pub fn measure(session: &Session) -> Result<Measured> {
         ("wrk", &["wrk", "-v"]),
         ("oha", oha_version.as_slice()),
     ]);
-    Ok(Measured { versions, method: method(count, seconds), comparisons })
+    Ok(Measured { busy_before, versions, method: method(count, seconds), comparisons })
 }
 
 fn method(count: usize, seconds: usize) -> Vec<String> {
     vec![
         format!(
             "Closed loop: {CONNECTIONS} connections, each with one request under way, for {seconds} s against one \
-             nginx with one worker, which answers `ok` (3 bytes) from memory. {count} rounds, every other one in the \
-             opposite order. A generator with failed requests has no figure."
+             nginx with one worker, which answers `ok` (3 bytes) from memory. Rounds: {count}, every other one in \
+             the opposite order. A generator with failed requests has no figure."
         ),
         "`wrk -t THREADS`, `oha --worker-threads THREADS`, and crates/throng-load/examples/rate.rs, which does what \
          `throng load --threads THREADS` does, full histograms included. The bar is oha's; wrk, in C and without a \
@@ -289,11 +291,10 @@ fn nginx_configuration(folder: &Path, port: u16) -> String {
 }
 
 /// The largest error of each attempt of the test, in percent. Attempts that the test itself rejects count too.
-fn open_loop_errors(session: &Session, count: usize) -> Result<Vec<f64>> {
-    let program = built::test_program(&["-p", "throng-load", "--test", "open_loop"])?;
+fn open_loop_errors(session: &Session, program: &Path, count: usize) -> Result<Vec<f64>> {
     let mut errors = Vec::new();
     for _ in 0..count {
-        let mut command = Command::new(&program);
+        let mut command = Command::new(program);
         command.args([STALLS_TEST, "--exact", "--nocapture"]);
         let output = session.children.finish(command, ROUND_LIMIT)?;
         let attempts = errors_of_attempts(&String::from_utf8_lossy(&output.stderr));

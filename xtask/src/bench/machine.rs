@@ -21,10 +21,30 @@ pub fn describe() -> Machine {
     }
 }
 
-/// Tasks that wanted the processor, averaged over the last minute (proc_loadavg(5)).
-pub fn load() -> f64 {
-    let text = std::fs::read_to_string("/proc/loadavg").unwrap_or_default();
-    text.split(' ').next().and_then(|word| word.parse().ok()).unwrap_or(0.0)
+/// Time of all processors since the machine's start, in ticks: all of it, and what was spent idle.
+#[derive(Debug, Clone, Copy)]
+pub struct Ticks {
+    all: u64,
+    idle: u64,
+}
+
+pub fn ticks() -> Ticks {
+    ticks_in(&std::fs::read_to_string("/proc/stat").unwrap_or_default())
+}
+
+/// Reads `cpu user nice system idle iowait irq …` (proc_stat(5)).
+fn ticks_in(stat: &str) -> Ticks {
+    // Time of guests, from the ninth number on, is part of the first two.
+    let first = stat.lines().next().unwrap_or_default();
+    let numbers: Vec<u64> = first.split_whitespace().skip(1).take(8).flat_map(str::parse).collect();
+    Ticks { all: numbers.iter().sum(), idle: numbers.iter().skip(3).take(2).sum() }
+}
+
+/// Share of the processors that was in use; all of it if nothing can be told.
+pub fn busy_between(before: Ticks, after: Ticks) -> f64 {
+    let all = after.all.saturating_sub(before.all);
+    let idle = after.idle.saturating_sub(before.idle);
+    if all == 0 { 1.0 } else { 1.0 - (idle as f64 / all as f64).min(1.0) }
 }
 
 /// Versions by name, each as its program says it.
@@ -86,6 +106,15 @@ mod tests {
             machine.cores > 0 && machine.memory_bytes > 1 << 20 && !machine.kernel.is_empty(),
             "{machine:?}"
         );
-        assert!(load() >= 0.0);
+    }
+
+    #[test]
+    fn busy_is_what_was_not_idle() {
+        let before = ticks_in("cpu  100 0 100 700 100 0 0 0 50 0\ncpu0 1 1 1 1\n");
+        let after = ticks_in("cpu  160 0 110 720 110 0 0 0 90 0\n");
+        assert!((busy_between(before, after) - 0.7).abs() < 1e-9);
+        assert_eq!(busy_between(before, before), 1.0);
+        assert_eq!(busy_between(ticks_in(""), ticks_in("cpu x")), 1.0);
+        assert!(ticks().all > 0);
     }
 }

@@ -23,6 +23,7 @@ use children::{Children, Interrupted};
 use record::{FORMAT, Record};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::time::Duration;
 
 const USAGE: &str = "\
 usage: cargo xtask bench [PART…] [--quick] [--page]
@@ -33,6 +34,11 @@ usage: cargo xtask bench [PART…] [--quick] [--page]
 
 Exit code: 0 if every bar of the measured parts is held, 1 if something could not be measured, 2 if a bar is not held.
 ";
+
+/// Processors count as free while less of them than this is in use.
+pub const QUIET: f64 = 0.1;
+/// How long the processors are watched to tell how busy they are.
+const SAMPLE: Duration = Duration::from_secs(1);
 
 /// A bar that is not held is no failure to measure.
 const NOT_HELD: u8 = 2;
@@ -82,10 +88,27 @@ impl Session {
     pub fn size(&self, full: usize, quick: usize) -> usize {
         if self.quick { quick } else { full }
     }
+
+    /// Waits until the machine has nothing else to do, for a while, and returns how busy it is: the share of its
+    /// processors that is in use.
+    pub fn settle(&self) -> Result<f64> {
+        let attempts = self.size(60, 1);
+        let mut busy = 1.0;
+        for _ in 0..attempts {
+            let before = machine::ticks();
+            self.children.pause(SAMPLE)?;
+            busy = machine::busy_between(before, machine::ticks());
+            if busy < QUIET {
+                break;
+            }
+        }
+        Ok(busy)
+    }
 }
 
 /// What a part brings to its record.
 pub struct Measured {
+    pub busy_before: f64,
     pub versions: std::collections::BTreeMap<String, String>,
     pub method: Vec<String>,
     pub comparisons: Vec<record::Comparison>,
@@ -150,15 +173,12 @@ fn measure(parts: &[Part], session: &Session, docs: &Path) -> Result<bool> {
     let mut failed = false;
     for part in parts {
         eprintln!("== {}", part.name());
-        let (load_before, machine) = (machine::load(), machine::describe());
         match part.measure(session) {
-            Ok(Measured { versions, method, comparisons }) => {
-                let quick = session.quick;
-                write_record(
-                    docs,
-                    *part,
-                    &Record { format: FORMAT, quick, machine, load_before, versions, method, comparisons },
-                )?;
+            Ok(Measured { busy_before, versions, method, comparisons }) => {
+                let (quick, machine) = (session.quick, machine::describe());
+                let record =
+                    Record { format: FORMAT, quick, machine, busy_before, versions, method, comparisons };
+                write_record(docs, *part, &record)?;
             }
             Err(error) if error.is::<Interrupted>() => return Err(error),
             Err(error) => {
@@ -250,7 +270,7 @@ mod tests {
         let path = record_path(docs.path(), Part::Load);
         assert!(read_all(docs.path()).expect("none is fine").iter().all(|(_, record)| record.is_none()));
         let text = r#"{"format":0,"quick":false,"machine":{"cpu":"","cores":1,"memory_bytes":0,"kernel":"",
-            "distribution":""},"load_before":0.0,"versions":{},"method":[],"comparisons":[]}"#;
+            "distribution":""},"busy_before":0.0,"versions":{},"method":[],"comparisons":[]}"#;
         write(&path, text).expect("written");
         let error = read_all(docs.path()).expect_err("another format");
         assert!(error.to_string().contains("format 0"), "{error}");

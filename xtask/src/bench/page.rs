@@ -1,7 +1,7 @@
 //! docs/benchmarks.md, made from the records and nothing else.
 
-use super::Part;
 use super::record::{Bar, Better, Comparison, Machine, Record, Role, Spread};
+use super::{Part, QUIET};
 use std::fmt::Write;
 
 const HEAD: &str = "\
@@ -14,9 +14,6 @@ A figure is the median of its rounds, with the smallest and the largest round be
 as the best peer Throng is: above 1 it is better, whether more or less of the figure is wanted. Its range is that of the
 rounds taken pair by pair. A *bar* is what this project has set itself to reach.
 ";
-
-/// A load like this before a measurement means that something else was running.
-const BUSY: f64 = 0.5;
 
 /// The page. Parts without a record are named as not measured.
 pub fn page(records: &[(Part, Option<Record>)]) -> String {
@@ -68,7 +65,7 @@ fn bar(comparison: &Comparison) -> String {
     match comparison.bar {
         Some(Bar::Times(times)) if times > 1.0 => format!("at least {} times as good", number(times)),
         Some(Bar::Times(1.0)) => "at least as good".to_owned(),
-        Some(Bar::Times(times)) => format!("at least {} times as good", number(times)),
+        Some(Bar::Times(times)) => format!("at most {} % worse", number((1.0 - times) * 100.0)),
         Some(Bar::AtMost(most)) => format!("at most {} {}", number(most), comparison.unit),
         None => "none".to_owned(),
     }
@@ -99,9 +96,11 @@ fn section(part: Part, record: &Record, own_machine: bool) -> String {
     if record.quick {
         text += "**Taken with `--quick`: too short to be cited.**\n\n";
     }
-    if record.load_before > BUSY * record.machine.cores as f64 {
-        let load = number(record.load_before);
-        text += &format!("**The machine was busy when this began (load {load}): read it with care.**\n\n");
+    if record.busy_before > QUIET {
+        let busy = record.busy_before * 100.0;
+        text += &format!(
+            "**Something else used {busy:.0} % of the processors when this began: read it with care.**\n\n"
+        );
     }
     if own_machine {
         text += &format!("{}\n", machine_lines(&record.machine));
@@ -215,7 +214,7 @@ mod tests {
                 kernel: "6.1".into(),
                 distribution: "Debian 12".into(),
             },
-            load_before: 0.1,
+            busy_before: 0.05,
             versions: BTreeMap::from([("nginx".into(), "1.22.1".into()), ("throng".into(), "0.1.0".into())]),
             method: vec!["In this way.".into()],
             comparisons,
@@ -288,14 +287,15 @@ mod tests {
     fn doubtful_figures_say_so() {
         let mut doubtful = record(vec![]);
         doubtful.quick = true;
-        doubtful.load_before = 5.0;
+        doubtful.busy_before = 0.55;
         let text = page(&[(Part::Load, Some(doubtful))]);
         assert!(
-            text.contains("`--quick`: too short") && text.contains("busy when this began (load 5)"),
+            text.contains("`--quick`: too short")
+                && text.contains("Something else used 55 % of the processors"),
             "{text}"
         );
         let text = page(&[(Part::Load, Some(record(vec![])))]);
-        assert!(!text.contains("--quick") && !text.contains("busy"), "{text}");
+        assert!(!text.contains("--quick") && !text.contains("Something else"), "{text}");
     }
 
     #[test]

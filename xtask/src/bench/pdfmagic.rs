@@ -25,6 +25,7 @@ pub fn measure(session: &Session) -> Result<Measured> {
     let program = built::program(&["-p", "pdfmagic", "--example", "throughput"])?;
     let policies = permissive_policies(session.folder.path())?;
     let count = session.size(5, 1);
+    let busy_before = session.settle()?;
     let (mut ours, mut theirs) = (Vec::new(), Vec::new());
     for number in 1..=count {
         let text = session.children.output(with_policies(&program, &policies), ROUND_LIMIT)?;
@@ -41,14 +42,14 @@ pub fn measure(session: &Session) -> Result<Measured> {
         format!(
             "workloads/pdfmagic/examples/throughput.rs: 64 different random JPEGs of 640 × 480 are converted one after \
              another on one core, for 3 s by pdfmagic's own function, then for 3 s by one process of `convert` for \
-             each image (with MAGICK_THREAD_LIMIT=1), as a service does that calls it. {count} rounds of both."
+             each image (with MAGICK_THREAD_LIMIT=1), as a service does that calls it. Rounds: {count}."
         ),
         "Where the distribution's policy forbids `convert` to write PDFs, the benchmark lifts that for its own \
          processes, in a mount namespace."
             .into(),
     ];
     let versions = machine::versions(&[("ImageMagick", &[&image_magick(), "-version"])]);
-    Ok(Measured { versions, method, comparisons: vec![comparison(ours, theirs)] })
+    Ok(Measured { busy_before, versions, method, comparisons: vec![comparison(ours, theirs)] })
 }
 
 fn comparison(ours: Vec<f64>, theirs: Vec<f64>) -> Comparison {

@@ -14,8 +14,8 @@ pub struct Record {
     /// Taken with `--quick`: shorter and fewer rounds than what is published.
     pub quick: bool,
     pub machine: Machine,
-    /// Runnable tasks, averaged over the minute before the measurement (proc_loadavg(5)).
-    pub load_before: f64,
+    /// Share of the processors that something else used just before the measurement.
+    pub busy_before: f64,
     pub versions: BTreeMap<String, String>,
     /// How it was measured, one sentence or two each.
     pub method: Vec<String>,
@@ -206,7 +206,7 @@ pub mod tests {
             format: FORMAT,
             quick: false,
             machine: Machine { cpu: "a".into(), cores: 2, memory_bytes: 3, ..Machine::default() },
-            load_before: 0.25,
+            busy_before: 0.25,
             versions: BTreeMap::from([("nginx".into(), "1.22.1".into())]),
             method: vec!["Thus.".into()],
             comparisons: vec![comparison(Better::Lower, &[1.5], &[&[2.5]], Some(Bar::Times(10.0)))],
