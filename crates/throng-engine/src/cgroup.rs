@@ -21,6 +21,8 @@ const CONTROLLERS: [&str; 4] = ["cpu", "cpuacct", "memory", "pids"];
 const PERIOD: u64 = 100_000;
 /// A group stays busy until the kernel has buried the last task of it.
 const REMOVE_TRIES: u32 = 200;
+/// Another supervisor that leaves may remove a parent just after it was made.
+const MAKE_TRIES: u32 = 5;
 const REMOVE_PAUSE: Duration = Duration::from_millis(5);
 
 /// What this host offers.
@@ -79,7 +81,7 @@ impl Cgroups {
 
     fn writable_v1(mounts: Vec<(String, PathBuf)>) -> Self {
         for (_, path) in &mounts {
-            if let Err(error) = fs::create_dir_all(path.join(SUBTREE)) {
+            if let Err(error) = own_folder(&path.join(SUBTREE)) {
                 return Cgroups::None(format!("{} cannot be written: {error}", path.display()));
             }
         }
@@ -126,23 +128,39 @@ impl Cgroups {
 
     /// Removes the project's own folders once no replica is left in them; one that is in use stays.
     pub fn remove_project(&self, project: &str) {
-        let bases: Vec<&Path> = match self {
-            Cgroups::V1(mounts) => mounts.iter().map(|(_, p)| p.as_path()).collect(),
-            Cgroups::V2(base) => vec![base],
-            Cgroups::None(_) => vec![],
-        };
-        for base in bases {
-            // Both fail while something else is in them, which is meant.
-            let _ = fs::remove_dir(base.join(SUBTREE).join(project));
-            let _ = fs::remove_dir(base.join(SUBTREE));
+        for subtree in self.subtrees() {
+            let _ = fs::remove_dir(subtree.join(project));
+        }
+        self.leave();
+    }
+
+    /// Removes this program's folders, but for those in which something is left.
+    pub fn leave(&self) {
+        for subtree in self.subtrees() {
+            let _ = fs::remove_dir(subtree);
         }
     }
+
+    fn subtrees(&self) -> Vec<PathBuf> {
+        match self {
+            Cgroups::V1(mounts) => mounts.iter().map(|(_, path)| path.join(SUBTREE)).collect(),
+            Cgroups::V2(base) => vec![base.join(SUBTREE)],
+            Cgroups::None(_) => vec![],
+        }
+    }
+}
+
+/// Makes the folder, or finds one that this process may make groups in: there may be another user's.
+fn own_folder(folder: &Path) -> io::Result<()> {
+    use rustix::fs::{Access, AtFlags, CWD};
+    fs::create_dir_all(folder)?;
+    Ok(rustix::fs::accessat(CWD, folder, Access::WRITE_OK | Access::EXEC_OK, AtFlags::EACCESS)?)
 }
 
 /// Turns the controllers on from `base` down to this program's folder.
 fn prepare_v2(base: &Path) -> io::Result<()> {
     let subtree = base.join(SUBTREE);
-    fs::create_dir_all(&subtree)?;
+    own_folder(&subtree)?;
     match enable_v2(base) {
         // Below the top a group may hold processes or pass on controllers, not both (cgroups(7)): if the only one in
         // it is this process, it goes into a group of its own.
@@ -288,20 +306,23 @@ impl Group {
     }
 }
 
+/// Makes a replica's folder, with the project's and, if another supervisor has just left, this program's.
 fn make_folder(folder: &Path, version: u8) -> io::Result<()> {
-    match fs::create_dir(folder) {
-        Err(e) if e.kind() == io::ErrorKind::AlreadyExists => Ok(()),
-        Err(e) if e.kind() == io::ErrorKind::NotFound => {
-            if let Some(parent) = folder.parent() {
-                fs::create_dir_all(parent)?;
-                if version == 2 {
-                    enable_v2(parent)?;
-                }
-            }
-            fs::create_dir(folder)
+    let parents: Vec<&Path> = folder.ancestors().skip(1).take(2).collect();
+    for _ in 0..MAKE_TRIES {
+        match fs::create_dir(folder) {
+            Err(e) if e.kind() == io::ErrorKind::NotFound => {}
+            Err(e) if e.kind() == io::ErrorKind::AlreadyExists => return Ok(()),
+            other => return other,
         }
-        other => other,
+        for parent in parents.iter().rev() {
+            fs::create_dir_all(parent)?;
+            if version == 2 {
+                enable_v2(parent)?;
+            }
+        }
     }
+    fs::create_dir(folder)
 }
 
 fn remove_folder(folder: &Path) -> io::Result<()> {

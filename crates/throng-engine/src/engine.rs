@@ -9,6 +9,7 @@ use crate::plan::{DEFAULT_CAPABILITIES, Ground};
 use crate::replica::{Inner, Phase, Replica, Running};
 use crate::spawn::{MAX_STARTING, Spawner, Starting};
 use crate::state::{self, End, Life, Store};
+use crate::user::IdMaps;
 use crate::{logs, process, rootless, seccomp, start};
 use std::collections::{BTreeSet, HashMap};
 use std::io;
@@ -165,7 +166,13 @@ impl Core {
             }
             _ => None,
         };
-        let Some(why) = refusal else { return limits };
+        let Some(why) = refusal else {
+            let one = "every file of a replica belongs to its one user (no newuidmap, or no line for this user in \
+                       /etc/subuid and /etc/subgid)";
+            let one = (self.ground.rootless && self.ground.ids.single()).then(|| one.to_owned());
+            let both: Vec<_> = [one, limits].into_iter().flatten().collect();
+            return (!both.is_empty()).then(|| both.join("; "));
+        };
         let listening = match self.loopbacks.get() {
             Some(Err(reason)) => {
                 format!("; they must listen on ${} themselves ({reason})", process::ADDRESS)
@@ -222,6 +229,7 @@ impl Core {
             filters,
             capabilities: DEFAULT_CAPABILITIES & own_capabilities(),
             open_files: open_files.unwrap_or(1 << 20),
+            ids: IdMaps::own(),
         };
         Ok(Core {
             store,
@@ -427,6 +435,7 @@ impl Core {
 
 impl Drop for Core {
     fn drop(&mut self) {
+        self.cgroups.leave();
         if self.ground.rootless && self.fabric.is_empty() {
             rootless::leave();
         }

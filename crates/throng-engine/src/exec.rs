@@ -7,7 +7,8 @@ use crate::layers::Layers;
 use crate::plan::{self, Root};
 use crate::replica::{Replica, Running};
 use crate::spawn::Failure;
-use crate::{exits, spawn, start, state, sys, user};
+use crate::user::{self, Identity};
+use crate::{exits, spawn, start, state, sys};
 use std::fs;
 use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};
@@ -145,8 +146,10 @@ fn exec_ops(
         ops.extend(crate::process::ending(&core.ground, spec, process)?);
         return Ok(ops);
     }
-    let identity = user::resolve(&process.user, layers)?;
-    let mut flags = REPLICA_NAMESPACES;
+    // A replica in a user namespace of its own has but one user.
+    let apart = start::in_own_user_namespace(running.pid);
+    let identity = Identity { apart, ..user::resolve(&process.user, layers)? };
+    let mut flags = REPLICA_NAMESPACES | plan::user_namespace(&identity);
     if group.is_some_and(|g| g.is_v2()) {
         flags |= libc::CLONE_NEWCGROUP;
     }
@@ -231,7 +234,7 @@ impl Step {
         fs::create_dir_all(&work).and_then(|()| fs::create_dir_all(&mount_point)).map_err(failed)?;
         start::write_name_files(&self.upper, &self.layers, &self.names).map_err(failed)?;
         let layers = Layers::new(Some(&self.upper), &self.layers);
-        let identity = user::resolve(&self.process.user, &layers)?;
+        let identity = core.ground.identity(&self.process.user, &layers)?;
         let root = Root {
             layers: &self.layers,
             upper: &self.upper,
@@ -245,13 +248,14 @@ impl Step {
             cgroup2: false,
         };
         let mut ops = vec![Op::TakeDescriptors(descriptors(io))];
+        ops.extend(plan::map_user(&identity)?);
         ops.extend(plan::beginning(&[])?);
         ops.extend(plan::root(&core.ground, &root)?);
         ops.push(Op::HostName(STEP_HOST_NAME.into()));
         ops.extend(plan::ending(&core.ground, &self.process, &identity, STEP_HOST_NAME)?);
         let started = core
             .spawner
-            .spawn(Job::new(STEP_NAMESPACES, ops))
+            .spawn(Job::new(STEP_NAMESPACES | plan::user_namespace(&identity), ops))
             .map_err(|failure| failed_start("a build step", &[], failure))?;
         let job = started.job();
         started

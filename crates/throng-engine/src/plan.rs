@@ -1,8 +1,9 @@
 //! From a replica's description to the operations of its child.
 
 use crate::child::{MAX_TREES, Mount, Op, Program};
+use crate::layers::Layers;
 use crate::sys::{Filter, NO_DEV, NO_EXEC, NO_SUID, PRIVATE, READ_ONLY, RECURSIVE};
-use crate::user::Identity;
+use crate::user::{self, IdMaps, Identity};
 use std::ffi::{CString, OsStr};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
@@ -68,6 +69,38 @@ pub struct Ground {
     pub capabilities: u64,
     /// Hard limit of open files.
     pub open_files: u64,
+    /// Users that exist here.
+    pub ids: IdMaps,
+}
+
+impl Ground {
+    /// Who the process is to be, and whether that takes a user namespace of its own.
+    pub fn identity(&self, user: &str, layers: &Layers) -> Outcome<Identity> {
+        let identity = user::resolve(user, layers)?;
+        let apart = self.rootless && !self.ids.hold(&identity);
+        Ok(Identity { apart, ..identity })
+    }
+}
+
+/// Namespaces for a process of this identity, on top of others.
+pub fn user_namespace(identity: &Identity) -> i32 {
+    if identity.apart { libc::CLONE_NEWUSER } else { 0 }
+}
+
+/// First operations in a user namespace of a process' own: the engine's user, who is 0 outside, gets the id that is
+/// asked for. A process may map its own ids itself, once groups cannot be changed any more (user_namespaces(7)).
+pub fn map_user(identity: &Identity) -> Outcome<Vec<Op>> {
+    if !identity.apart {
+        return Ok(vec![]);
+    }
+    let write = |file: &str, data: String| -> Outcome<Op> {
+        Ok(Op::Write { path: text(format!("/proc/self/{file}"))?, data: data.into() })
+    };
+    Ok(vec![
+        write("setgroups", "deny".into())?,
+        write("uid_map", format!("{} 0 1", identity.uid))?,
+        write("gid_map", format!("{} 0 1", identity.gid))?,
+    ])
 }
 
 /// The file system of one replica or build step.
@@ -319,13 +352,12 @@ pub fn ending(ground: &Ground, process: &Process, identity: &Identity, host_name
 /// capabilities, and the filter forbids neither `execve` nor `prctl`.
 pub fn restrictions(ground: &Ground, identity: &Identity) -> Vec<Op> {
     let kept = if identity.uid == 0 { ground.capabilities } else { 0 };
-    let user = Op::User { uid: identity.uid, gid: identity.gid, groups: identity.groups.clone() };
-    let mut ops = vec![
-        Op::BoundCapabilities(ground.capabilities),
-        user,
-        Op::SetCapabilities(kept),
-        Op::NoNewPrivileges,
-    ];
+    let mut ops = vec![Op::BoundCapabilities(ground.capabilities)];
+    if !identity.apart {
+        let (uid, gid, groups) = (identity.uid, identity.gid, identity.groups.clone());
+        ops.push(Op::User { uid, gid, groups });
+    }
+    ops.extend([Op::SetCapabilities(kept), Op::NoNewPrivileges]);
     ops.extend(ground.filters.iter().cloned().map(Op::Filter));
     ops
 }

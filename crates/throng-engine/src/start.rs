@@ -10,7 +10,7 @@ use crate::plan::{self, Root, text};
 use crate::replica::{Phase, Replica, Running};
 use crate::spawn::{Failure, Starting};
 use crate::state::{self, Life};
-use crate::user::{self, Identity};
+use crate::user::Identity;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read};
 use std::os::unix::fs::{OpenOptionsExt, PermissionsExt, fchown};
@@ -127,12 +127,12 @@ impl<'a> Attempt<'a> {
         }
         let spec = self.spec;
         let layers = Layers::new(Some(&upper(&self.replica.folder)), &spec.root.layers);
-        let identity = user::resolve(&spec.process.user, &layers)?;
+        let identity = self.core.ground.identity(&spec.process.user, &layers)?;
         self.write_files(&identity)?;
         if let Some(group) = &self.group {
             group.create(&spec.resources).map_err(|e| host(format_args!("cannot limit {}", spec.id), e))?;
         }
-        let job = Job::new(NAMESPACES, self.ops(&identity)?);
+        let job = Job::new(NAMESPACES | plan::user_namespace(&identity), self.ops(&identity)?);
         let starting = self.core.spawner.spawn(job).map_err(|failure| self.explain(&[], failure, &layers))?;
         let job = starting.job();
         let assisted = self.assist(&starting);
@@ -229,8 +229,9 @@ impl<'a> Attempt<'a> {
     fn ops(&self, identity: &Identity) -> Result<Vec<Op>> {
         let (core, spec, folder) = (self.core, self.spec, &self.replica.folder);
         let lists = self.group.as_ref().map(|g| g.lists()).unwrap_or_default();
-        let mut ops = plan::beginning(&lists)?;
-        ops.insert(0, Op::OwnDescriptors);
+        let mut ops = vec![Op::OwnDescriptors];
+        ops.extend(plan::map_user(identity)?);
+        ops.extend(plan::beginning(&lists)?);
         ops.push(Op::Output { log: text(folder.join(LOG))? });
         let cgroup2 = self.group.as_ref().is_some_and(|g| g.is_v2());
         if cgroup2 {
@@ -270,7 +271,9 @@ impl<'a> Attempt<'a> {
         let failed = |e: io::Error| host(format_args!("cannot prepare {}", spec.id), e);
         let log = self.open_log()?;
         // A program may open /dev/stdout anew, as itself.
-        fchown(&log, Some(identity.uid), Some(identity.gid)).map_err(failed)?;
+        if !identity.apart {
+            fchown(&log, Some(identity.uid), Some(identity.gid)).map_err(failed)?;
+        }
         let mut hosts = "127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\n".to_owned();
         if let Some(leg) = spec.networks.first() {
             hosts += &format!("{}\t{}\n", leg.address, spec.hostname);
@@ -317,6 +320,16 @@ impl<'a> Attempt<'a> {
         if matches!(inner.phase, Phase::Created) {
             drop(fs::remove_file(self.replica.folder.join("life.json")));
         }
+    }
+}
+
+/// Whether a process has a user namespace that is not the engine's.
+pub fn in_own_user_namespace(pid: u32) -> bool {
+    let namespace = |process: &str| fs::read_link(format!("/proc/{process}/ns/user"));
+    match (namespace("self"), namespace(&pid.to_string())) {
+        (Ok(ours), Ok(its)) => ours != its,
+        // It has ended, and joining it will say so.
+        _ => false,
     }
 }
 

@@ -113,8 +113,10 @@ pub fn read_life(folder: &Path) -> Option<Life> {
 pub fn write<T: Serialize>(path: &Path, content: &T) -> io::Result<()> {
     let text = serde_json::to_vec(&Versioned { version: VERSION, content })?;
     let beside = path.with_extension("new");
-    fs::write(&beside, text)?;
-    fs::rename(beside, path)
+    fs::write(&beside, text).and_then(|()| fs::rename(&beside, path)).inspect_err(|_| {
+        // What is half written, on a full disk say, is of no use to anybody.
+        let _ = fs::remove_file(&beside);
+    })
 }
 
 /// `None` for a file that is missing, damaged or of another version.

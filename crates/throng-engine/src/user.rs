@@ -14,6 +14,43 @@ pub struct Identity {
     pub groups: Vec<u32>,
     /// From the user database; `/` where it says nothing.
     pub home: String,
+    /// This host maps no such id: the process gets a user namespace of its own, in which the engine's user appears
+    /// under this id and no other exists.
+    pub apart: bool,
+}
+
+/// Ids that exist in a user namespace: first ones and counts, as in `/proc/<pid>/uid_map` (user_namespaces(7)).
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct IdMaps {
+    uids: Vec<(u32, u32)>,
+    gids: Vec<(u32, u32)>,
+}
+
+impl IdMaps {
+    /// Those of this process.
+    pub fn own() -> Self {
+        let read = |file: &str| parse_map(&std::fs::read_to_string(file).unwrap_or_default());
+        IdMaps { uids: read("/proc/self/uid_map"), gids: read("/proc/self/gid_map") }
+    }
+
+    pub fn hold(&self, identity: &Identity) -> bool {
+        let holds =
+            |map: &[(u32, u32)], id: u32| map.iter().any(|(first, count)| id.wrapping_sub(*first) < *count);
+        holds(&self.uids, identity.uid) && holds(&self.gids, identity.gid)
+    }
+
+    /// Whether there is but one user.
+    pub fn single(&self) -> bool {
+        matches!(self.uids.as_slice(), [(_, 1)])
+    }
+}
+
+fn parse_map(text: &str) -> Vec<(u32, u32)> {
+    let line = |line: &str| {
+        let mut fields = line.split_whitespace();
+        Some((fields.next()?.parse().ok()?, fields.nth(1)?.parse().ok()?))
+    };
+    text.lines().filter_map(line).collect()
 }
 
 /// Looks `user` up as Docker does: a number needs no entry; a name does; without a group, the user's own groups.
@@ -48,7 +85,7 @@ fn resolve_in(user: &str, passwd: &str, group: &str) -> Result<Identity, Runtime
             (number(3).unwrap_or(0), name.map(|n| member_of(n, group)).unwrap_or_default())
         }
     };
-    Ok(Identity { uid, gid, groups, home: home.to_owned() })
+    Ok(Identity { uid, gid, groups, home: home.to_owned(), apart: false })
 }
 
 /// name:password:gid:member,member
@@ -84,6 +121,27 @@ mod tests {
     const GROUP: &str = "root:x:0:\nwww:x:34:\nlogs:x:40:web,root\n";
 
     #[test]
+    fn mapped_ids_are_known() {
+        let one =
+            IdMaps { uids: parse_map("         0       1001          1\n"), gids: parse_map("0 1001 1\n") };
+        let many = "0 1001 1\n1 100000 65536\n";
+        let many = IdMaps { uids: parse_map(many), gids: parse_map(many) };
+        let all = IdMaps { uids: parse_map("0 0 4294967295\n"), gids: parse_map("0 0 4294967295\n") };
+        assert!(one.single() && !many.single() && !all.single());
+        for (uid, gid, in_one, in_many) in [
+            (0, 0, true, true),
+            (0, 1, false, true),
+            (65_534, 65_534, false, true),
+            (65_536, 65_536, false, true),
+            (65_537, 0, false, false),
+        ] {
+            let identity = Identity { uid, gid, ..Identity::default() };
+            assert_eq!((one.hold(&identity), many.hold(&identity)), (in_one, in_many), "{uid}:{gid}");
+            assert!(all.hold(&identity));
+        }
+    }
+
+    #[test]
     fn users_are_looked_up_as_docker_does() {
         for (user, uid, gid, groups, home) in [
             ("", 0, 0, vec![40], "/root"),
@@ -95,7 +153,7 @@ mod tests {
             ("1000:1001", 1000, 1001, vec![], "/"),
             ("web:", 33, 34, vec![40], "/srv"),
         ] {
-            let expected = Identity { uid, gid, groups, home: home.into() };
+            let expected = Identity { uid, gid, groups, home: home.into(), apart: false };
             assert_eq!(resolve_in(user, PASSWD, GROUP).unwrap(), expected, "{user}");
         }
         for user in ["nobody", "web:nogroup", "-1", "4294967296"] {

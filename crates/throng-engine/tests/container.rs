@@ -3,13 +3,12 @@
 mod common;
 
 use common::{Bench, first_answer, is_root, skip};
-use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::time::{Duration, Instant};
 use throng_model::replica::{
     Exit, LogPolicy, ReplicaId, ReplicaSpec, ReplicaState, ResolvedMount, ResolvedSource,
 };
-use throng_runtime::{ErrorKind, ExecIo, ExecSpec, Runtime, RuntimeEvent};
+use throng_runtime::{ErrorKind, ExecSpec, Runtime, RuntimeEvent};
 
 const PATIENCE: Duration = Duration::from_secs(10);
 
