@@ -26,6 +26,11 @@ const ORDERS_WAITING: usize = 1_024;
 const FEED_BEHIND: usize = 16_384;
 /// Connections served at once.
 const CONNECTIONS_MOST: usize = 512;
+/// How long connections get to say that the app is gone.
+const ENDING_WITHIN: Duration = Duration::from_secs(2);
+/// How long a supervisor that has stopped listening may take to end before its project counts as taken.
+const LEAVING_WITHIN: Duration = Duration::from_secs(5);
+const LEAVING_LOOK: Duration = Duration::from_millis(10);
 /// How long a supervisor that was never given an app waits for somebody to talk to it.
 const FORSAKEN_AFTER: Duration = Duration::from_secs(2);
 
@@ -61,7 +66,7 @@ pub async fn serve(options: ServeOptions) -> Result<(), ServeError> {
     let paths = options.paths;
     let project = options.project;
     paths.prepare().map_err(io("prepare the folders"))?;
-    let _lock = take_lock(&paths, &project)?;
+    let _lock = take_lock(&paths, &project).await?;
     let engine = Engine::open(EngineOptions {
         state_dir: paths.engine(),
         run_dir: paths.run.clone(),
@@ -97,15 +102,15 @@ pub async fn serve(options: ServeOptions) -> Result<(), ServeError> {
     }
     let places = Arc::new(tokio::sync::Semaphore::new(CONNECTIONS_MOST));
     tokio::spawn(notice_forsaken(places.clone(), handles.orders.clone()));
-    let accept = tokio::spawn(accept(listener, places, fixed.clone(), handles));
+    let accept = tokio::spawn(accept(listener, places.clone(), fixed.clone(), handles));
     announce();
     let ended = actor.await;
     // The socket goes first: whoever asks from now on starts a new supervisor instead of talking to this one.
     let _ = std::fs::remove_file(&socket);
     let _ = gone_in.send(true);
-    // Connections that wait for the end get a moment to say so.
-    tokio::time::sleep(Duration::from_millis(20)).await;
     accept.abort();
+    // Connections that wait for the end must get to say so; all places are free when they have.
+    let _ = tokio::time::timeout(ENDING_WITHIN, places.acquire_many(CONNECTIONS_MOST as u32)).await;
     ended.map_err(|error| ServeError::Io { what: "run".into(), source: std::io::Error::other(error) })
 }
 
@@ -129,14 +134,23 @@ impl Drop for Lock {
     }
 }
 
-fn take_lock(paths: &Paths, project: &str) -> Result<Lock, ServeError> {
+async fn take_lock(paths: &Paths, project: &str) -> Result<Lock, ServeError> {
     use std::os::unix::fs::MetadataExt;
     let path = paths.lock(project);
+    let deadline = tokio::time::Instant::now() + LEAVING_WITHIN;
     loop {
         let file = std::fs::File::create(&path).map_err(io(format!("open {}", path.display())))?;
         match file.try_lock() {
             Ok(()) => {}
-            Err(std::fs::TryLockError::WouldBlock) => return Err(ServeError::Running(project.into())),
+            Err(std::fs::TryLockError::WouldBlock) => {
+                // One that does not listen any more has taken its app down and is about to end.
+                let listens = UnixStream::connect(paths.socket(project)).await.is_ok();
+                if listens || tokio::time::Instant::now() >= deadline {
+                    return Err(ServeError::Running(project.into()));
+                }
+                tokio::time::sleep(LEAVING_LOOK).await;
+                continue;
+            }
             Err(std::fs::TryLockError::Error(source)) => {
                 return Err(ServeError::Io { what: format!("lock {}", path.display()), source });
             }
@@ -407,7 +421,11 @@ impl Connection {
 
     async fn lease(&mut self, volumes: bool) -> std::io::Result<()> {
         self.send(&Reply::Done).await?;
-        let next = self.read().await;
+        let mut gone = self.handles.gone.clone();
+        let next = tokio::select! {
+            next = self.read() => next,
+            _ = gone.wait_for(|gone| *gone) => return Ok(()),
+        };
         if let Ok(Some(Ok(Request::Release))) = next {
             return self.send(&Reply::Done).await;
         }

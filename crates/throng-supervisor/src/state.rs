@@ -58,9 +58,13 @@ pub fn save(path: &Path, state: &Durable) -> Result<(), StateError> {
     let temporary = path.with_extension("json.new");
     let text = serde_json::to_vec(state)
         .map_err(|source| StateError::Damaged { path: path.display().to_string(), source })?;
-    let mut file = std::fs::File::create(&temporary).map_err(io("write"))?;
-    file.write_all(&text).and_then(|()| file.sync_all()).map_err(io("write"))?;
-    std::fs::rename(&temporary, path).map_err(io("replace"))?;
+    let written = std::fs::File::create(&temporary)
+        .and_then(|mut file| file.write_all(&text).and_then(|()| file.sync_all()));
+    written.and_then(|()| std::fs::rename(&temporary, path)).map_err(|error| {
+        // What is half written, on a full disk say, is of no use to anybody.
+        let _ = std::fs::remove_file(&temporary);
+        io("write")(error)
+    })?;
     std::fs::File::open(folder).and_then(|folder| folder.sync_all()).map_err(io("sync the folder of"))
 }
 

@@ -54,7 +54,8 @@ fn ctrl_c_while_waiting_for_readiness_ends_the_app_too() {
     until("both replicas run", || (bench.run(&["ps", "-q"]).out.lines().count() == 2).then_some(()));
     leftovers::note_interfaces(&bench);
     up.signal(Signal::TERM);
-    assert_eq!(up.wait().code, 130);
+    let done = up.wait();
+    assert_eq!(done.code, 130, "{}", done.err);
     bench.assert_clean();
 }
 

@@ -65,8 +65,13 @@ fn an_app_comes_up_is_seen_scales_and_goes() {
         (&listed[0]["Name"], &listed[0]["Status"]),
         (&Value::from(bench.project.as_str()), &"running(1)".into())
     );
-    assert!(!bench.interfaces.borrow().is_empty(), "the look at interfaces sees the app's own");
-    assert!(!support::leftovers::of(&bench).is_empty(), "the look at leftovers sees an app that is up");
+    let seen = support::leftovers::of(&bench);
+    for kind in ["process ", "interface thr", "interface tv", "control group ", "file "] {
+        assert!(
+            seen.iter().any(|what| what.starts_with(kind)),
+            "the look at leftovers sees no {kind}: {seen:?}"
+        );
+    }
 
     bench.ok(&["down"]).says("everything removed");
     bench.assert_clean();
@@ -231,5 +236,16 @@ services:
     until("one has gone", || (bench.states() == [("two-1".into(), "running".into())]).then_some(()));
     assert_eq!(lives(&bench)[0], before[2]);
     bench.ok(&["down"]);
+    bench.assert_clean();
+}
+
+#[test]
+fn down_and_up_again_at_once_is_no_clash() {
+    let Some(bench) = Bench::with_probe("down_and_up_again_at_once_is_no_clash") else { return };
+    bench.compose("services:\n  web: {image: probe, command: [say, x]}\n");
+    for _ in 0..5 {
+        bench.ok(&["up", "-d", "--wait"]);
+        bench.ok(&["down"]);
+    }
     bench.assert_clean();
 }

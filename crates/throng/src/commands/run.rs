@@ -5,7 +5,6 @@ use crate::cli::RunArguments;
 use crate::failure::{Failure, Kind, Result};
 use crate::project::{Context, warn};
 use crate::terminal::{Progress, Style, width, wrap};
-use jiff::Timestamp;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -42,7 +41,7 @@ pub async fn run(context: &Context, arguments: RunArguments) -> Result<ExitCode>
     if let Some(lost) = &status.lost {
         eprintln!("{} {}: {lost}", Style::for_stderr().yellow("note:"), status.isolation);
     }
-    let id = format!("{}-{}", Timestamp::now().strftime("%Y%m%d-%H%M%S"), app.name);
+    let id = runs::new_id(context, &app.name).await;
     let plan = Plan {
         id,
         experiment: &experiment,

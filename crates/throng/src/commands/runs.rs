@@ -14,6 +14,17 @@ fn record(context: &Context, id: &str) -> PathBuf {
     context.paths.runs().join(id).join("run.json")
 }
 
+/// A name for a run that begins now. Names are good for one run a second; a run that follows faster waits.
+pub async fn new_id(context: &Context, project: &str) -> String {
+    loop {
+        let id = format!("{}-{project}", jiff::Timestamp::now().strftime("%Y%m%d-%H%M%S"));
+        if !record(context, &id).exists() {
+            return id;
+        }
+        tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+    }
+}
+
 /// Keeps a run: written beside and renamed, so that a record is whole or not there.
 pub fn keep(context: &Context, run: &Run) -> Result<()> {
     let path = record(context, &run.id);

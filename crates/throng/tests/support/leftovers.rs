@@ -14,12 +14,15 @@ pub fn of(bench: &Bench) -> Vec<String> {
     for pid in cgroup_processes(&format!("/throng/{}/", bench.project)) {
         left.push(format!("process {pid} in the project's control group"));
     }
+    // Of the default network even if no record of it was ever written.
+    bench.interfaces.borrow_mut().insert(bridge(&format!("{}_default", bench.project)));
     for name in bench.interfaces.borrow().iter().filter(|name| interface_exists(name)) {
         left.push(format!("interface {name}"));
     }
-    let home = bench.home.display().to_string();
+    // The home itself may be a file system of the test's.
+    let below = format!("{}/", bench.home.display());
     let mounts = std::fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
-    left.extend(mounts.lines().filter(|line| line.contains(&home)).map(|line| format!("mount {line}")));
+    left.extend(mounts.lines().filter(|line| line.contains(&below)).map(|line| format!("mount {line}")));
     for folder in cgroup_folders(&bench.project) {
         left.push(format!("control group {folder}"));
     }
