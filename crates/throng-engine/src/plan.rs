@@ -56,6 +56,9 @@ const MASKED: [&str; 11] = [
 ];
 const FROZEN: [&str; 5] = ["/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"];
 
+/// The first port that needs no privilege (ip-sysctl in the kernel's documentation).
+const ANY_PORT: &str = "/proc/sys/net/ipv4/ip_unprivileged_port_start";
+
 /// Name, major, minor.
 const DEVICES: [(&str, u32, u32); 6] =
     [("null", 1, 3), ("zero", 1, 5), ("full", 1, 7), ("random", 1, 8), ("urandom", 1, 9), ("tty", 5, 0)];
@@ -252,6 +255,8 @@ fn kernel_file_systems(root: &Root<'_>, ops: &mut Vec<Op>) -> Outcome<()> {
         ops.push(Op::Attach { tree: HOST_SYS, target: text("/sys")? });
         ops.push(Op::ReadOnly { path: text("/sys")?, recursive: true });
     } else {
+        // As in Docker: in a network of its own a program needs no privilege for any port.
+        ops.push(Op::Write { path: text(ANY_PORT)?, data: b"0".to_vec() });
         ops.push(mount("sysfs", "/sys", "sysfs", strict | READ_ONLY, "")?);
         if root.cgroup2 {
             ops.push(mount("cgroup", "/sys/fs/cgroup", "cgroup2", strict | READ_ONLY, "")?);

@@ -64,10 +64,8 @@ pub fn enter() -> Result<(), RuntimeError> {
 }
 
 fn join() -> io::Result<Entered> {
-    let folder = folder()?;
-    let lock = File::options().create(true).truncate(false).write(true).open(folder.join("lock"))?;
     // Two supervisors that start at once must not make two keepers.
-    rustix::fs::flock(&lock, FlockOperation::LockExclusive)?;
+    let (folder, lock) = lock()?;
     let keeper = match find(&folder) {
         Some(keeper) => keeper,
         None => make(&folder)?,
@@ -76,6 +74,24 @@ fn join() -> io::Result<Entered> {
     sys::setns(keeper.as_raw_fd(), libc::CLONE_NEWUSER)?;
     sys::stay_dumpable();
     Ok(Entered { keeper, folder, lock })
+}
+
+/// Opens the user's folder and locks it for this process alone. The lock's file goes with the keeper, so one that is
+/// not in its place any more, when it has been waited for, means nothing.
+fn lock() -> io::Result<(PathBuf, File)> {
+    loop {
+        let folder = folder()?;
+        let path = folder.join("lock");
+        let lock = match File::options().create(true).truncate(false).write(true).open(&path) {
+            Err(e) if e.kind() == io::ErrorKind::NotFound => continue,
+            other => other?,
+        };
+        rustix::fs::flock(&lock, FlockOperation::LockExclusive)?;
+        let held = lock.metadata()?;
+        if fs::metadata(&path).is_ok_and(|found| (found.dev(), found.ino()) == (held.dev(), held.ino())) {
+            return Ok((folder, lock));
+        }
+    }
 }
 
 /// The user's folder for what need not outlive the host's own life. Nobody else may have made or may enter it.
@@ -192,9 +208,11 @@ pub(crate) fn leave() {
     if rustix::fs::flock(&entered.lock, FlockOperation::NonBlockingLockExclusive).is_err() {
         return;
     }
-    // Both fail only if it is gone already.
+    // Each fails only if it is gone already, the last one also if something else lies in the folder.
     let _ = fs::remove_file(entered.folder.join("keeper"));
     let _ = crate::exec::send(&entered.keeper, libc::SIGKILL);
+    let _ = fs::remove_file(entered.folder.join("lock"));
+    let _ = fs::remove_dir(&entered.folder);
 }
 
 #[cfg(test)]
