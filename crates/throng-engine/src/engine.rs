@@ -167,7 +167,7 @@ impl Core {
             _ => None,
         };
         let Some(why) = refusal else {
-            let one = "every file of a replica belongs to its one user (no newuidmap, or no line for this user in \
+            let one = "inside a replica there is no user but its own (no newuidmap, or no line for this user in \
                        /etc/subuid and /etc/subgid)";
             let one = (self.ground.rootless && self.ground.ids.single()).then(|| one.to_owned());
             let both: Vec<_> = [one, limits].into_iter().flatten().collect();

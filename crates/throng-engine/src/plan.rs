@@ -77,10 +77,12 @@ pub struct Ground {
 }
 
 impl Ground {
-    /// Who the process is to be, and whether that takes a user namespace of its own.
+    /// Who the process is to be, and whether that takes a user namespace of its own. It does for everybody but root
+    /// where the engine's user is an ordinary one: all files of images and volumes are that user's then, and a program
+    /// that has no privilege to change its id has no use for other ids.
     pub fn identity(&self, user: &str, layers: &Layers) -> Outcome<Identity> {
         let identity = user::resolve(user, layers)?;
-        let apart = self.rootless && !self.ids.hold(&identity);
+        let apart = self.rootless && (identity.uid != 0 || !self.ids.hold(&identity));
         Ok(Identity { apart, ..identity })
     }
 }

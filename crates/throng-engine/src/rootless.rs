@@ -5,8 +5,9 @@
 //! whole process, and the network namespace with one thread, so replicas and their network outlive a supervisor that
 //! is killed. The keeper is ended by the last engine that closes when no network is left.
 //!
-//! What differs from root: file ownership (only the ids that `/etc/subuid` and `/etc/subgid` grant exist inside, and
-//! without the `newuidmap` helpers only the user itself, as root), limits (enforced only where a group tree is
+//! What differs from root: file ownership (images and volumes belong to the user; a replica that is not root inside
+//! sees the user under its own id, and no other; one that is root has the ids that `/etc/subuid` and `/etc/subgid`
+//! grant, if the `newuidmap` helpers are there), limits (enforced only where a group tree is
 //! delegated to the user), and the way to replicas (through [`crate::Engine::tcp_socket`] only).
 
 use crate::state::start_ticks;

@@ -14,8 +14,8 @@ pub struct Identity {
     pub groups: Vec<u32>,
     /// From the user database; `/` where it says nothing.
     pub home: String,
-    /// This host maps no such id: the process gets a user namespace of its own, in which the engine's user appears
-    /// under this id and no other exists.
+    /// The process gets a user namespace of its own, in which the engine's user appears under this id and no other
+    /// exists.
     pub apart: bool,
 }
 

@@ -71,7 +71,7 @@ pub(crate) fn unpack_layer(
         target,
         below,
         limits,
-        root: rustix::process::geteuid().is_root(),
+        root: rustix::process::geteuid().is_root() && !is_ordinary_user_inside(),
         bytes: 0,
         notes: BTreeSet::new(),
         folders: BTreeMap::new(),
@@ -444,6 +444,14 @@ impl Unpacker<'_> {
         }
         Ok(Unpacked { bytes: self.bytes, notes: self.notes.into_iter().collect() })
     }
+}
+
+/// Whether an ordinary user appears here as root, in a user namespace of its own. Layers that this user unpacks belong
+/// to it alone, in the namespace or out of it: it could not remove them otherwise.
+fn is_ordinary_user_inside() -> bool {
+    let map = fs::read_to_string("/proc/self/uid_map").unwrap_or_default();
+    let mut fields = map.split_whitespace();
+    (fields.next(), fields.nth(1)) == (Some("0"), Some("1"))
 }
 
 fn copy(what: &str, entry: &mut Entry<'_, impl Read>, file: &mut File, host: &Path) -> Result<u64> {
