@@ -105,6 +105,8 @@ pub struct Applied {
 /// What is known of a replica beside what planning needs.
 #[derive(Debug, Clone)]
 pub struct Detail {
+    /// Signal and grace period of the definition that it was started with: a later one may not have it any more.
+    pub stop: Option<(i32, Duration)>,
     pub generation: u64,
     pub networks: Vec<Attachment>,
     pub image: String,
@@ -337,6 +339,7 @@ impl Actor {
 impl Detail {
     fn new(generation: u64, networks: Vec<Attachment>) -> Detail {
         Detail {
+            stop: None,
             generation,
             networks,
             image: String::new(),

@@ -251,7 +251,7 @@ fn the_example_runs_to_its_report() {
     let file = file.replace("../../workloads", &absolute).replace("8080:8080", "127.0.0.1::8080");
     bench.write("compose.yaml", &file.replace("name: pdfmagic", &format!("name: {}", bench.project)));
     std::fs::copy(example.join("experiment.yaml"), bench.folder.join("experiment.yaml")).expect("copied");
-    let done = bench.ok(&["run", "--set", "requests=5", "--set", "clients=3", "--out", "report"]);
+    let done = bench.ok(&["run", "--set", "requests=5", "--set", "image=64x48.png", "--out", "report"]);
     done.says("[5/5]").says("nothing is left behind").prints("report: report/report.html");
     bench.assert_clean();
 }

@@ -249,3 +249,19 @@ fn down_and_up_again_at_once_is_no_clash() {
     }
     bench.assert_clean();
 }
+
+#[test]
+fn replicas_are_plain_processes_where_that_is_asked_for() {
+    let Some(bench) = Bench::with_probe("replicas_are_plain_processes_where_that_is_asked_for") else {
+        return;
+    };
+    bench.compose("services:\n  web: {image: probe, command: [say, plain], deploy: {replicas: 2}}\n");
+    let done = bench.ok(&["--isolation", "process", "up", "-d", "--wait"]);
+    done.says("note: process: replicas are plain processes");
+    let replicas = bench.ps();
+    assert!(replicas.iter().all(|r| r["Addresses"][0].as_str().expect("an address").starts_with("127.")));
+    until("both have spoken", || (bench.ok(&["logs"]).out.matches("| plain").count() == 2).then_some(()));
+    assert_eq!(bench.ok(&["exec", "web", "/probe", "print", "beside it"]).out, "beside it\n");
+    bench.ok(&["down"]);
+    bench.assert_clean();
+}

@@ -2,6 +2,10 @@
 
 use super::*;
 
+/// How replicas are asked to leave whose definition nobody knows any more: Compose's defaults, SIGTERM and 10 s.
+const STOP_SIGNAL: i32 = 15;
+const STOP_GRACE: Duration = Duration::from_secs(10);
+
 impl Actor {
     pub(super) fn carry_out(&mut self, plan: Plan) {
         let waiting = plan.waiting.into_iter().map(|w| (w.service, (w.reason, w.hopeless))).collect();
@@ -37,6 +41,7 @@ impl Actor {
         let mut detail = Detail::new(self.generation, networks);
         detail.image = prepared.service.image.clone();
         detail.command = spec.process.args.join(" ");
+        detail.stop = Some((spec.stop_signal, spec.stop_grace_period));
         let view = ReplicaView {
             config_hash: prepared.config_hash.clone(),
             phase: Phase::Created,
@@ -69,6 +74,7 @@ impl Actor {
             detail.restarts = detail.restarts.saturating_add(1);
         }
         let spec = prepared.replica(id, self.generation, detail.networks.clone());
+        detail.stop = Some((spec.stop_signal, spec.stop_grace_period));
         self.tasks.spawn(steps::launch(self.fixed.engine.clone(), key, spec));
     }
 
@@ -78,14 +84,12 @@ impl Actor {
         let grace = self.grace;
         let proxies =
             self.fronts.get(&key.0).into_iter().flatten().map(|front| front.proxy.clone()).collect();
-        let prepared = self.prepared.get(&key.0);
+        let stop = self.details.get(&key).and_then(|detail| detail.stop);
         let order = steps::Retirement {
             id,
             generation: self.generation,
-            signal: prepared.map_or(15, |prepared| prepared.stop_signal),
-            grace: grace
-                .or(prepared.map(|prepared| prepared.service.stop_grace_period))
-                .unwrap_or(Duration::from_secs(10)),
+            signal: stop.map_or(STOP_SIGNAL, |(signal, _)| signal),
+            grace: grace.or(stop.map(|(_, grace)| grace)).unwrap_or(STOP_GRACE),
             proxies,
         };
         let Some((view, detail)) = Self::replica(&mut self.world, &mut self.details, &key) else { return };

@@ -90,6 +90,7 @@ impl Actor {
             if let Some(prepared) = self.prepared.get(&key.0) {
                 detail.image = prepared.service.image.clone();
                 detail.command = prepared.process.args.join(" ");
+                detail.stop = Some((prepared.stop_signal, prepared.service.stop_grace_period));
             }
         }
     }
