@@ -24,6 +24,8 @@ pub const FOR_TESTS: &[Package] = &[
     package("apache2-utils", "htpasswd"),
     package("iproute2", "ip"),
     package("docker-compose", "docker-compose"),
+    package("busybox-static", "busybox"),
+    package("uidmap", "newuidmap"),
 ];
 
 /// The peers that are measured beside this project.
