@@ -226,9 +226,21 @@ fn read_all(docs: &Path) -> Result<Vec<(Part, Option<Record>)>> {
 
 fn write_page(docs: &Path, records: &[(Part, Option<Record>)]) -> Result<()> {
     write(&docs.join("benchmarks.md"), &page::page(records))?;
+    remove_plots(&docs.join("benchmarks"))?;
     for (part, record) in records {
         for comparison in record.iter().flat_map(|record| &record.comparisons) {
             write(&docs.join(page::plot_path(*part, comparison)), &plot::plot(comparison))?;
+        }
+    }
+    Ok(())
+}
+
+/// Removes all plots, those of figures that are not taken any more among them.
+fn remove_plots(folder: &Path) -> Result<()> {
+    for entry in std::fs::read_dir(folder).into_iter().flatten() {
+        let path = entry.with_context(|| format!("cannot list {}", folder.display()))?.path();
+        if path.extension().is_some_and(|extension| extension == "svg") {
+            std::fs::remove_file(&path).with_context(|| format!("cannot remove {}", path.display()))?;
         }
     }
     Ok(())
