@@ -1,5 +1,8 @@
 //! `throng`: arguments in, terminal output and an exit code out. Everything else lives in the other crates.
 
+#[macro_use]
+mod output;
+
 mod cli;
 mod commands;
 mod failure;

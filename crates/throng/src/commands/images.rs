@@ -321,7 +321,7 @@ pub fn list(context: &Context, arguments: FormatArguments) -> Result<()> {
     let mut rows = Vec::new();
     for image in open_store(context)?.list()? {
         match arguments.format {
-            Format::Json => println!(
+            Format::Json => outln!(
                 "{}",
                 serde_json::json!({
                     "Repository": image.repository, "Tag": image.tag, "ID": image.id, "Digest": image.digest,
@@ -342,7 +342,7 @@ pub fn list(context: &Context, arguments: FormatArguments) -> Result<()> {
         }
     }
     if arguments.format == Format::Table {
-        print!("{}", table(&["REPOSITORY", "TAG", "IMAGE ID", "CREATED", "SIZE"], &rows));
+        out!("{}", table(&["REPOSITORY", "TAG", "IMAGE ID", "CREATED", "SIZE"], &rows));
     }
     Ok(())
 }
@@ -363,8 +363,8 @@ pub fn remove(context: &Context, arguments: RmiArguments) -> Result<()> {
         }
         for removed in store.remove(name)? {
             match removed {
-                Removed::Untagged(name) => println!("Untagged: {name}"),
-                Removed::Deleted(digest) => println!("Deleted: {digest}"),
+                Removed::Untagged(name) => outln!("Untagged: {name}"),
+                Removed::Deleted(digest) => outln!("Deleted: {digest}"),
             }
         }
     }
@@ -431,7 +431,7 @@ pub async fn load(context: &Context, archive: &Path) -> Result<()> {
         ..Failure::new(Kind::Image, format!("{}: {}", archive.display(), chain(&error)))
     })? {
         let style = Style::for_stdout();
-        println!("Loaded image: {} {}", image.reference, style.dim(short(&image.id)));
+        outln!("Loaded image: {} {}", image.reference, style.dim(short(&image.id)));
     }
     Ok(())
 }

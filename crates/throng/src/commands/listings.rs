@@ -30,12 +30,12 @@ pub async fn ps(context: &Context, arguments: PsArguments) -> Result<()> {
     };
     let replicas: Vec<&ReplicaStatus> = status.replicas.iter().filter(shown).collect();
     if arguments.quiet {
-        replicas.iter().for_each(|replica| println!("{}", replica.name));
+        replicas.iter().for_each(|replica| outln!("{}", replica.name));
         return Ok(());
     }
     match arguments.format {
-        Format::Json => replicas.iter().for_each(|replica| println!("{}", ps_json(&status, replica))),
-        Format::Table => print!("{}", ps_table(&status, &replicas)),
+        Format::Json => replicas.iter().for_each(|replica| outln!("{}", ps_json(&status, replica))),
+        Format::Table => out!("{}", ps_table(&status, &replicas)),
     }
     let hidden = status.replicas.len() - replicas.len();
     if hidden > 0 && arguments.format == Format::Table && arguments.services.is_empty() {
@@ -158,12 +158,12 @@ pub async fn ls(context: &Context, arguments: FormatArguments) -> Result<()> {
         let folder = found.as_ref().map(|status| status.directory.display().to_string()).unwrap_or_default();
         let text = running.map_or_else(|| "unreachable".into(), |count| format!("running({count})"));
         match arguments.format {
-            Format::Json => println!("{}", json!({"Name": project, "Status": text, "Directory": folder})),
+            Format::Json => outln!("{}", json!({"Name": project, "Status": text, "Directory": folder})),
             Format::Table => rows.push(vec![project, text, folder]),
         }
     }
     if arguments.format == Format::Table {
-        print!("{}", table(&["NAME", "STATUS", "DIRECTORY"], &rows));
+        out!("{}", table(&["NAME", "STATUS", "DIRECTORY"], &rows));
     }
     Ok(())
 }
@@ -180,10 +180,10 @@ pub async fn top(context: &Context, arguments: TopArguments) -> Result<()> {
                 && (arguments.services.is_empty() || arguments.services.contains(&replica.service))
         });
         match arguments.format {
-            Format::Json => status.replicas.iter().for_each(|replica| println!("{}", top_json(replica))),
+            Format::Json => status.replicas.iter().for_each(|replica| outln!("{}", top_json(replica))),
             // Home, then clear what is below: without flicker, and the scroll-back stays.
-            Format::Table if follow => print!("\x1b[H\x1b[J{}", top_table(&status)),
-            Format::Table => print!("{}", top_table(&status)),
+            Format::Table if follow => out!("\x1b[H\x1b[J{}", top_table(&status)),
+            Format::Table => out!("{}", top_table(&status)),
         }
         if !follow {
             return Ok(());
@@ -250,7 +250,7 @@ pub async fn events(context: &Context, arguments: EventsArguments) -> Result<()>
     let format = arguments.format;
     let style = Style::for_stdout();
     let following =
-        client.events(!arguments.no_follow, move |event| println!("{}", event_line(&event, format, style)));
+        client.events(!arguments.no_follow, move |event| outln!("{}", event_line(&event, format, style)));
     tokio::select! {
         result = following => Ok(result?),
         () = interrupted.cancelled() => Ok(()),
@@ -281,9 +281,9 @@ pub fn config(context: &Context, arguments: ConfigArguments) -> Result<()> {
     let app = context.load(None)?.app;
     match (arguments.quiet, arguments.services, arguments.format) {
         (true, ..) => {}
-        (_, true, _) => app.services.keys().for_each(|name| println!("{name}")),
-        (_, _, ConfigFormat::Yaml) => print!("{}", throng_compose::to_yaml(&app)),
-        (_, _, ConfigFormat::Json) => println!("{:#}", throng_compose::canonical(&app)),
+        (_, true, _) => app.services.keys().for_each(|name| outln!("{name}")),
+        (_, _, ConfigFormat::Yaml) => out!("{}", throng_compose::to_yaml(&app)),
+        (_, _, ConfigFormat::Json) => outln!("{:#}", throng_compose::canonical(&app)),
     }
     Ok(())
 }

@@ -39,13 +39,13 @@ pub async fn run(context: &Context, arguments: LoadArguments) -> Result<ExitCode
     let results: Vec<_> = thresholds.iter().map(|threshold| threshold.evaluate(&load.result)).collect();
     if arguments.json {
         let value = serde_json::json!({"result": load.result, "thresholds": results});
-        println!("{value:#}");
+        outln!("{value:#}");
     } else {
-        print!("{}", text(&load.result));
+        out!("{}", text(&load.result));
         let style = Style::for_stdout();
         for result in &results {
             let mark = if result.held { style.green("✔") } else { style.red("✘") };
-            println!("{mark} {}  (measured {})", result.expression, result.measured);
+            outln!("{mark} {}  (measured {})", result.expression, result.measured);
         }
     }
     if interrupted.is_cancelled() {

@@ -23,6 +23,6 @@ pub fn pages(folder: &Path) -> Result<()> {
 
 pub fn exit_codes() {
     for (code, meaning) in EXIT_CODES {
-        println!("{code:>3}  {meaning}");
+        outln!("{code:>3}  {meaning}");
     }
 }

@@ -21,7 +21,7 @@ pub async fn run(context: &Context, arguments: RunArguments) -> Result<ExitCode>
     let interrupted = super::interrupted()?;
     let (app, experiment) = read(context, &arguments)?;
     if arguments.dry_run {
-        print!("{}", outline(&experiment));
+        out!("{}", outline(&experiment));
         return Ok(ExitCode::SUCCESS);
     }
     if projects(&context.paths).contains(&app.name) {
@@ -128,8 +128,8 @@ fn finish(context: &Context, arguments: &RunArguments, run: &Run) -> Result<Exit
     runs::keep(context, run)?;
     let out = arguments.out.clone().unwrap_or_else(|| runs::default_folder(&run.id));
     let written = throng_report::write(run, &out)?;
-    print!("\n{}", throng_report::summary_text(run, width()));
-    println!("\nreport: {}", written.report.display());
+    out!("\n{}", throng_report::summary_text(run, width()));
+    outln!("\nreport: {}", written.report.display());
     match run.outcome {
         Outcome::Passed => Ok(ExitCode::SUCCESS),
         Outcome::Interrupted => Ok(ExitCode::from(Kind::Interrupted.code())),

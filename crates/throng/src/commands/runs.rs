@@ -97,7 +97,7 @@ pub fn list(context: &Context, arguments: RunsArguments) -> Result<()> {
         };
         let outcome = outcome(run.outcome);
         match arguments.format {
-            Format::Json => println!(
+            Format::Json => outln!(
                 "{}",
                 serde_json::json!({
                     "ID": run.id, "Project": run.project, "Title": run.title, "Outcome": outcome,
@@ -110,7 +110,7 @@ pub fn list(context: &Context, arguments: RunsArguments) -> Result<()> {
         }
     }
     if arguments.format == Format::Table {
-        print!("{}", table(&["RUN", "OUTCOME", "TOOK", "TITLE"], &rows));
+        out!("{}", table(&["RUN", "OUTCOME", "TOOK", "TITLE"], &rows));
     }
     Ok(())
 }
@@ -127,8 +127,8 @@ pub fn report(context: &Context, arguments: ReportArguments) -> Result<()> {
     let run = read(context, &arguments.run)?;
     let out = arguments.out.unwrap_or_else(|| default_folder(&run.id));
     let written = throng_report::write(&run, &out)?;
-    print!("{}", throng_report::summary_text(&run, width()));
-    println!("\nreport: {}", written.report.display());
+    out!("{}", throng_report::summary_text(&run, width()));
+    outln!("\nreport: {}", written.report.display());
     Ok(())
 }
 
@@ -138,11 +138,11 @@ pub fn default_folder(id: &str) -> PathBuf {
 
 pub fn compare(context: &Context, arguments: CompareArguments) -> Result<()> {
     let runs: Vec<Run> = arguments.runs.iter().map(|name| read(context, name)).collect::<Result<_>>()?;
-    print!("{}", throng_report::compare_text(&runs, width()));
+    out!("{}", throng_report::compare_text(&runs, width()));
     if let Some(path) = arguments.out {
         let page = throng_report::compare_html(&runs);
         std::fs::write(&path, page).map_err(|error| io(format!("write {}", path.display()), &error))?;
-        println!("\npage: {}", path.display());
+        outln!("\npage: {}", path.display());
     }
     Ok(())
 }
