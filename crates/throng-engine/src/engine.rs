@@ -162,7 +162,7 @@ impl Core {
     fn lost(&self, refusal: Option<&str>) -> Option<String> {
         let limits = match &self.cgroups {
             Cgroups::None(why) => {
-                Some(format!("limits on CPU, memory and processes are not enforced and not measured ({why})"))
+                Some(format!("limits on CPU, memory and processes are not enforced ({why})"))
             }
             _ => None,
         };

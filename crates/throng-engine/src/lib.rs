@@ -27,6 +27,7 @@ mod spawn;
 mod start;
 mod state;
 mod sys;
+mod usage;
 mod user;
 
 pub use engine::{Engine, EngineOptions, Isolation, IsolationChoice};

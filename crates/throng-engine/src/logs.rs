@@ -4,12 +4,13 @@
 //! the file can never be exchanged under it. To rotate, whole blocks from the file's start are copied to `log.1` and
 //! then punched out of `log`: its size goes on growing, but it takes up only what was written since. Readers begin
 //! at the first data (`lseek` with `SEEK_DATA`) and skip zero bytes, which only stand where something was punched
-//! out. Nothing is lost; a crash between copy and punch shows a stretch twice.
+//! out. A crash between copy and punch shows a stretch twice. Of a replica that writes faster than that, the latest
+//! output is kept and a line says how much is missing before it; logs that fill are looked at more often.
 
 use crate::engine::{Core, blocking};
 use rustix::fs::{FallocateFlags, SeekFrom};
 use std::fs::{self, File};
-use std::io::{self, Read, Seek};
+use std::io::{self, Read, Seek, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Weak;
 use std::time::Duration;
@@ -19,6 +20,8 @@ use crate::start::LOG;
 
 /// How often sizes are looked at; a replica may write more than its limit in between.
 const INTERVAL: Duration = Duration::from_secs(2);
+/// As above, after a pass in which some log was full.
+const BUSY_INTERVAL: Duration = Duration::from_millis(100);
 
 /// The files that exist, oldest first.
 pub fn files(folder: &Path) -> Vec<PathBuf> {
@@ -37,50 +40,66 @@ pub fn files(folder: &Path) -> Vec<PathBuf> {
 }
 
 pub async fn rotate_for_ever(core: Weak<Core>) {
+    let mut interval = INTERVAL;
     loop {
-        tokio::time::sleep(INTERVAL).await;
+        tokio::time::sleep(interval).await;
         let Some(core) = core.upgrade() else { return };
         let pass = blocking(move || {
+            let mut full = false;
             for replica in core.all_running() {
                 let policy = replica.inner().spec.as_ref().map(|s| s.log);
-                if let Some(Err(error)) = policy.map(|policy| rotate(&replica.folder, policy)) {
-                    tracing::warn!("cannot rotate the log of {}: {error}", replica.id);
+                match policy.map(|policy| rotate(&replica.folder, policy)) {
+                    Some(Ok(rotated)) => full |= rotated,
+                    Some(Err(error)) => tracing::warn!("cannot rotate the log of {}: {error}", replica.id),
+                    None => {}
                 }
             }
+            full
         });
-        if let Err(error) = pass.await {
-            tracing::warn!("{error}");
-        }
+        interval = match pass.await {
+            Ok(true) => BUSY_INTERVAL,
+            Ok(false) => INTERVAL,
+            Err(error) => {
+                tracing::warn!("{error}");
+                INTERVAL
+            }
+        };
     }
 }
 
-/// Rotates the log if more than the policy allows has been written since the last time.
-pub fn rotate(folder: &Path, policy: LogPolicy) -> io::Result<()> {
+/// Rotates the log if more than the policy allows has been written since the last time, and tells whether it has.
+pub fn rotate(folder: &Path, policy: LogPolicy) -> io::Result<bool> {
     let path = folder.join(LOG);
     let size = match fs::metadata(&path) {
         Ok(metadata) => metadata.len(),
-        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(()),
+        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(false),
         Err(e) => return Err(e),
     };
     if size < policy.max_size {
-        return Ok(());
+        return Ok(false);
     }
     let mut log = File::options().read(true).write(true).open(&path)?;
-    let Some(start) = first_data(&log)? else { return Ok(()) };
+    let Some(start) = first_data(&log)? else { return Ok(false) };
     let block = rustix::fs::fstatfs(&log)?.f_bsize.unsigned_abs().max(1);
     let end = size / block * block;
     if end.saturating_sub(start) < policy.max_size {
-        return Ok(());
+        return Ok(false);
     }
     if policy.max_files > 0 {
         let fresh = folder.join("log.new");
-        log.seek(io::SeekFrom::Start(start))?;
-        io::copy(&mut (&log).take(end - start), &mut File::create(&fresh)?)?;
+        let mut file = File::create(&fresh)?;
+        let kept = start.max(end.saturating_sub(policy.max_size) / block * block);
+        if kept > start {
+            writeln!(file, "[throng: {} bytes came too fast and are not kept]", kept - start)?;
+        }
+        log.seek(io::SeekFrom::Start(kept))?;
+        io::copy(&mut (&log).take(end - kept), &mut file)?;
         shift(folder, policy.max_files)?;
         fs::rename(fresh, folder.join("log.1"))?;
     }
     let punch = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
-    Ok(rustix::fs::fallocate(&log, punch, start, end - start)?)
+    rustix::fs::fallocate(&log, punch, start, end - start)?;
+    Ok(true)
 }
 
 /// `log.1` becomes `log.2` and so on; the oldest is removed.
@@ -106,7 +125,29 @@ fn first_data(log: &File) -> io::Result<Option<u64>> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::io::Write;
+
+    #[test]
+    fn a_flood_takes_no_more_room_than_allowed() {
+        let dir = tempfile::tempdir().unwrap();
+        let policy = LogPolicy { max_size: 10_000, max_files: 2 };
+        let mut writer = File::options().append(true).create(true).open(dir.path().join(LOG)).unwrap();
+        assert!(!rotate(dir.path(), policy).unwrap());
+        for _ in 0..5 {
+            writer.write_all(&b"0123456789abcdef\n".repeat(100_000)).unwrap();
+            assert!(rotate(dir.path(), policy).unwrap());
+        }
+        let files = files(dir.path());
+        assert_eq!(files.len(), 3);
+        for file in &files[..2] {
+            let text = fs::read_to_string(file).unwrap();
+            let mut lines = text.lines();
+            let note = lines.next().unwrap();
+            assert!(note.starts_with("[throng: 1") && note.ends_with("are not kept]"), "{note}");
+            assert!(text.len() < 20_000, "{}", text.len());
+        }
+        let room = std::os::unix::fs::MetadataExt::blocks(&fs::metadata(&files[2]).unwrap()) * 512;
+        assert!(room <= 64 << 10, "{room} bytes of the log itself");
+    }
 
     #[test]
     fn rotation_loses_nothing_and_keeps_the_writer() {

@@ -1,9 +1,10 @@
 //! The orders of the [`Runtime`] trait.
 
-use crate::cgroup::Group;
+use crate::cgroup::{Cgroups, Group};
 use crate::engine::{Core, Engine, blocking, check_name, check_project, start_replica};
 use crate::errors::host;
 use crate::replica::{Inner, Phase, Replica};
+use crate::usage::{self, Usage};
 use crate::{exec, logs, start, state};
 use async_trait::async_trait;
 use std::collections::HashMap;
@@ -227,12 +228,22 @@ fn statistics(core: &Core, ids: &[ReplicaId]) -> Vec<Option<Statistics>> {
             HashMap::new()
         }
     };
+    let usage = match core.cgroups {
+        Cgroups::None(_) => {
+            let pids = ids.iter().filter_map(|id| Some(core.replica(id)?.running()?.pid));
+            usage::of_sessions(&pids.collect::<Vec<_>>())
+        }
+        _ => HashMap::new(),
+    };
     ids.iter()
         .map(|id| {
             let replica = core.replica(id)?;
-            replica.running()?;
+            let running = replica.running()?;
             let group = core.cgroups.group(&id.project, &id.name());
-            let mut statistics = group.as_ref().map(read).unwrap_or_default();
+            let mut statistics = match &group {
+                Some(group) => read(group),
+                None => from_usage(usage.get(&running.pid).copied().unwrap_or_default()),
+            };
             for name in &replica.inner().interfaces {
                 // What the host's end has sent, the replica has received.
                 let (received, sent) = links.get(name).copied().unwrap_or_default();
@@ -254,6 +265,16 @@ fn read(group: &Group) -> Statistics {
         pids: reading.pids,
         network_received: 0,
         network_sent: 0,
+    }
+}
+
+fn from_usage(usage: Usage) -> Statistics {
+    Statistics {
+        cpu: usage.cpu,
+        memory: usage.resident,
+        memory_unreclaimable: usage.anonymous,
+        pids: usage.threads,
+        ..Statistics::default()
     }
 }
 

@@ -91,6 +91,10 @@ async fn check(folder: &Path) {
     let answer = first_answer(&engine, server.networks[0].address, PATIENCE).await;
     assert_eq!(answer.expect("an answer"), "ok\n");
 
+    let read = engine.statistics(std::slice::from_ref(&server.id)).await;
+    let used = read[0].expect("it runs");
+    assert!(used.memory > 0 && used.pids == 1, "measured, with or without control groups: {used:?}");
+
     let mut events = engine.watch();
     let look = spec(PROJECT, &network, "look", 2, &["cat", "/proc/self/status", "/etc/hostname"]);
     engine.create(&look).await.expect("created");

@@ -1,0 +1,87 @@
+//! What replicas use where the host offers no control groups: the sum over the processes of each one's session.
+//!
+//! A process that begins a session of its own is not counted, nor is one that has ended unnoticed by its parent; pages
+//! that several share are counted for each.
+
+use std::collections::HashMap;
+use std::fs;
+use std::time::Duration;
+
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Usage {
+    pub cpu: Duration,
+    /// Bytes in memory.
+    pub resident: u64,
+    /// Of these, bytes that belong to no file.
+    pub anonymous: u64,
+    pub threads: u64,
+}
+
+/// One process as `/proc/<pid>/stat` describes it.
+struct Process {
+    session: u32,
+    ticks: u64,
+    threads: u64,
+}
+
+/// Usage of every session that one of the given processes leads. Reads all processes of the host once.
+pub fn of_sessions(leaders: &[u32]) -> HashMap<u32, Usage> {
+    let mut found: HashMap<u32, Usage> = leaders.iter().map(|pid| (*pid, Usage::default())).collect();
+    let (ticks, page) = (rustix::param::clock_ticks_per_second().max(1), rustix::param::page_size() as u64);
+    let entries = fs::read_dir("/proc").into_iter().flatten().flatten();
+    for pid in entries.filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok()) {
+        let read = |file: &str| fs::read_to_string(format!("/proc/{pid}/{file}")).unwrap_or_default();
+        let Some(process) = parse_stat(&read("stat")) else { continue };
+        let Some(usage) = found.get_mut(&process.session) else { continue };
+        let (resident, shared) = parse_statm(&read("statm"));
+        usage.cpu += Duration::from_micros(process.ticks.saturating_mul(1_000_000) / ticks);
+        usage.resident += resident * page;
+        usage.anonymous += resident.saturating_sub(shared) * page;
+        usage.threads += process.threads;
+    }
+    found
+}
+
+/// Fields of proc_pid_stat(5) by their numbers there: 6, 14 to 17 (own time and that of children that have been waited
+/// for), 20. The second one, the command in brackets, may hold anything.
+fn parse_stat(stat: &str) -> Option<Process> {
+    let fields: Vec<&str> = stat.rsplit_once(") ")?.1.split(' ').collect();
+    let field = |number: usize| fields.get(number - 3)?.parse::<u64>().ok();
+    let ticks = (14..=17).map(field).sum::<Option<u64>>()?;
+    Some(Process { session: u32::try_from(field(6)?).ok()?, ticks, threads: field(20)? })
+}
+
+/// Resident and shared pages of proc_pid_statm(5).
+fn parse_statm(statm: &str) -> (u64, u64) {
+    let mut fields = statm.split(' ').skip(1).map(|field| field.parse().unwrap_or(0));
+    (fields.next().unwrap_or(0), fields.next().unwrap_or(0))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_process_is_read_whatever_it_is_called() {
+        let rest = (4..=52).map(|n| n.to_string()).collect::<Vec<_>>().join(" ");
+        for name in ["web", "a b) S 1", ") "] {
+            let process = parse_stat(&format!("7 ({name}) S {rest}")).expect("a process");
+            assert_eq!(
+                (process.session, process.ticks, process.threads),
+                (6, 14 + 15 + 16 + 17, 20),
+                "{name}"
+            );
+        }
+        assert!(parse_stat("7 (web) S 1 2").is_none());
+        assert_eq!(parse_statm("10 7 3 1 0 2 0\n"), (7, 3));
+        assert_eq!(parse_statm(""), (0, 0));
+    }
+
+    #[test]
+    fn this_process_is_counted_in_its_session() {
+        let session = rustix::process::getsid(None).expect("a session").as_raw_nonzero().get() as u32;
+        let usage = of_sessions(&[session, u32::MAX]);
+        assert!(usage[&session].resident > 0 && usage[&session].threads > 0, "{usage:?}");
+        assert_eq!(usage[&u32::MAX], Usage::default());
+    }
+}
