@@ -321,9 +321,11 @@ impl Actor {
                 proxy.shutdown(Duration::from_secs(1)).await;
             }
         }
-        for network in self.durable.networks.values() {
-            if let Err(error) = self.fixed.engine.remove_network(&network.name).await {
-                tracing::warn!("network {}: {error}", network.name);
+        // Those that replicas were attached to as well: the definition that named them may have been lost.
+        let known = self.durable.networks.values().map(|network| &network.name);
+        for name in known.chain(self.taken.keys()).collect::<BTreeSet<_>>() {
+            if let Err(error) = self.fixed.engine.remove_network(name).await {
+                tracing::warn!("network {name}: {error}");
             }
         }
         if self.volumes_too {

@@ -130,7 +130,8 @@ async fn make_networks(
     made: &mut Vec<String>,
 ) -> Result<BTreeMap<String, NetworkSpec>, Refusal> {
     let _held = lock_networks().await?;
-    let mut networks = BTreeMap::new();
+    // One that the file has no more stays until the app goes, or it could not come back at the same place.
+    let mut networks = current.networks.clone();
     for (key, network) in &app.networks {
         let spec = match current.networks.get(key) {
             Some(spec) => spec.clone(),

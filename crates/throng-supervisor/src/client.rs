@@ -17,6 +17,9 @@ use throng_runtime::cluster::{Cluster, ClusterError, ClusterErrorKind, Feed, Fee
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::UnixStream;
 
+/// How much of a log is searched for the reason of an end.
+const LAST_WORDS_MOST: u64 = 16 << 10;
+
 #[derive(Debug, thiserror::Error)]
 pub enum ClientError {
     #[error("no app {0} is up")]
@@ -24,7 +27,7 @@ pub enum ClientError {
     #[error("{0}")]
     Refused(Refusal),
     #[error("cannot start the supervisor of {project}: {reason}")]
-    NotStarted { project: String, reason: String },
+    NotStarted { project: String, reason: String, hint: Option<String> },
     #[error("lost the supervisor of {project}: {source}")]
     Lost { project: String, source: std::io::Error },
 }
@@ -34,7 +37,7 @@ impl ClientError {
         match self {
             ClientError::NotUp(_) => Some("start it with `throng up -d`, or name another one with -p".into()),
             ClientError::Refused(refusal) => refusal.hint.clone(),
-            ClientError::NotStarted { .. } => None,
+            ClientError::NotStarted { hint, .. } => hint.clone(),
             ClientError::Lost { .. } => {
                 Some("its replicas go on; any command starts a supervisor that takes them up again".into())
             }
@@ -58,7 +61,9 @@ impl Client {
         if client.answers().await {
             return Ok(client);
         }
-        if !paths.state_file(project).exists() {
+        // Replicas whose state file is lost can still be taken down.
+        let left = paths.engine().join(project);
+        if !paths.state_file(project).exists() && !left.exists() {
             return Err(ClientError::NotUp(project.into()));
         }
         client.spawn(isolation).await?;
@@ -80,7 +85,8 @@ impl Client {
 
     /// Starts the supervisor as a process of its own and waits until it listens.
     async fn spawn(&self, isolation: Option<&str>) -> Result<()> {
-        let failed = |reason: String| ClientError::NotStarted { project: self.project.clone(), reason };
+        let project = || self.project.clone();
+        let failed = |reason: String| ClientError::NotStarted { project: project(), reason, hint: None };
         let executable = std::env::current_exe().map_err(|error| failed(error.to_string()))?;
         self.paths.prepare().map_err(|error| failed(error.to_string()))?;
         let log = self.paths.supervisor_log(&self.project);
@@ -112,12 +118,12 @@ impl Client {
         if self.answers().await {
             return Ok(());
         }
-        let reason = last_line(&log);
+        let (reason, hint) = last_words(&log);
         if !self.paths.state_file(&self.project).exists() {
             // There was no app before; the folder holds nothing but the log that has just been quoted.
             let _ = std::fs::remove_dir_all(self.paths.project(&self.project));
         }
-        Err(failed(reason))
+        Err(ClientError::NotStarted { project: project(), reason, hint })
     }
 
     async fn open(&self, request: &Request) -> Result<Exchange> {
@@ -260,9 +266,22 @@ fn tail(path: &std::path::Path, most: u64) -> std::io::Result<Vec<u8>> {
     Ok(text)
 }
 
-fn last_line(log: &std::path::Path) -> String {
-    let text = std::fs::read_to_string(log).unwrap_or_default();
-    text.lines().rev().find(|line| !line.trim().is_empty()).unwrap_or("it ended without a word").to_owned()
+/// The error that a supervisor ended with, as its log tells it, and the hint below it.
+fn last_words(log: &std::path::Path) -> (String, Option<String>) {
+    let text = tail(log, LAST_WORDS_MOST).unwrap_or_default();
+    let text = String::from_utf8_lossy(&text);
+    let lines: Vec<&str> = text.lines().filter(|line| !line.trim().is_empty()).collect();
+    match lines.as_slice() {
+        [.., error, hint] if hint.starts_with("hint: ") => {
+            (without(error, "error: "), Some(without(hint, "hint: ")))
+        }
+        [.., error] => (without(error, "error: "), None),
+        [] => ("it ended without a word".into(), None),
+    }
+}
+
+fn without(line: &str, prefix: &str) -> String {
+    line.strip_prefix(prefix).unwrap_or(line).to_owned()
 }
 
 pub struct Watch {

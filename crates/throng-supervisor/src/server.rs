@@ -42,8 +42,13 @@ pub struct ServeOptions {
     pub limits: Limits,
 }
 
+/// The most bytes of a socket's path (unix(7): 108 with the end mark).
+const SOCKET_PATH_MOST: usize = 107;
+
 #[derive(Debug, thiserror::Error)]
 pub enum ServeError {
+    #[error("the path of the socket is longer than the kernel's {SOCKET_PATH_MOST} bytes: {0}")]
+    SocketPath(String),
     #[error("another supervisor looks after {0}")]
     Running(String),
     #[error("cannot {what}: {source}")]
@@ -56,6 +61,22 @@ pub enum ServeError {
     State(#[from] state::StateError),
 }
 
+impl ServeError {
+    pub fn hint(&self) -> Option<String> {
+        match self {
+            ServeError::SocketPath(_) => Some("set THRONG_HOME to a shorter path".into()),
+            ServeError::Running(project) => Some(format!("talk to it: throng -p {project} ps")),
+            ServeError::Runtime(error) => error.hint.clone(),
+            ServeError::Store(error) => error.hint(),
+            ServeError::State(state::StateError::Damaged { path, .. }) => {
+                Some(format!("remove {path}; then `throng down` takes down what is left of the app"))
+            }
+            ServeError::State(state::StateError::Newer { .. }) => Some("update throng".into()),
+            ServeError::Io { .. } | ServeError::State(_) => None,
+        }
+    }
+}
+
 fn io(what: impl Into<String>) -> impl FnOnce(std::io::Error) -> ServeError {
     let what = what.into();
     move |source| ServeError::Io { what, source }
@@ -65,6 +86,10 @@ fn io(what: impl Into<String>) -> impl FnOnce(std::io::Error) -> ServeError {
 pub async fn serve(options: ServeOptions) -> Result<(), ServeError> {
     let paths = options.paths;
     let project = options.project;
+    let socket = paths.socket(&project);
+    if socket.as_os_str().len() > SOCKET_PATH_MOST {
+        return Err(ServeError::SocketPath(socket.display().to_string()));
+    }
     paths.prepare().map_err(io("prepare the folders"))?;
     let _lock = take_lock(&paths, &project).await?;
     let engine = Engine::open(EngineOptions {
@@ -84,7 +109,6 @@ pub async fn serve(options: ServeOptions) -> Result<(), ServeError> {
     let exits = fixed.engine.watch();
     let observed = fixed.engine.observe(&project).await?;
 
-    let socket = fixed.paths.socket(&project);
     let _ = std::fs::remove_file(&socket);
     let listener = UnixListener::bind(&socket).map_err(io(format!("listen on {}", socket.display())))?;
     let (orders, orders_in) = mpsc::channel(ORDERS_WAITING);

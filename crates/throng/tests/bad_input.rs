@@ -244,6 +244,42 @@ fn no_space_left_is_said_and_nothing_is_kept() {
 }
 
 #[test]
+fn a_damaged_state_file_is_named_and_can_be_removed() {
+    let Some(bench) = Bench::with_probe("a_damaged_state_file_is_named_and_can_be_removed") else { return };
+    bench.compose("services:\n  web: {image: probe, command: [say, x]}\n");
+    bench.ok(&["up", "-d", "--wait"]);
+    let before = bench.pids("web-1");
+    let supervisor = bench.supervisor().expect("a supervisor");
+    support::kill(supervisor, Signal::KILL);
+    until("it has ended", || (bench.supervisor() != Some(supervisor)).then_some(()));
+    let state = bench.home.join("projects").join(&bench.project).join("state.json");
+    let text = std::fs::read_to_string(&state).expect("the state");
+    std::fs::write(&state, &text[..text.len() / 2]).expect("written");
+    let done = bench.fails(4, &["ps"]);
+    done.says("state.json is damaged").says(&format!("hint: remove {}", state.display()));
+    assert_eq!(bench.pids("web-1"), before, "replicas go on");
+    std::fs::remove_file(&state).expect("removed");
+    bench.ok(&["down"]);
+    bench.assert_clean();
+}
+
+#[test]
+fn a_home_whose_path_is_too_long_for_a_socket_is_named() {
+    let Some(bench) = Bench::with_probe("a_home_whose_path_is_too_long_for_a_socket_is_named") else {
+        return;
+    };
+    bench.compose("services:\n  web: {image: probe, command: [say, x]}\n");
+    let long = bench.home.with_file_name("x".repeat(120));
+    std::fs::rename(&bench.home, &long).expect("moved");
+    let mut command = bench.command(&["up", "-d"]);
+    command.env("THRONG_HOME", &long);
+    let done = bench.spawn_with(command).wait();
+    assert_eq!(done.code, 4, "{}", done.err);
+    done.says("the path of the socket is longer than").says("hint: set THRONG_HOME to a shorter path");
+    assert!(std::fs::read_dir(long.join("projects")).is_ok_and(|folder| folder.count() == 0));
+}
+
+#[test]
 fn an_app_on_a_full_disk_is_refused_and_leaves_nothing() {
     let name = "an_app_on_a_full_disk_is_refused_and_leaves_nothing";
     let Some(bench) = Bench::new(name) else { return };

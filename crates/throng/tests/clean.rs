@@ -45,6 +45,31 @@ fn ctrl_c_ends_an_app_in_the_foreground() {
 }
 
 #[test]
+fn a_second_ctrl_c_ends_the_command_and_the_supervisor_finishes() {
+    let Some(bench) = Bench::with_probe("a_second_ctrl_c_ends_the_command_and_the_supervisor_finishes")
+    else {
+        return;
+    };
+    // The first process of a namespace ignores what it has no handler for, so this one has to be killed.
+    bench.compose(
+        "
+services:
+  stubborn: {image: probe, command: [say, here], stop_signal: SIGTERM, stop_grace_period: 2s}
+",
+    );
+    let mut up = bench.spawn(&["up"]);
+    up.says("stubborn-1 | here");
+    leftovers::note_interfaces(&bench);
+    up.signal(Signal::INT);
+    until("it is leaving", || (bench.states() == [("stubborn-1".into(), "leaving".into())]).then_some(()));
+    up.signal(Signal::INT);
+    let done = up.wait();
+    assert_eq!(done.code, 130, "{}", done.err);
+    assert!(!done.err.contains("everything removed"), "it did not wait: {}", done.err);
+    bench.assert_clean();
+}
+
+#[test]
 fn ctrl_c_while_waiting_for_readiness_ends_the_app_too() {
     let Some(bench) = Bench::with_probe("ctrl_c_while_waiting_for_readiness_ends_the_app_too") else {
         return;

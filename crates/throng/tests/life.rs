@@ -240,6 +240,21 @@ services:
 }
 
 #[test]
+fn networks_come_and_go_with_the_file() {
+    let Some(bench) = Bench::with_probe("networks_come_and_go_with_the_file") else { return };
+    let one = "services:\n  web: {image: probe, command: [say, x]}\n";
+    let two = "services:\n  web: {image: probe, command: [say, x], networks: [default, more]}\nnetworks: {more: {}}\n";
+    for file in [one, two, one, two, one] {
+        bench.compose(file);
+        bench.ok(&["up", "-d", "--wait"]);
+        let addresses = bench.ps()[0]["Addresses"].as_array().expect("addresses").len();
+        assert_eq!(addresses, if file == one { 1 } else { 2 });
+    }
+    bench.ok(&["down"]);
+    bench.assert_clean();
+}
+
+#[test]
 fn down_and_up_again_at_once_is_no_clash() {
     let Some(bench) = Bench::with_probe("down_and_up_again_at_once_is_no_clash") else { return };
     bench.compose("services:\n  web: {image: probe, command: [say, x]}\n");

@@ -54,7 +54,7 @@ pub fn run(arguments: Arguments) -> Result<ExitCode> {
     let result = runtime.block_on(serve(ServeOptions { paths, project, isolation, limits }));
     // What the engine keeps beside itself goes with its last task.
     runtime.shutdown_timeout(LEAVING);
-    result.map_err(|error| Failure::new(Kind::Host, error.to_string()))?;
+    result.map_err(|error| Failure { hint: error.hint(), ..Failure::new(Kind::Host, error.to_string()) })?;
     Ok(ExitCode::SUCCESS)
 }
 
