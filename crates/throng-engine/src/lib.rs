@@ -3,6 +3,10 @@
 //! There is no shim and no daemon. Each replica costs the supervisor one descriptor, its pidfd; everything else lives
 //! in the kernel and in the replica's folder, so the supervisor may end at any moment and another one takes over.
 //!
+//! Without root, one sleeping process of the user holds the namespaces of all its supervisors ([`rootless`]). Where the
+//! host allows no namespaces, replicas are plain processes, and one helper for each supervisor gives them loopbacks of
+//! their own (`process`, `redirect`, `sys::notify`). Both end with the last replica that needs them.
+//!
 //! Unsafe code is in the modules `sys` and `child` only.
 
 mod cgroup;

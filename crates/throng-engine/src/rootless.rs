@@ -13,7 +13,7 @@
 use crate::state::start_ticks;
 use crate::sys;
 use rustix::fs::FlockOperation;
-use rustix::process::{Pid, PidfdFlags, pidfd_open};
+use rustix::process::{Pid, PidfdFlags, WaitId, WaitIdOptions, pidfd_open, waitid};
 use serde::{Deserialize, Serialize};
 use std::fs::{self, File};
 use std::io;
@@ -127,13 +127,17 @@ fn make(folder: &Path) -> io::Result<OwnedFd> {
     drop((ready_writer, go_reader));
     let mut word = [0u8; 4];
     io::Read::read_exact(&mut &ready, &mut word)?;
+    let keeper = Pid::from_raw(pid as i32).ok_or_else(|| io::Error::other("no keeper"))?;
     match i32::from_ne_bytes(word) {
         0 => {}
-        errno => return Err(io::Error::from_raw_os_error(errno)),
+        errno => {
+            // It ends when it hears of this end of the pipe; nothing but its status is left to be taken.
+            drop(go);
+            let _ = waitid(WaitId::Pid(keeper), WaitIdOptions::EXITED);
+            return Err(refused(errno));
+        }
     }
-    let pidfd = Pid::from_raw(pid as i32)
-        .ok_or_else(|| io::Error::other("no keeper"))
-        .and_then(|pid| Ok(pidfd_open(pid, PidfdFlags::empty())?))?;
+    let pidfd = pidfd_open(keeper, PidfdFlags::empty())?;
     map_ids(pid)?;
     // The keeper sleeps from here on; if this end of the pipe closes without a word it ends.
     io::Write::write_all(&mut &go, b"1")?;
@@ -142,6 +146,14 @@ fn make(folder: &Path) -> io::Result<OwnedFd> {
     fs::write(folder.join("keeper.new"), record)?;
     fs::rename(folder.join("keeper.new"), folder.join("keeper"))?;
     Ok(pidfd)
+}
+
+/// The kernel's answer to `unshare`, in words where its own mislead (user_namespaces(7)).
+fn refused(errno: i32) -> io::Error {
+    match errno {
+        libc::ENOSPC | libc::EUSERS => io::Error::other("the limit user.max_user_namespaces is reached"),
+        other => io::Error::from_raw_os_error(other),
+    }
 }
 
 /// The user becomes root inside; the ids granted to it, if the helpers are there, follow from 1.
