@@ -87,7 +87,7 @@ impl Client {
     async fn spawn(&self, isolation: Option<&str>) -> Result<()> {
         let project = || self.project.clone();
         let failed = |reason: String| ClientError::NotStarted { project: project(), reason, hint: None };
-        let executable = std::env::current_exe().map_err(|error| failed(error.to_string()))?;
+        let executable = steps::own_executable().map_err(|error| failed(error.to_string()))?;
         self.paths.prepare().map_err(|error| failed(error.to_string()))?;
         let log = self.paths.supervisor_log(&self.project);
         if let Some(folder) = log.parent() {

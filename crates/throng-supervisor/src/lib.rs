@@ -28,3 +28,4 @@ pub mod protocol;
 
 pub use listing::images_of;
 pub use server::{ServeError, ServeOptions, serve};
+pub use steps::own_executable;

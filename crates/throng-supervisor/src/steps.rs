@@ -1,6 +1,7 @@
 //! Carrying out steps. Each is a task of its own that decides nothing and reports how it went.
 
 use crate::front::Directory;
+use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
 use std::process::Stdio;
 use std::sync::Arc;
@@ -113,9 +114,17 @@ pub async fn serve_names(
     throng_engine::dns::serve(engine, network, directory.clone()).await
 }
 
+/// This program's own file, even if a newer one has taken its place since: what is started from here must be of
+/// the same version.
+pub fn own_executable() -> std::io::Result<PathBuf> {
+    let own = PathBuf::from("/proc/self/exe");
+    if own.exists() { Ok(own) } else { std::env::current_exe() }
+}
+
 /// The command line that a new supervisor process is started with.
 pub fn supervisor_command(executable: PathBuf, project: &str) -> std::process::Command {
     let mut command = std::process::Command::new(executable);
+    command.arg0("throng");
     command.args(["--project-name", project, "supervise"]);
     command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null()).current_dir("/");
     command

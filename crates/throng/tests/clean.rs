@@ -228,6 +228,29 @@ fn a_new_supervisor_takes_up_what_a_killed_one_left() {
 }
 
 #[test]
+fn a_program_that_was_replaced_meanwhile_starts_its_own_kind() {
+    let Some(bench) = Bench::with_probe("a_program_that_was_replaced_meanwhile_starts_its_own_kind") else {
+        return;
+    };
+    // A build that waits in RUN is a command under way; its file goes, as in an upgrade.
+    let program = bench.folder.join("throng");
+    std::fs::copy(env!("CARGO_BIN_EXE_throng"), &program).expect("copied");
+    bench.write("web/Dockerfile", "FROM probe\nRUN [\"/probe\", \"sleep\", \"1\"]\n");
+    bench.compose("services:\n  web: {build: web, command: [say, x]}\n");
+    let mut command = std::process::Command::new(&program);
+    command.args(["up", "-d", "--wait"]).current_dir(&bench.folder).env("THRONG_HOME", &bench.home);
+    let up = bench.spawn_with(command);
+    until("the build is under way", || (!leftovers::processes_below(up.pid()).is_empty()).then_some(()));
+    std::fs::remove_file(&program).expect("removed");
+    let done = up.wait();
+    assert_eq!(done.code, 0, "{}", done.err);
+    let name = |pid: u32| std::fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default();
+    assert_eq!(name(bench.supervisor().expect("a supervisor")), "throng\n");
+    bench.ok(&["down"]);
+    bench.assert_clean();
+}
+
+#[test]
 fn an_app_has_one_supervisor() {
     let Some(bench) = Bench::with_probe("an_app_has_one_supervisor") else { return };
     bench.compose(WEB);

@@ -138,9 +138,10 @@ impl StepRunner for Runner {
         let request =
             super::supervise::Step { layers: step.layers, upper: step.upper, process: step.process };
         let request = serde_json::to_string(&request).map_err(|error| error.to_string())?;
-        let executable = std::env::current_exe().map_err(|error| error.to_string())?;
+        let executable = throng_supervisor::own_executable().map_err(|error| error.to_string())?;
         let (reader, writer) = std::io::pipe().map_err(|error| error.to_string())?;
         let mut child = tokio::process::Command::new(executable)
+            .arg0("throng")
             .arg("build-step")
             .env(super::supervise::STEP_VARIABLE, request)
             // Never written to: its end tells the step that nobody waits for it any more. Killing the process

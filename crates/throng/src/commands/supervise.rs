@@ -31,6 +31,8 @@ const PROBES: usize = 64;
 const LEAVING: Duration = Duration::from_secs(2);
 
 pub fn run(arguments: Arguments) -> Result<ExitCode> {
+    // Started by way of /proc, whose file would give it the name `exe` in listings of processes.
+    let _ = rustix::thread::set_name(c"throng");
     let paths = Paths::discover();
     let project = arguments
         .project
@@ -84,6 +86,7 @@ pub fn build_step() -> Result<ExitCode> {
         Ok(step) => step,
         Err(error) => return not_run(format!("no build step in {STEP_VARIABLE}: {error}")),
     };
+    let _ = rustix::thread::set_name(c"throng");
     let paths = Paths::discover();
     // A session of its own: a Ctrl-C typed for the build ends it by way of standard input, which cleans up.
     if let Err(error) = rustix::process::setsid() {
