@@ -135,10 +135,15 @@ impl User {
     }
 
     fn run(&self, arguments: &[&str]) -> Done {
+        self.run_by(&[], arguments)
+    }
+
+    /// Runs the command by way of another one that takes it as its last arguments.
+    fn run_by(&self, way: &[&str], arguments: &[&str]) -> Done {
         let id = self.uid;
         let mut command = Command::new("setpriv");
         command.args([format!("--reuid={id}"), format!("--regid={id}")]);
-        command.args(["--clear-groups", "--inh-caps=-all", "--bounding-set=-all"]);
+        command.args(["--clear-groups", "--inh-caps=-all", "--bounding-set=-all"]).args(way);
         command.arg(self.folder.join("throng")).args(arguments).current_dir(&self.folder);
         command.env_clear().env("PATH", std::env::var_os("PATH").unwrap_or_default());
         command.env("HOME", &self.folder).env("THRONG_HOME", self.folder.join("home"));
@@ -341,6 +346,34 @@ fn an_ordinary_user_runs_plain_processes() {
     assert!(!answers(&format!("{}:8123", replicas[0].1)));
 }
 
+/// A user namespace that allows no further ones, entered as root without a privilege.
+const NO_MORE_NAMESPACES: &str = "echo 0 > /proc/sys/user/max_user_namespaces \\
+    && exec setpriv --bounding-set=-all --inh-caps=-all --ambient-caps=-all \"$0\" \"$@\"";
+
+#[test]
+fn where_user_namespaces_are_refused_processes_are_chosen() {
+    const NAME: &str = "where_user_namespaces_are_refused_processes_are_chosen";
+    let Some(user) = User::new(NAME, 54_405) else { return };
+    user.app(PROCESSES, PLAIN_DOCKERFILE);
+    let way = ["unshare", "--user", "--map-root-user", "/bin/sh", "-c", NO_MORE_NAMESPACES];
+    let refused = user.run_by(&way, &["--isolation", "container", "up", "-d", "--wait"]);
+    if refused.err.contains("unshare failed") || refused.err.contains("max_user_namespaces: ") {
+        return skip(NAME, &refused.err);
+    }
+    assert_eq!(refused.code, 4, "{}", refused.err);
+    refused.says("the limit user.max_user_namespaces is reached").says("hint:");
+    let up = user.run_by(&way, &["up", "-d", "--wait"]);
+    assert_eq!(up.code, 0, "{}", up.err);
+    let notes: Vec<&str> = up.err.lines().filter(|line| line.contains("note:")).collect();
+    assert_eq!(notes.len(), 1, "{}", up.err);
+    assert!(notes[0].contains("process: replicas are plain processes"), "{}", notes[0]);
+    assert!(notes[0].contains("no user namespace: the limit"), "{}", notes[0]);
+    assert_eq!(user.replicas().len(), 3);
+    assert!(answers(&user.published()));
+    user.ok(&["down"]);
+    user.assert_clean();
+}
+
 #[test]
 fn an_ordinary_user_runs_the_example() {
     const NAME: &str = "an_ordinary_user_runs_the_example";
@@ -361,7 +394,18 @@ fn an_ordinary_user_runs_the_example() {
         std::fs::create_dir_all(user.folder.join("dist/results")).expect("a folder");
         std::fs::copy(&program, user.folder.join("dist/pdfmagic")).expect("a copy");
         user.own();
-        let arguments = ["--isolation", isolation, "run", "app", "--set", "requests=3", "--out", "report"];
+        let arguments = [
+            "--isolation",
+            isolation,
+            "run",
+            "app",
+            "--set",
+            "requests=3",
+            "--set",
+            "clients=2",
+            "--out",
+            "report",
+        ];
         user.ok(&arguments).prints("passed");
         assert!(user.folder.join("report/report.html").exists());
         user.assert_clean();

@@ -144,4 +144,10 @@ pub fn sweep(bench: &Bench) {
     for (pid, _) in processes_of_home(&bench.home) {
         kill(pid, Signal::KILL);
     }
+    for pid in cgroup_processes(&format!("/throng/{}/", bench.project)) {
+        kill(pid, Signal::KILL);
+    }
+    for name in bench.interfaces.borrow().iter().filter(|name| interface_exists(name)) {
+        let _ = std::process::Command::new("ip").args(["link", "delete", name]).status();
+    }
 }
