@@ -69,7 +69,7 @@ fn join() -> io::Result<Entered> {
     let (folder, lock) = lock()?;
     let keeper = match find(&folder) {
         Some(keeper) => keeper,
-        None => make(&folder)?,
+        None => make(&folder).inspect_err(|_| forget(&folder))?,
     };
     rustix::fs::flock(&lock, FlockOperation::LockShared)?;
     sys::setns(keeper.as_raw_fd(), libc::CLONE_NEWUSER)?;
@@ -221,11 +221,17 @@ pub(crate) fn leave() {
     if rustix::fs::flock(&entered.lock, FlockOperation::NonBlockingLockExclusive).is_err() {
         return;
     }
-    // Each fails only if it is gone already, the last one also if something else lies in the folder.
-    let _ = fs::remove_file(entered.folder.join("keeper"));
+    // Fails only if it has ended already.
     let _ = crate::exec::send(&entered.keeper, libc::SIGKILL);
-    let _ = fs::remove_file(entered.folder.join("lock"));
-    let _ = fs::remove_dir(&entered.folder);
+    forget(&entered.folder);
+}
+
+/// Removes what tells of a keeper. Only for who holds the lock alone.
+fn forget(folder: &Path) {
+    // Each fails only if it is gone already, the last one also if something else lies in the folder.
+    let _ = fs::remove_file(folder.join("keeper"));
+    let _ = fs::remove_file(folder.join("lock"));
+    let _ = fs::remove_dir(folder);
 }
 
 #[cfg(test)]
