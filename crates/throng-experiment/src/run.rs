@@ -13,7 +13,7 @@ use throng_model::app::App;
 use throng_model::run::{Environment, LoadResult, Outcome, RUN_VERSION, Run, Stage};
 use throng_model::status::Readiness;
 use throng_model::units::format_duration;
-use throng_runtime::cluster::{Cluster, ClusterError, ClusterErrorKind};
+use throng_runtime::cluster::{Cluster, ClusterError};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use url::Url;
@@ -374,10 +374,8 @@ pub fn detail(action: &Action) -> String {
 }
 
 fn explain(error: &ClusterError) -> StageError {
-    let gone = error.kind == ClusterErrorKind::Host && error.hint.is_none();
     match &error.hint {
         Some(hint) => format!("{error} (hint: {hint})"),
-        None if gone => format!("{error}: the supervisor is gone"),
         None => error.to_string(),
     }
 }

@@ -31,7 +31,8 @@ pub(super) fn read(node: &Node, findings: &mut Findings) -> Vec<(Port, Position)
             None => long(item, findings).unwrap_or_default(),
         };
         if read.iter().any(|port| port.protocol == Protocol::Udp) {
-            let hint = "replicas reach each other over UDP by name; from the host, use a replica's own address";
+            let hint =
+                "replicas reach each other over UDP by name; from the host, use a replica's own address";
             findings.warn_with_hint(&item.position, "publishing a UDP port is not honoured yet", hint);
         }
         for port in read {

@@ -36,16 +36,17 @@ pub fn open_store(context: &Context) -> Result<Store> {
 /// Makes sure of every image that the app needs: builds what has a build section, fetches the rest.
 pub async fn provide(context: &Context, app: &App, policy: BuildPolicy) -> Result<()> {
     let store = open_store(context)?;
-    for service in app.services.values().filter(|service| service.replicas > 0) {
-        let there = store.find(&service.image)?.is_some();
-        match (&service.build, policy, there) {
-            (Some(_), BuildPolicy::Always, _) | (Some(_), BuildPolicy::Missing, false) => {
-                build_service(&store, service, false, &BTreeMap::new()).await?;
-            }
-            (_, _, true) | (Some(_), BuildPolicy::Never, false) => {}
-            (None, _, false) => {
-                pull_one(&store, &service.image, false).await?;
-            }
+    let services = || app.services.values().filter(|service| service.replicas > 0);
+    // Building first: what one service builds may be what another one runs.
+    for service in services().filter(|service| service.build.is_some()) {
+        let missing = store.find(&service.image)?.is_none();
+        if policy == BuildPolicy::Always || (policy == BuildPolicy::Missing && missing) {
+            build_service(&store, service, false, &BTreeMap::new()).await?;
+        }
+    }
+    for service in services().filter(|service| service.build.is_none()) {
+        if store.find(&service.image)?.is_none() {
+            pull_one(&store, &service.image, false).await?;
         }
     }
     Ok(())
