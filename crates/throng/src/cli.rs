@@ -1,4 +1,9 @@
 //! The command line, defined once: the parser, the help, the manual pages and the completions come from here.
+#![allow(
+    rustdoc::broken_intra_doc_links,
+    rustdoc::invalid_html_tags,
+    reason = "the comments here are help texts for the terminal"
+)]
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use std::path::PathBuf;

@@ -15,12 +15,12 @@ pub fn write(text: Arguments<'_>) {
     }
 }
 
-/// `print!` by way of [`write`].
+/// `print!` by way of [`write()`].
 macro_rules! out {
     ($($argument:tt)*) => { crate::output::write(format_args!($($argument)*)) };
 }
 
-/// `println!` by way of [`write`].
+/// `println!` by way of [`write()`].
 macro_rules! outln {
     ($($argument:tt)*) => { crate::output::write(format_args!("{}\n", format_args!($($argument)*))) };
 }

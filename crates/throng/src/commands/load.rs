@@ -70,7 +70,7 @@ fn duration(text: &str) -> Result<Duration> {
     parse_duration(text).map_err(|error| Failure::new(Kind::Input, error.to_string()))
 }
 
-/// A URL as it is; otherwise SERVICE[:PORT][/PATH] of the app that is up.
+/// A URL as it is; otherwise `SERVICE[:PORT][/PATH]` of the app that is up.
 async fn target(context: &Context, arguments: &LoadArguments) -> Result<Url> {
     let text = arguments.target.as_deref().unwrap_or_default();
     let wrong = |error: url::ParseError| Failure::new(Kind::Input, format!("{text}: {error}"));
