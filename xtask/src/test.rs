@@ -27,7 +27,10 @@ pub fn run(rest: &[String]) -> Result<ExitCode> {
     let mut counts = Counts::default();
     if let Some(out) = child.stdout.take() {
         for line in BufReader::new(out).lines() {
-            counts.line(&line.context("cannot read what the tests print")?);
+            let line = line.context("cannot read what the tests print")?;
+            if counts.line(&line) {
+                println!("{line}");
+            }
         }
     }
     let status = child.wait().context("cannot wait for cargo test")?;
@@ -47,24 +50,20 @@ struct Counts {
 }
 
 impl Counts {
-    fn line(&mut self, line: &str) {
+    /// Counts a line of cargo test's output. True if a person should see it.
+    fn line(&mut self, line: &str) -> bool {
         if let Some(skip) = line.strip_prefix("SKIPPED ") {
-            if self.skipped.insert(skip.to_owned()) {
-                println!("{line}");
-            }
-            return;
+            return self.skipped.insert(skip.to_owned());
         }
         if let Some(result) = line.strip_prefix("test result: ") {
             self.in_failures = false;
             self.add(result);
-            return;
+            return false;
         }
         if line == "failures:" {
             self.in_failures = true;
         }
-        if line.starts_with("test ") && line.ends_with("FAILED") || self.in_failures {
-            println!("{line}");
-        }
+        line.starts_with("test ") && line.ends_with("FAILED") || self.in_failures
     }
 
     /// `ok. 3 passed; 0 failed; 1 ignored; …`
