@@ -89,7 +89,11 @@ fn the_example_is_the_classic_exercise() {
     let Action::Load(load) = &experiment.stages[2].action else { panic!("the third stage is a load") };
     assert_eq!(
         load.schedule,
-        Schedule::Closed { clients: 50, requests: Requests::PerClient(100), think: Duration::from_millis(30) }
+        Schedule::Closed {
+            clients: 50,
+            requests: Requests::PerClient(100),
+            think: Duration::from_millis(30)
+        }
     );
     assert_eq!((load.service.as_deref(), load.port), (Some("web"), Some(8080)));
     assert_eq!((load.method.as_str(), load.field.as_deref()), ("POST", Some("myfile")));
