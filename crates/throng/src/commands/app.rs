@@ -68,9 +68,7 @@ pub async fn wait(client: &Client, services: &[String], timeout: Duration, label
     let mut last = BTreeMap::new();
     let result = client
         .wait(services, timeout, &mut |services| {
-            let ready: u32 = services.values().map(|r| (r.ready + r.completed).min(r.wanted)).sum();
-            let wanted: u32 = services.values().map(|r| r.wanted).sum();
-            progress.part(u64::from(ready), u64::from(wanted), &counts(services));
+            show(&mut progress, services);
             last = services.clone();
         })
         .await;
@@ -79,6 +77,13 @@ pub async fn wait(client: &Client, services: &[String], timeout: Duration, label
         Err(_) => progress.failed(&counts(&last)),
     }
     Ok(result?)
+}
+
+/// Puts the readiness of services into a bar.
+pub fn show(progress: &mut Progress, services: &BTreeMap<String, Readiness>) {
+    let ready: u32 = services.values().map(|r| (r.ready + r.completed).min(r.wanted)).sum();
+    let wanted: u32 = services.values().map(|r| r.wanted).sum();
+    progress.part(u64::from(ready), u64::from(wanted), &counts(services));
 }
 
 /// `web 2/3 ready, db waits for …`.

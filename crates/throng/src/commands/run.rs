@@ -1,6 +1,6 @@
 //! `throng run`: an experiment from its file to its report, with everything cleaned up whatever happens.
 
-use super::{app::counts, images, load, runs};
+use super::{app, app::counts, images, load, runs};
 use crate::cli::RunArguments;
 use crate::failure::{Failure, Kind, Result};
 use crate::project::{Context, warn};
@@ -166,9 +166,7 @@ impl Observer for Shown {
 
     fn readiness(&mut self, services: &BTreeMap<String, Readiness>) {
         if let Some(progress) = &mut self.progress {
-            let ready: u32 = services.values().map(|r| (r.ready + r.completed).min(r.wanted)).sum();
-            let wanted: u32 = services.values().map(|r| r.wanted).sum();
-            progress.part(u64::from(ready), u64::from(wanted), &counts(services));
+            app::show(progress, services);
         }
     }
 
