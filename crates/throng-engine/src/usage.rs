@@ -59,6 +59,9 @@ fn parse_statm(statm: &str) -> (u64, u64) {
 
 #[cfg(test)]
 mod tests {
+    use std::io::{BufRead, BufReader};
+    use std::process::{Command, Stdio};
+
     use super::*;
 
     #[test]
@@ -78,10 +81,18 @@ mod tests {
     }
 
     #[test]
-    fn this_process_is_counted_in_its_session() {
-        let session = rustix::process::getsid(None).expect("a session").as_raw_nonzero().get() as u32;
+    fn a_process_is_counted_in_the_session_it_leads() {
+        // A session of the test's own: the leader of the session that it runs in may be outside its PID namespace.
+        let mut leader = Command::new("setsid")
+            .args(["sh", "-c", "echo led; exec sleep 60"])
+            .stdout(Stdio::piped())
+            .spawn()
+            .expect("setsid of util-linux");
+        BufReader::new(leader.stdout.take().expect("a pipe")).read_line(&mut String::new()).expect("a line");
+        let session = leader.id();
         let usage = of_sessions(&[session, u32::MAX]);
-        assert!(usage[&session].resident > 0 && usage[&session].threads > 0, "{usage:?}");
+        leader.kill().and_then(|()| leader.wait()).expect("its end");
+        assert!(usage[&session].resident > 0 && usage[&session].threads == 1, "{usage:?}");
         assert_eq!(usage[&u32::MAX], Usage::default());
     }
 }
