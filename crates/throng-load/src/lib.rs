@@ -4,7 +4,7 @@
 //! |---|---|
 //! | [`spec`] | what a load is: target, schedule, request, limits; checked before anything starts |
 //! | [`arrivals`] | when requests are meant to be sent, as pure arithmetic over a rate and a seed |
-//! | [`picture`] | random pictures that cost a copy each, made from rows that were encoded beforehand |
+//! | [`picture`] | random pictures that cost a copy each, put together from pieces that were encoded beforehand |
 //! | `template` | the bytes of a request, prepared once |
 //! | [`response`] | reading an HTTP/1.1 answer out of chunks, without I/O and in fixed memory |
 //! | `client` | one request after another: time limit, redirects |

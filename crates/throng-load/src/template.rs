@@ -25,6 +25,8 @@ pub(crate) struct Template {
     /// All header fields but `Content-Length`, in the order they are sent.
     pub fields: Vec<(String, String)>,
     pieces: Vec<Piece>,
+    /// How many of the pieces are pictures.
+    pictures: u64,
     /// Head and body, where no picture is in it.
     fixed: Option<Bytes>,
     /// The head with blanks where the length goes, and where that is.
@@ -66,8 +68,10 @@ impl Template {
         usual("User-Agent", Some(USER_AGENT.into()));
         usual("Host", Some(authority.clone()));
         let path = origin_form(&spec.target);
+        let pictures = pieces.iter().filter(|piece| matches!(piece, Piece::Picture(_))).count() as u64;
+        let (fixed, head, length_at) = (None, Vec::new(), 0);
         let mut template =
-            Template { method, authority, path, fields, pieces, fixed: None, head: Vec::new(), length_at: 0 };
+            Template { method, authority, path, fields, pieces, pictures, fixed, head, length_at };
         template.prepare();
         Ok(template)
     }
@@ -96,10 +100,15 @@ impl Template {
 
     /// Appends the body alone.
     pub fn render_body(&self, serial: u64, rng: &mut impl Rng, out: &mut Vec<u8>) {
+        // Each picture of a form has a number of its own.
+        let mut number = serial.wrapping_mul(self.pictures);
         for piece in &self.pieces {
             match piece {
                 Piece::Bytes(bytes) => out.extend_from_slice(bytes),
-                Piece::Picture(pool) => pool.append(serial, rng, out),
+                Piece::Picture(pool) => {
+                    pool.append(number, rng, out);
+                    number = number.wrapping_add(1);
+                }
             }
         }
     }
@@ -129,7 +138,7 @@ impl Template {
         for (name, value) in &self.fields {
             push_field(&mut head, name, value);
         }
-        let pictures = self.pieces.iter().any(|piece| matches!(piece, Piece::Picture(_)));
+        let pictures = self.pictures > 0;
         let body: usize = self
             .pieces
             .iter()
@@ -379,6 +388,30 @@ mod tests {
             lengths.insert(request);
         }
         assert_eq!(lengths.len(), 20);
+    }
+
+    #[test]
+    fn pictures_of_one_form_differ_too() {
+        let part = |name: &str| Part {
+            name: name.into(),
+            filename: None,
+            content_type: None,
+            content: PartContent::Image("1x1.png".parse().expect("a size")),
+        };
+        let body = Body::Multipart(vec![part("left"), part("right")]);
+        let template = Template::new(&spec("http://web/", post(body))).expect("fine");
+        let signature = b"\x89PNG\r\n\x1a\n";
+        let mut files = std::collections::HashSet::new();
+        for serial in 0..50 {
+            let request = rendered(&template, serial);
+            let starts = (0..request.len()).filter(|at| request[*at..].starts_with(signature));
+            let end = |start: usize| {
+                let length = request[start..].windows(4).position(|w| w == b"IEND").expect("an end");
+                start + length
+            };
+            files.extend(starts.map(|start| request[start..end(start)].to_vec()));
+        }
+        assert_eq!(files.len(), 100);
     }
 
     #[test]
