@@ -88,39 +88,6 @@ fn every_orientation_is_turned_upright() {
 }
 
 #[test]
-fn inks_keep_their_meaning_with_and_without_adobes_marker() {
-    if !has_pdf_tools("inks_keep_their_meaning_with_and_without_adobes_marker") {
-        return;
-    }
-    // Four stripes of 16 pixels: paper, cyan, magenta, black.
-    let inks = [[0, 0, 0, 0], [255, 0, 0, 0], [0, 255, 0, 0], [0, 0, 0, 255]];
-    let samples: Vec<u8> = (0..64 * 16).flat_map(|at| inks[at % 64 / 16]).collect();
-    let inverted: Vec<u8> = samples.iter().map(|ink| 255 - ink).collect();
-    // The encoder stores inks inverted, as Adobe does. Inverted once more and without the marker they are plain.
-    let plain = without(&jpeg_with(&inverted, 64, 16, ColorType::Cmyk, |_| {}), 0xEE);
-    let files = [
-        ("CMYK", jpeg_with(&samples, 64, 16, ColorType::Cmyk, |_| {}), true),
-        ("YCCK", jpeg_with(&samples, 64, 16, ColorType::CmykAsYcck, |_| {}), true),
-        ("progressive", jpeg_with(&samples, 64, 16, ColorType::Cmyk, |e| e.set_progressive(true)), true),
-        ("unmarked", plain, false),
-    ];
-    for (name, file, adobe) in files {
-        let pdf = to_pdf(&file);
-        assert_eq!(
-            numbers(&pdf, "/Decode"),
-            adobe.then(|| vec![1.0, 0.0, 1.0, 0.0, 1.0, 0.0, 1.0, 0.0]),
-            "{name}"
-        );
-        let page = render(&pdf);
-        let [paper, cyan, magenta, black] = [8, 24, 40, 56].map(|x| page.at(x, 8));
-        assert!(paper.iter().all(|&value| value > 245), "{name}: paper is {paper:?}");
-        assert!(cyan[0] < 60 && cyan[1] > 140 && cyan[2] > 190, "{name}: cyan is {cyan:?}");
-        assert!(magenta[0] > 190 && magenta[1] < 60, "{name}: magenta is {magenta:?}");
-        assert!(black.iter().all(|&value| value < 70), "{name}: black is {black:?}");
-    }
-}
-
-#[test]
 fn rgb_components_are_not_taken_for_luminance() {
     if !has_pdf_tools("rgb_components_are_not_taken_for_luminance") {
         return;
