@@ -1,5 +1,6 @@
 //! Which subnet and which address is the next free one.
 
+use ipnet::Ipv4AddrRange;
 use std::collections::BTreeSet;
 use std::net::Ipv4Addr;
 use throng_model::replica::NetworkSpec;
@@ -23,9 +24,36 @@ pub fn gateway(subnet: ipnet::Ipv4Net) -> Option<Ipv4Addr> {
     subnet.hosts().next()
 }
 
-/// The lowest address of the network that is neither its gateway nor taken; `None` when it is full.
-pub fn free_address(network: &NetworkSpec, taken: &BTreeSet<Ipv4Addr>) -> Option<Ipv4Addr> {
-    network.subnet.hosts().find(|address| *address != network.gateway && !taken.contains(address))
+/// The addresses of one network that are given out.
+#[derive(Debug, Clone, Default)]
+pub struct Addresses {
+    taken: BTreeSet<Ipv4Addr>,
+    /// Everything below is taken, so that giving out the ten-thousandth address costs no more than the first.
+    lowest: Option<Ipv4Addr>,
+}
+
+impl Addresses {
+    /// Gives out the lowest address that is neither the network's gateway nor taken; `None` when it is full.
+    pub fn take(&mut self, network: &NetworkSpec) -> Option<Ipv4Addr> {
+        let mut hosts = network.subnet.hosts();
+        let (first, last) = (hosts.next()?, hosts.last()?);
+        let from = self.lowest.map_or(first, |lowest| lowest.max(first));
+        let found = Ipv4AddrRange::new(from, last)
+            .find(|address| *address != network.gateway && !self.taken.contains(address));
+        self.lowest = Some(found.unwrap_or(last));
+        self.taken.extend(found);
+        found
+    }
+
+    /// Notes an address that somebody else gave out.
+    pub fn reserve(&mut self, address: Ipv4Addr) {
+        self.taken.insert(address);
+    }
+
+    pub fn release(&mut self, address: Ipv4Addr) {
+        self.taken.remove(&address);
+        self.lowest = self.lowest.map(|lowest| lowest.min(address));
+    }
 }
 
 #[cfg(test)]
@@ -53,14 +81,16 @@ mod tests {
             gateway: gateway(subnet).expect("a gateway"),
             internal: false,
         };
-        let mut taken = BTreeSet::new();
-        let mut given = Vec::new();
-        while let Some(address) = free_address(&network, &taken) {
-            taken.insert(address);
-            given.push(address.octets()[3]);
-        }
-        assert_eq!(given, [2, 3, 4, 5, 6]);
-        taken.remove(&Ipv4Addr::new(10, 1, 2, 4));
-        assert_eq!(free_address(&network, &taken), Some(Ipv4Addr::new(10, 1, 2, 4)));
+        let mut addresses = Addresses::default();
+        addresses.reserve(Ipv4Addr::new(10, 1, 2, 3));
+        let given: Vec<u8> =
+            std::iter::from_fn(|| addresses.take(&network)).map(|address| address.octets()[3]).collect();
+        assert_eq!(given, [2, 4, 5, 6]);
+        assert_eq!(addresses.take(&network), None);
+        addresses.release(Ipv4Addr::new(10, 1, 2, 4));
+        addresses.release(Ipv4Addr::new(10, 1, 2, 3));
+        assert_eq!(addresses.take(&network), Some(Ipv4Addr::new(10, 1, 2, 3)));
+        assert_eq!(addresses.take(&network), Some(Ipv4Addr::new(10, 1, 2, 4)));
+        assert_eq!(addresses.take(&network), None);
     }
 }

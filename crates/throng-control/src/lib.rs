@@ -6,10 +6,12 @@
 //! - [`plan()`]: launches, retirements, restarts and probes for all services, in dependency order.
 //! - [`health`]: when to probe next, and what a probe's result changes.
 //! - [`restart`]: whether and when an ended replica starts again.
+//! - [`pace`]: how many replicas may start now, how many health checks the host can afford.
 //! - [`address`]: which subnet and which address is the next free one.
 
 pub mod address;
 pub mod health;
+pub mod pace;
 pub mod plan;
 pub mod restart;
 

@@ -82,6 +82,9 @@ pub struct Limits {
     pub retirements: usize,
     /// Probes under way at once.
     pub probes: usize,
+    /// Of these, probes that this plan may begin of replicas that have shown before how they are: see
+    /// [`crate::pace::Budget`]. Whoever waits for a crowd to come up waits for first probes.
+    pub rechecks: usize,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
@@ -111,17 +114,23 @@ pub struct Plan {
     pub waiting: Vec<Waiting>,
     /// When to plan again even if nothing happens until then.
     pub wake: Option<Time>,
+    /// More launches or restarts are due than [`Limits::launches`] left room for.
+    pub launches_held: bool,
+    /// The longest that a probe is overdue for which there was no room; zero if all due ones fit.
+    pub probes_late: Time,
 }
 
 /// Everything that may start now. Pure: the same arguments give the same plan.
 pub fn plan(wanted: &Wanted, world: &World, limits: &Limits, now: Time) -> Plan {
-    let mut planner = Planner { wanted, world, now, room: Room::left(world, limits), plan: Plan::default() };
+    let room = Room::left(world, limits);
+    let mut planner = Planner { wanted, world, now, room, due: Vec::new(), plan: Plan::default() };
     planner.retire_surplus();
     if !wanted.going_down {
         for (name, service) in &wanted.services {
             planner.service(name, service);
         }
     }
+    planner.probe_longest_overdue();
     planner.plan
 }
 
@@ -130,6 +139,7 @@ struct Room {
     launches: usize,
     retirements: usize,
     probes: usize,
+    rechecks: usize,
 }
 
 impl Room {
@@ -147,6 +157,7 @@ impl Room {
             // A busy running replica is being probed or retired; both bounds count it.
             retirements: limits.retirements.saturating_sub(running),
             probes: limits.probes.saturating_sub(running),
+            rechecks: limits.rechecks,
         }
     }
 }
@@ -156,10 +167,19 @@ struct Planner<'a> {
     world: &'a World,
     now: Time,
     room: Room,
+    due: Vec<DueProbe<'a>>,
     plan: Plan,
 }
 
-impl Planner<'_> {
+struct DueProbe<'a> {
+    at: Time,
+    service: &'a str,
+    ordinal: u32,
+    /// Its health has been seen before.
+    recheck: bool,
+}
+
+impl<'a> Planner<'a> {
     /// Replicas beyond the wanted count, of services that are gone, or of everything when going down.
     /// When going down, a service waits until all that depend on it have left.
     fn retire_surplus(&mut self) {
@@ -185,22 +205,24 @@ impl Planner<'_> {
         })
     }
 
-    fn service(&mut self, name: &str, service: &WantedService) {
+    fn service(&mut self, name: &'a str, service: &'a WantedService) {
         if let Some(waiting) = self.unmet_dependency(name, service) {
             self.plan.waiting.push(waiting);
             // What already runs is still looked after; nothing new starts.
             self.tend(name, service);
             return;
         }
-        let existing = self.world.get(name);
+        let mut existing = self.world.get(name).into_iter().flat_map(BTreeMap::keys).copied().peekable();
         for ordinal in 1..=service.replicas {
+            if existing.next_if_eq(&ordinal).is_some() {
+                continue;
+            }
             if self.room.launches == 0 {
+                self.plan.launches_held = true;
                 break;
             }
-            if existing.is_none_or(|replicas| !replicas.contains_key(&ordinal)) {
-                self.room.launches -= 1;
-                self.plan.steps.push(Step::Launch { service: name.into(), ordinal });
-            }
+            self.room.launches -= 1;
+            self.plan.steps.push(Step::Launch { service: name.into(), ordinal });
         }
         self.replace_outdated(name, service);
         self.tend(name, service);
@@ -234,7 +256,7 @@ impl Planner<'_> {
     }
 
     /// Restarts what has ended and probes what is due.
-    fn tend(&mut self, name: &str, service: &WantedService) {
+    fn tend(&mut self, name: &'a str, service: &'a WantedService) {
         let Some(replicas) = self.world.get(name) else { return };
         for (&ordinal, replica) in replicas.range(..=service.replicas) {
             if replica.busy || replica.config_hash != service.config_hash {
@@ -242,7 +264,7 @@ impl Planner<'_> {
             }
             match replica.phase {
                 Phase::Created => self.restart_at(name, ordinal, self.now),
-                Phase::Running { since } => self.probe(name, ordinal, service, replica, since),
+                Phase::Running { since } => self.note_probe(name, ordinal, service, replica, since),
                 Phase::Exited { exit, at } => {
                     if let Some(delay) = restart::delay(service.restart, exit, replica.streak) {
                         self.restart_at(name, ordinal, at + delay);
@@ -256,21 +278,38 @@ impl Planner<'_> {
         }
     }
 
-    fn probe(
+    fn note_probe(
         &mut self,
-        name: &str,
+        service: &'a str,
         ordinal: u32,
-        service: &WantedService,
+        wanted: &WantedService,
         replica: &ReplicaView,
         since: Time,
     ) {
-        let Some(check) = &service.health else { return };
-        let due = replica.health.next_probe(check, since);
-        if due > self.now {
-            self.wake_at(due);
-        } else if self.room.probes > 0 {
+        let Some(check) = &wanted.health else { return };
+        let at = replica.health.next_probe(check, since);
+        if at > self.now {
+            self.wake_at(at);
+        } else {
+            let recheck = replica.health.status != Status::Starting;
+            self.due.push(DueProbe { at, service, ordinal, recheck });
+        }
+    }
+
+    /// Where there is not room for all probes, each replica still gets its turn.
+    fn probe_longest_overdue(&mut self) {
+        let mut due = std::mem::take(&mut self.due);
+        due.sort_unstable_by_key(|probe| (probe.at, probe.ordinal));
+        for probe in due {
+            let allowed =
+                if probe.recheck { self.room.rechecks.min(self.room.probes) } else { self.room.probes };
+            if allowed == 0 {
+                self.plan.probes_late = self.plan.probes_late.max(self.now - probe.at);
+                continue;
+            }
             self.room.probes -= 1;
-            self.plan.steps.push(Step::Probe { service: name.into(), ordinal });
+            self.room.rechecks -= usize::from(probe.recheck);
+            self.plan.steps.push(Step::Probe { service: probe.service.into(), ordinal: probe.ordinal });
         }
     }
 
@@ -280,6 +319,8 @@ impl Planner<'_> {
         } else if self.room.launches > 0 {
             self.room.launches -= 1;
             self.plan.steps.push(Step::Restart { service: name.into(), ordinal });
+        } else {
+            self.plan.launches_held = true;
         }
     }
 

@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 use throng_model::run::Environment;
 
-/// Reads this host's description. What cannot be read stays empty.
-pub fn read(isolation: &str, details: BTreeMap<String, String>) -> Environment {
+/// Reads this host's description. What cannot be read stays empty. `unlimited`: replicas' limits are not enforced.
+pub fn read(isolation: &str, unlimited: bool, details: BTreeMap<String, String>) -> Environment {
     let system = rustix::system::uname();
     let text = |path: &str| std::fs::read_to_string(path).unwrap_or_default();
     let uid = rustix::process::getuid();
@@ -19,6 +19,7 @@ pub fn read(isolation: &str, details: BTreeMap<String, String>) -> Environment {
         memory_bytes: memory_total(&text("/proc/meminfo")).unwrap_or(0),
         cgroup: cgroup_version(&text("/proc/filesystems"), &text("/proc/mounts")),
         isolation: isolation.into(),
+        unlimited,
         user: if uid.is_root() { "root".into() } else { format!("uid {}", uid.as_raw()) },
         details,
     }

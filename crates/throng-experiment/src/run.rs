@@ -51,7 +51,7 @@ pub async fn run(
     cancel: CancellationToken,
 ) -> Run {
     let begin = SystemTime::now();
-    let recorder = Recorder::new(begin, plan.app);
+    let recorder = Recorder::new(begin, plan.app, !plan.environment.unlimited);
     let mut runner =
         Runner { plan: &plan, cluster, observer, cancel, recorder: recorder.clone(), feed: None };
     let mut stages = Vec::new();

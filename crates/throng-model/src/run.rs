@@ -53,6 +53,9 @@ pub struct Environment {
     pub memory_bytes: u64,
     pub cgroup: String,
     pub isolation: String,
+    /// Limits on CPU, memory and processes were not enforced.
+    #[serde(default)]
+    pub unlimited: bool,
     pub user: String,
     /// Anything else worth knowing: image digests, proxy policy, tool versions.
     pub details: BTreeMap<String, String>,

@@ -41,6 +41,9 @@ pub struct Status {
     pub isolation: String,
     /// What this isolation lacks, in one line.
     pub lost: Option<String>,
+    /// Limits on CPU, memory and processes are not enforced.
+    #[serde(default)]
+    pub unlimited: bool,
     pub services: BTreeMap<String, ServiceStatus>,
     pub replicas: Vec<ReplicaStatus>,
 }

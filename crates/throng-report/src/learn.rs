@@ -30,7 +30,7 @@ pub fn learn(run: &Run) -> Vec<String> {
         [only] => lines.push(alone(&data, only)),
         several => {
             lines.extend(more_clients(&data, several));
-            lines.extend(more_replicas(several));
+            lines.extend(more_replicas(run, several));
             if lines.is_empty() {
                 lines.extend(several.windows(2).next().map(|pair| neutral(pair[0], pair[1])));
             }
@@ -136,7 +136,7 @@ fn more_clients(data: &Data, loads: &[&Load]) -> Option<String> {
 }
 
 /// The last stage that differs from an earlier one in nothing but more replicas.
-fn more_replicas(loads: &[&Load]) -> Option<String> {
+fn more_replicas(run: &Run, loads: &[&Load]) -> Option<String> {
     let (before, after) = scaled(loads)?;
     let (r0, r1) = (before.spread(Metric::Rate)?, after.spread(Metric::Rate)?);
     let (l0, l1) = (before.middle(Metric::P50)?, after.middle(Metric::P50)?);
@@ -167,6 +167,9 @@ fn more_replicas(loads: &[&Load]) -> Option<String> {
         ),
         Change::Down => format!(
             "{many} replicas carried only {factor} times the load of {few} ({rates}): adding replicas made it worse."
+        ),
+        Change::None if run.environment.unlimited => format!(
+            "{many} replicas carried no more than {few} ({rates}): limits on CPU are not enforced here, so {few} may already use all that the machine has."
         ),
         Change::None => {
             format!("{many} replicas carried no more than {few} ({rates}): the limit lies elsewhere.")

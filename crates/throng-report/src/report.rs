@@ -323,6 +323,9 @@ fn environment(run: &Run) -> String {
     pair("kernel", &env.kernel);
     pair("control groups", &env.cgroup);
     pair("isolation of replicas", &env.isolation);
+    if env.unlimited {
+        pair("limits of replicas", "not enforced");
+    }
     pair("user", &env.user);
     pair("throng", &env.throng);
     for (name, value) in env.details.iter().take(MAX_LISTED) {

@@ -176,3 +176,12 @@ fn clients_that_pause_are_not_held_against_the_replicas() {
     let paced = throng_report::learn(&paced).join(" ");
     assert!(!paced.contains("would be ideal"), "{paced}");
 }
+
+#[test]
+fn limits_that_are_not_enforced_explain_why_more_replicas_carry_no_more() {
+    let mut free = run(vec![stage("one", 10, 1, &[(9, 228.0)]), stage("three", 10, 3, &[(9, 230.0)])]);
+    let said = |run: &Run| throng_report::learn(run).join(" ");
+    assert!(said(&free).contains("the limit lies elsewhere"), "{}", said(&free));
+    free.environment.unlimited = true;
+    assert!(said(&free).contains("limits on CPU are not enforced here"), "{}", said(&free));
+}

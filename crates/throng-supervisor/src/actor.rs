@@ -6,8 +6,10 @@ mod orders;
 mod outcomes;
 mod outside;
 
-use crate::front::{self, Directory, Fronts};
+use crate::front::{self, Fronts};
+use crate::host::Host;
 use crate::listing;
+use crate::names::Directory;
 use crate::paths::Paths;
 use crate::protocol::{Refusal, RefusalKind, Reply};
 use crate::spec::Prepared;
@@ -17,10 +19,10 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
+use throng_control::address::Addresses;
 use throng_control::health::{Health, Status as HealthStatus};
-use throng_control::{
-    Limits, Phase, Plan, ReplicaView, Step, Wanted, WantedService, World, address, restart,
-};
+use throng_control::pace::{Budget, Pace};
+use throng_control::{Limits, Phase, Plan, ReplicaView, Step, Wanted, WantedService, World, restart};
 use throng_engine::Engine;
 use throng_engine::dns::DnsServer;
 use throng_image::Store;
@@ -36,6 +38,16 @@ const EVENTS_KEPT: usize = 10_000;
 /// Messages taken in before planning once.
 const TAKEN_AT_ONCE: usize = 1_024;
 const SAMPLE_EVERY: Duration = Duration::from_secs(1);
+
+/// Planning looks at every replica. After it has taken some time it rests for this many times that time, at most so
+/// long, while what happens is taken in: a crowd of ten thousand is not planned anew for each of them.
+const REST: u32 = 4;
+const REST_MOST: Duration = Duration::from_millis(250);
+/// How often the host is looked at while replicas wait for it to settle, and checks for their turn.
+const SETTLING_LOOK: Duration = Duration::from_millis(20);
+/// How late checks are before somebody is told, and how often they are told.
+const CHECKS_LATE: Duration = Duration::from_secs(1);
+const CHECKS_LATE_TOLD: Duration = Duration::from_secs(60);
 
 /// How an order that changes something ended.
 type Done = Result<(), Refusal>;
@@ -152,7 +164,13 @@ pub struct Fixed {
     pub store: Arc<Store>,
     pub directory: Arc<Directory>,
     pub limits: Limits,
+    pub cores: usize,
+    /// Share of the host's cores that repeated health checks may take.
+    pub checks_share: f64,
 }
+
+/// By service, then by ordinal.
+type Details = BTreeMap<String, BTreeMap<u32, Detail>>;
 
 pub struct Actor {
     fixed: Arc<Fixed>,
@@ -163,9 +181,16 @@ pub struct Actor {
     informed: bool,
     prepared: BTreeMap<String, Prepared>,
     world: World,
-    details: BTreeMap<Key, Detail>,
-    taken: BTreeMap<String, BTreeSet<Ipv4Addr>>,
+    /// The same replicas as in `world`.
+    details: Details,
+    taken: BTreeMap<String, Addresses>,
     generation: u64,
+    pace: Pace,
+    budget: Budget,
+    host: Host,
+    /// Launches and restarts under way.
+    starting: usize,
+    checks_late_told: Option<Instant>,
     fronts: Fronts,
     dns: BTreeMap<String, DnsServer>,
     volumes_too: bool,
@@ -178,7 +203,7 @@ pub struct Actor {
     feed: broadcast::Sender<Arc<Reply>>,
     readiness: watch::Sender<Arc<BTreeMap<String, Readiness>>>,
     /// What the balancers and the directory were last told, to tell them only of changes.
-    told: HashMap<String, Vec<(String, Ipv4Addr)>>,
+    told: HashMap<String, Vec<(u32, Ipv4Addr)>>,
     /// Answers to orders that change what is wanted. They are given only once the change has been published, so
     /// that whoever asks for readiness afterwards cannot see the time before it.
     answers: Vec<(oneshot::Sender<Done>, Done)>,
@@ -192,6 +217,7 @@ impl Actor {
         feed: broadcast::Sender<Arc<Reply>>,
         readiness: watch::Sender<Arc<BTreeMap<String, Readiness>>>,
     ) -> Actor {
+        let (cores, share) = (fixed.cores, fixed.checks_share);
         let mut actor = Actor {
             fixed,
             wanted: Wanted { going_down: durable.going_down, ..Wanted::default() },
@@ -199,9 +225,14 @@ impl Actor {
             informed: false,
             prepared: BTreeMap::new(),
             world: World::new(),
-            details: BTreeMap::new(),
+            details: Details::new(),
             taken: BTreeMap::new(),
             generation: 0,
+            pace: Pace::new(cores),
+            budget: Budget::new(cores, share),
+            host: Host::new(cores),
+            starting: 0,
+            checks_late_told: None,
             fronts: Fronts::new(),
             dns: BTreeMap::new(),
             volumes_too: false,
@@ -240,7 +271,9 @@ impl Actor {
             }
         };
         for attachment in &replica.networks {
-            self.taken.entry(attachment.network.clone()).or_default().insert(attachment.address);
+            self.taken.entry(attachment.network.clone()).or_default().reserve(attachment.address);
+            let (service, ordinal) = (&replica.id.service, replica.id.ordinal);
+            self.fixed.directory.place(&attachment.network, service, ordinal, attachment.address);
         }
         self.generation = self.generation.max(replica.generation);
         let key = (replica.id.service, replica.id.ordinal);
@@ -251,15 +284,30 @@ impl Actor {
             health: Health::default(),
             streak: 0,
         };
+        self.insert(key, view, detail);
+    }
+
+    fn insert(&mut self, key: Key, view: ReplicaView, detail: Detail) {
         self.world.entry(key.0.clone()).or_default().insert(key.1, view);
-        self.details.insert(key, detail);
+        self.details.entry(key.0).or_default().insert(key.1, detail);
+    }
+
+    fn remove(&mut self, key: &Key) -> Option<Detail> {
+        let detail = self.details.get_mut(&key.0)?.remove(&key.1);
+        if let Some(replicas) = self.world.get_mut(&key.0) {
+            replicas.remove(&key.1);
+        }
+        self.world.retain(|_, replicas| !replicas.is_empty());
+        self.details.retain(|_, details| !details.is_empty());
+        detail
     }
 
     /// Runs until the app is down, or until nobody can give orders any more.
     pub async fn run(mut self, mut orders: mpsc::Receiver<Order>, mut exits: mpsc::Receiver<RuntimeEvent>) {
         let mut sample = tokio::time::interval(SAMPLE_EVERY);
         sample.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Skip);
-        let mut wake = None;
+        // When to plan next even if nothing happens, and before when not unless somebody waits for the answer.
+        let (mut wake, mut rested) = (None, Instant::now());
         loop {
             let sleep = async {
                 match wake {
@@ -274,18 +322,13 @@ impl Actor {
                 },
                 Some(event) = exits.recv() => self.exited(event),
                 Some(outcome) = self.tasks.join_next() => self.finished(outcome),
-                _ = sample.tick() => self.sample(),
+                _ = sample.tick() => {
+                    self.sample();
+                    continue;
+                }
                 () = sleep => {}
             }
-            for _ in 0..TAKEN_AT_ONCE {
-                if let Some(outcome) = self.tasks.try_join_next() {
-                    self.finished(outcome);
-                } else if let Ok(event) = exits.try_recv() {
-                    self.exited(event);
-                } else {
-                    break;
-                }
-            }
+            self.take_in(&mut exits);
             if self.wanted.going_down && self.world.is_empty() && self.tasks.is_empty() {
                 self.leave().await;
                 return;
@@ -294,11 +337,28 @@ impl Actor {
                 self.answer();
                 continue;
             }
-            let plan = throng_control::plan(&self.wanted, &self.world, &self.fixed.limits, self.now());
-            wake = plan.wake.map(|time| self.epoch + time);
-            self.carry_out(plan);
+            let begin = Instant::now();
+            if self.answers.is_empty() && begin < rested {
+                wake = Some(wake.map_or(rested, |wake: Instant| wake.min(rested)));
+                continue;
+            }
+            wake = self.plan();
             self.publish();
             self.answer();
+            rested = Instant::now() + (begin.elapsed() * REST).min(REST_MOST);
+        }
+    }
+
+    /// Takes in what else has happened meanwhile, so that all of it is planned for at once.
+    fn take_in(&mut self, exits: &mut mpsc::Receiver<RuntimeEvent>) {
+        for _ in 0..TAKEN_AT_ONCE {
+            if let Some(outcome) = self.tasks.try_join_next() {
+                self.finished(outcome);
+            } else if let Ok(event) = exits.try_recv() {
+                self.exited(event);
+            } else {
+                break;
+            }
         }
     }
 

@@ -1,12 +1,10 @@
-//! What clients of a service see: its published ports, its service address, its names in DNS.
-//!
-//! Only ready replicas are ever handed to the balancer or named in an answer.
+//! What clients of a service see: its published ports and its service address. Only ready replicas are ever handed to
+//! the balancer.
 
 use crate::protocol::{Refusal, RefusalKind};
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
-use std::sync::{Arc, RwLock};
-use throng_engine::dns::{Lookup, Resolve};
+use std::sync::Arc;
 use throng_model::app::{Port, Protocol};
 use throng_proxy::{Backend, Dial, Limits, ProtocolHint, Proxy, ProxyConfig};
 
@@ -46,38 +44,13 @@ pub fn open_private(target: u16, seed: u64, dial: Dial) -> Result<Front, Refusal
     Ok(Front { port: None, ..open(&port, seed, dial)? })
 }
 
-/// Ready replicas of one service as (name, first address).
-pub fn set_backends(fronts: &[Front], ready: &[(String, Ipv4Addr)]) {
+/// Ready replicas of one service as (ordinal, first address).
+pub fn set_backends(fronts: &[Front], service: &str, ready: &[(u32, Ipv4Addr)]) {
     for front in fronts {
-        let backends = ready.iter().map(|(name, address)| Backend {
-            name: name.clone(),
+        let backends = ready.iter().map(|(ordinal, address)| Backend {
+            name: format!("{service}-{ordinal}"),
             address: SocketAddr::new(IpAddr::V4(*address), front.target),
         });
         front.proxy.set_backends(backends.collect());
-    }
-}
-
-/// Names to addresses, per network. Written by the supervisor's one task, read by the DNS servers.
-#[derive(Default)]
-pub struct Directory {
-    networks: RwLock<HashMap<String, HashMap<String, Vec<Ipv4Addr>>>>,
-}
-
-impl Directory {
-    pub fn replace(&self, networks: HashMap<String, HashMap<String, Vec<Ipv4Addr>>>) {
-        // A poisoned lock means a reader panicked; what it guards is replaced whole, so it is safe to go on.
-        *self.networks.write().unwrap_or_else(|poisoned| poisoned.into_inner()) = networks;
-    }
-}
-
-impl Resolve for Directory {
-    fn lookup(&self, network: &str, name: &str) -> Lookup {
-        let networks = self.networks.read().unwrap_or_else(|poisoned| poisoned.into_inner());
-        let name = name.trim_end_matches('.').to_ascii_lowercase();
-        match networks.get(network).and_then(|names| names.get(&name)) {
-            None => Lookup::NoSuchName,
-            Some(addresses) if addresses.is_empty() => Lookup::NoReplicas,
-            Some(addresses) => Lookup::Addresses(addresses.clone()),
-        }
     }
 }

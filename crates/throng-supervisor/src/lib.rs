@@ -16,7 +16,9 @@
 mod actor;
 mod apply;
 mod front;
+mod host;
 mod listing;
+mod names;
 mod server;
 mod spec;
 mod state;

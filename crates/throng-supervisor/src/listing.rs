@@ -3,7 +3,6 @@
 use crate::actor::Detail;
 use crate::paths::Paths;
 use crate::state;
-use std::collections::BTreeMap;
 use throng_control::health::Status as HealthStatus;
 use throng_control::{Phase, ReplicaView, restart};
 use throng_engine::Isolation;
@@ -28,19 +27,20 @@ pub fn images_of(paths: &Paths, project: &str) -> Vec<String> {
     }
 }
 
-/// Counts over one service's replicas; `wanted` and `waiting` are the caller's to fill in.
+/// Counts over one service's replicas; `wanted` and `waiting` are the caller's to fill in. `hopeless` says that some
+/// replica that is to stay has ended badly for good or has failed all tries of its health check, so that waiting for
+/// the service is in vain.
 pub fn readiness<'a>(
-    replicas: Option<&BTreeMap<u32, ReplicaView>>,
+    replicas: impl Iterator<Item = (u32, &'a ReplicaView, &'a Detail)>,
     check: Option<&HealthCheck>,
-    detail: impl Fn(u32) -> Option<&'a Detail>,
+    policy: RestartPolicy,
 ) -> Readiness {
     let mut readiness = Readiness::default();
-    for (ordinal, view) in replicas.into_iter().flatten() {
-        let detail = detail(*ordinal);
+    for (ordinal, view, detail) in replicas {
         readiness.present += 1;
-        let ready = view.ready(check) && !detail.is_some_and(|detail| detail.leaving);
+        let ready = view.ready(check) && !detail.leaving;
         readiness.ready += u32::from(ready);
-        let error = || detail.and_then(|detail| detail.error.clone());
+        let error = || detail.error.clone();
         let (failed, trouble) = match &view.phase {
             Phase::Running { .. } => {
                 readiness.running += 1;
@@ -56,32 +56,23 @@ pub fn readiness<'a>(
             Phase::Created => (false, None),
         };
         readiness.failed += u32::from(failed);
+        readiness.hopeless |= !detail.leaving && hopeless(view, policy);
         if let Some(trouble) = trouble {
-            readiness.trouble.get_or_insert_with(|| {
-                let name = detail.map_or("a replica", |_| "replica");
-                format!("{name} {ordinal}: {trouble}")
-            });
+            readiness.trouble.get_or_insert_with(|| format!("replica {ordinal}: {trouble}"));
         }
     }
     readiness
 }
 
-/// Whether some replica that is to stay has ended badly for good or has failed all tries of its health check, so
-/// that waiting for the service is in vain.
-pub fn hopeless(
-    replicas: Option<&BTreeMap<u32, ReplicaView>>,
-    policy: RestartPolicy,
-    leaving: impl Fn(u32) -> bool,
-) -> bool {
-    let mut staying = replicas.into_iter().flatten().filter(|(ordinal, _)| !leaving(**ordinal));
-    staying.any(|(_, view)| match view.phase {
+fn hopeless(view: &ReplicaView, policy: RestartPolicy) -> bool {
+    match view.phase {
         Phase::Exited { exit, .. } => {
             !exit.is_success() && !view.busy && restart::delay(policy, exit, view.streak).is_none()
         }
         Phase::Failed { permanent, .. } => permanent,
         Phase::Running { .. } => view.health.status == HealthStatus::Unhealthy,
         Phase::Created => false,
-    })
+    }
 }
 
 pub fn replica(id: &ReplicaId, view: &ReplicaView, detail: &Detail, checked: bool) -> ReplicaStatus {

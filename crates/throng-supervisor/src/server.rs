@@ -2,7 +2,7 @@
 
 use crate::actor::{Actor, Fixed, Handles, Order, taken_down};
 use crate::apply::apply;
-use crate::front::Directory;
+use crate::names::Directory;
 use crate::paths::Paths;
 use crate::protocol::{Exec, MESSAGE_MOST, Refusal, RefusalKind, Reply, Request};
 use crate::state;
@@ -40,6 +40,11 @@ pub struct ServeOptions {
     pub isolation: IsolationChoice,
     /// Steps under way at once; see [`Limits`].
     pub limits: Limits,
+    /// Cores of this host that the app may use.
+    pub cores: usize,
+    /// Share of these cores, 0 to 1, that health checks of replicas whose health is known may take. The first
+    /// successful check of a replica is not counted.
+    pub checks_share: f64,
 }
 
 /// The most bytes of a socket's path (unix(7): 108 with the end mark).
@@ -103,8 +108,10 @@ pub async fn serve(options: ServeOptions) -> Result<(), ServeError> {
         store: Arc::new(Store::open(&paths.images())?),
         paths,
         engine,
-        directory: Arc::new(Directory::default()),
+        directory: Arc::new(Directory::new(&project)),
         limits: options.limits,
+        cores: options.cores,
+        checks_share: options.checks_share,
     });
     let exits = fixed.engine.watch();
     let observed = fixed.engine.observe(&project).await?;

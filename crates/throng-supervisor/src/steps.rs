@@ -1,6 +1,6 @@
 //! Carrying out steps. Each is a task of its own that decides nothing and reports how it went.
 
-use crate::front::Directory;
+use crate::names::Directory;
 use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
 use std::process::Stdio;
@@ -18,7 +18,7 @@ pub type Key = (String, u32);
 pub enum Outcome {
     Launched { key: Key, generation: u64, result: Result<u32, RuntimeError> },
     Retired { key: Key, result: Result<(), RuntimeError> },
-    Probed { key: Key, generation: u64, result: Result<(), String> },
+    Probed { key: Key, generation: u64, took: Duration, result: Result<(), String> },
     Sampled { at: Instant, samples: Vec<(Key, Option<Statistics>)> },
 }
 
@@ -73,9 +73,12 @@ pub async fn probe(
     let args = match &check.test {
         HealthTest::Exec(args) => args.clone(),
         HealthTest::Shell(script) => vec!["/bin/sh".into(), "-c".into(), script.clone()],
-        HealthTest::Disabled => return Outcome::Probed { key, generation, result: Ok(()) },
+        HealthTest::Disabled => {
+            return Outcome::Probed { key, generation, took: Duration::ZERO, result: Ok(()) };
+        }
     };
     let command = args.join(" ");
+    let begin = Instant::now();
     let spec = ExecSpec { args, timeout: Some(check.timeout), ..ExecSpec::default() };
     let result = match null_io() {
         Ok(io) => match engine.exec(&id, &spec, io).await {
@@ -85,7 +88,7 @@ pub async fn probe(
         },
         Err(error) => Err(format!("cannot open /dev/null: {error}")),
     };
-    Outcome::Probed { key, generation, result }
+    Outcome::Probed { key, generation, took: begin.elapsed(), result }
 }
 
 pub async fn sample(engine: Arc<Engine>, running: Vec<(Key, ReplicaId)>) -> Outcome {

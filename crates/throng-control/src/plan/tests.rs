@@ -3,7 +3,7 @@ use proptest::prelude::*;
 use std::time::Duration;
 use throng_model::app::HealthTest;
 
-const LIMITS: Limits = Limits { launches: 4, retirements: 4, probes: 4 };
+const LIMITS: Limits = Limits { launches: 4, retirements: 4, probes: 4, rechecks: 4 };
 
 fn service(replicas: u32) -> WantedService {
     WantedService {
@@ -12,6 +12,17 @@ fn service(replicas: u32) -> WantedService {
         restart: RestartPolicy::Always,
         depends_on: BTreeMap::new(),
         health: None,
+    }
+}
+
+fn every_second() -> HealthCheck {
+    HealthCheck {
+        test: HealthTest::Shell("true".into()),
+        interval: Duration::from_secs(1),
+        timeout: Duration::from_secs(1),
+        retries: 3,
+        start_period: Duration::ZERO,
+        start_interval: Duration::from_secs(1),
     }
 }
 
@@ -86,14 +97,7 @@ fn a_dependent_waits_and_says_for_what() {
     let dependency = Dependency { condition: Condition::ServiceHealthy, required: true, restart: false };
     web.depends_on.insert("db".into(), dependency);
     let mut db = service(1);
-    db.health = Some(HealthCheck {
-        test: HealthTest::Shell("true".into()),
-        interval: Duration::from_secs(1),
-        timeout: Duration::from_secs(1),
-        retries: 3,
-        start_period: Duration::ZERO,
-        start_interval: Duration::from_secs(1),
-    });
+    db.health = Some(every_second());
     let target = wanted(&[("db", db), ("web", web)]);
     let mut replica = running("a");
     let before = plan(&target, &world(&[("db", 1, replica.clone())]), &LIMITS, Time::ZERO);
@@ -101,7 +105,41 @@ fn a_dependent_waits_and_says_for_what() {
     assert_eq!(before.waiting, [waiting("web", "db: 0 of 1 ready".into(), false)]);
     replica.health.status = Status::Healthy;
     let after = plan(&target, &world(&[("db", 1, replica)]), &LIMITS, Time::ZERO);
-    assert_eq!(steps(&after), ["probe db-1", "launch web-1"]);
+    assert_eq!(steps(&after), ["launch web-1", "probe db-1"]);
+}
+
+#[test]
+fn each_replica_gets_its_turn_to_be_probed() {
+    let mut db = service(4);
+    db.health = Some(every_second());
+    let seen = |second: u64, status| {
+        let mut replica = running("a");
+        let last = Some(Duration::from_secs(second));
+        replica.health = Health { status, last, probes: 1, ..Health::default() };
+        replica
+    };
+    let healthy = Status::Healthy;
+    let there = world(&[
+        ("db", 1, seen(3, healthy)),
+        ("db", 2, seen(1, healthy)),
+        ("db", 3, seen(2, healthy)),
+        ("db", 4, seen(4, Status::Starting)),
+    ]);
+    let limits = Limits { rechecks: 2, ..LIMITS };
+    let plan = plan(&wanted(&[("db", db)]), &there, &limits, Duration::from_secs(9));
+    assert_eq!(
+        steps(&plan),
+        ["probe db-2", "probe db-3", "probe db-4"],
+        "the longest overdue and the new one"
+    );
+    assert_eq!(plan.probes_late, Duration::from_secs(5));
+}
+
+#[test]
+fn it_says_when_more_would_start() {
+    let target = wanted(&[("web", service(9))]);
+    assert!(plan(&target, &World::new(), &LIMITS, Time::ZERO).launches_held);
+    assert!(!plan(&target, &World::new(), &Limits { launches: 9, ..LIMITS }, Time::ZERO).launches_held);
 }
 
 #[test]

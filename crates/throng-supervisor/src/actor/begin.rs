@@ -1,12 +1,66 @@
 //! From a plan to steps under way.
 
 use super::*;
+use throng_control::pace::Reading;
+use throng_model::replica::ReplicaSpec;
 
 /// How replicas are asked to leave whose definition nobody knows any more: Compose's defaults, SIGTERM and 10 s.
 const STOP_SIGNAL: i32 = 15;
 const STOP_GRACE: Duration = Duration::from_secs(10);
 
 impl Actor {
+    /// Plans once and begins what the plan says. Returns when to plan again even if nothing happens.
+    pub(super) fn plan(&mut self) -> Option<Instant> {
+        let now = self.now();
+        let (before, host) = (self.pace.batch(), &mut self.host);
+        let mut reading = None;
+        let room = self.pace.room(self.starting, now, || *reading.insert(host.read()));
+        let limits = Limits {
+            launches: (self.starting + room).min(self.fixed.limits.launches),
+            rechecks: self.budget.affordable(now),
+            ..self.fixed.limits
+        };
+        let plan = throng_control::plan(&self.wanted, &self.world, &limits, now);
+        if let Some(reading) = reading.filter(|_| plan.launches_held && self.pace.batch() < before) {
+            self.tell_pressed(reading);
+        }
+        self.tell_late(plan.probes_late);
+        let held = plan.launches_held && self.starting == 0 || plan.probes_late > Duration::ZERO;
+        let look = held.then(|| self.now() + SETTLING_LOOK);
+        let wake = plan.wake.into_iter().chain(look).min();
+        self.carry_out(plan);
+        wake.map(|time| self.epoch + time)
+    }
+
+    fn tell_pressed(&mut self, reading: Reading) {
+        let Reading { runnable, memory, disk } = reading;
+        let message = format!(
+            "starting {} replicas at a time: {runnable:.1} tasks a core want to run, {:.0} % of the time something \
+             waits for memory, {:.0} % for the disk",
+            self.pace.batch(),
+            100.0 * memory,
+            100.0 * disk,
+        );
+        self.event("host", &self.fixed.project.clone(), &message);
+    }
+
+    /// Health checks that come late make replicas look healthier or sicker than they are.
+    fn tell_late(&mut self, late: Duration) {
+        let lately = self.checks_late_told.is_some_and(|told| told.elapsed() < CHECKS_LATE_TOLD);
+        if late < CHECKS_LATE || lately {
+            return;
+        }
+        self.checks_late_told = Some(Instant::now());
+        let message = format!(
+            "health checks come up to {:.1} s late: they may take {:.0} % of {} cores (hint: give them a longer \
+             interval or a cheaper test)",
+            late.as_secs_f64(),
+            100.0 * self.fixed.checks_share,
+            self.fixed.cores,
+        );
+        self.event("warning", &self.fixed.project.clone(), &message);
+    }
+
     pub(super) fn carry_out(&mut self, plan: Plan) {
         let waiting = plan.waiting.into_iter().map(|w| (w.service, (w.reason, w.hopeless))).collect();
         self.waiting = waiting;
@@ -27,9 +81,9 @@ impl Actor {
         let mut full = None;
         for network in &prepared.networks {
             let taken = self.taken.entry(network.name.clone()).or_default();
-            match address::free_address(network, taken) {
+            match taken.take(network) {
                 Some(address) => {
-                    taken.insert(address);
+                    self.fixed.directory.place(&network.name, &key.0, key.1, address);
                     networks.push(Attachment { network: network.name.clone(), address });
                 }
                 None => {
@@ -49,14 +103,17 @@ impl Actor {
             health: Health::default(),
             streak: 0,
         };
-        self.details.insert(key.clone(), detail);
-        self.world.entry(key.0.clone()).or_default().insert(key.1, view);
+        self.insert(key.clone(), view, detail);
         match full {
             Some(error) => self.launch_failed(&key, error, false),
-            None => {
-                self.tasks.spawn(steps::launch(self.fixed.engine.clone(), key, spec));
-            }
+            None => self.begin_launch(key, spec),
         }
+    }
+
+    fn begin_launch(&mut self, key: Key, spec: ReplicaSpec) {
+        self.starting += 1;
+        self.pace.began(1);
+        self.tasks.spawn(steps::launch(self.fixed.engine.clone(), key, spec));
     }
 
     /// Starts a replica again. Its record is written anew, so that it gets today's definition.
@@ -75,7 +132,7 @@ impl Actor {
         }
         let spec = prepared.replica(id, self.generation, detail.networks.clone());
         detail.stop = Some((spec.stop_signal, spec.stop_grace_period));
-        self.tasks.spawn(steps::launch(self.fixed.engine.clone(), key, spec));
+        self.begin_launch(key, spec);
     }
 
     pub(super) fn retire(&mut self, key: Key) {
@@ -84,7 +141,7 @@ impl Actor {
         let grace = self.grace;
         let proxies =
             self.fronts.get(&key.0).into_iter().flatten().map(|front| front.proxy.clone()).collect();
-        let stop = self.details.get(&key).and_then(|detail| detail.stop);
+        let stop = self.detail(&key).and_then(|detail| detail.stop);
         let order = steps::Retirement {
             id,
             generation: self.generation,
@@ -107,15 +164,22 @@ impl Actor {
         };
         let Some((view, detail)) = Self::replica(&mut self.world, &mut self.details, &key) else { return };
         view.busy = true;
+        if view.health.status != HealthStatus::Starting {
+            self.budget.began(1);
+        }
         let generation = detail.generation;
         self.tasks.spawn(steps::probe(self.fixed.engine.clone(), key, id, generation, check));
     }
 
     pub(super) fn replica<'a>(
         world: &'a mut World,
-        details: &'a mut BTreeMap<Key, Detail>,
+        details: &'a mut Details,
         key: &Key,
     ) -> Option<(&'a mut ReplicaView, &'a mut Detail)> {
-        Some((world.get_mut(&key.0)?.get_mut(&key.1)?, details.get_mut(key)?))
+        Some((world.get_mut(&key.0)?.get_mut(&key.1)?, details.get_mut(&key.0)?.get_mut(&key.1)?))
+    }
+
+    pub(super) fn detail(&self, key: &Key) -> Option<&Detail> {
+        self.details.get(&key.0)?.get(&key.1)
     }
 }

@@ -50,8 +50,12 @@ impl Actor {
         if let Some(unknown) = services.iter().find(|name| !there(name)) {
             return Err(self.no_service(unknown));
         }
-        let chosen = |key: &&Key| services.is_empty() || services.contains(&key.0);
-        Ok(self.details.keys().filter(chosen).map(|key| self.id(key)).collect())
+        let chosen = |service: &String| services.is_empty() || services.contains(service);
+        let found =
+            self.details.iter().filter(|(service, _)| chosen(service)).flat_map(|(service, details)| {
+                details.keys().map(move |ordinal| self.id(&(service.clone(), *ordinal)))
+            });
+        Ok(found.collect())
     }
 
     pub(super) fn adopt(&mut self, applied: Applied) -> Result<(), Refusal> {
@@ -77,6 +81,7 @@ impl Actor {
         for (name, fronts) in applied.fronts {
             self.fronts.entry(name).or_default().extend(fronts);
         }
+        self.fixed.directory.define(self.names());
         self.dns.retain(|name, _| self.durable.networks.contains_key(name));
         self.dns.extend(applied.dns);
         self.told.clear();
@@ -86,8 +91,9 @@ impl Actor {
 
     /// Fills in what the runtime's records do not say of replicas that an earlier supervisor started.
     pub(super) fn describe(&mut self) {
-        for (key, detail) in self.details.iter_mut().filter(|(_, detail)| detail.image.is_empty()) {
-            if let Some(prepared) = self.prepared.get(&key.0) {
+        for (service, details) in &mut self.details {
+            let Some(prepared) = self.prepared.get(service) else { continue };
+            for detail in details.values_mut().filter(|detail| detail.image.is_empty()) {
                 detail.image = prepared.service.image.clone();
                 detail.command = prepared.process.args.join(" ");
                 detail.stop = Some((prepared.stop_signal, prepared.service.stop_grace_period));

@@ -1,13 +1,22 @@
 //! What became of steps, and what happened unasked.
 
 use super::*;
+use throng_runtime::{ErrorKind, RuntimeError};
 
 impl Actor {
     pub(super) fn finished(&mut self, outcome: Result<Outcome, tokio::task::JoinError>) {
         match outcome {
-            Ok(Outcome::Launched { key, generation, result }) => self.launched(&key, generation, result),
+            Ok(Outcome::Launched { key, generation, result }) => {
+                self.starting = self.starting.saturating_sub(1);
+                let host = |error: &RuntimeError| error.kind == ErrorKind::Host;
+                self.pace.ended(!result.as_ref().is_err_and(host));
+                self.launched(&key, generation, result);
+            }
             Ok(Outcome::Retired { key, result }) => self.retired(&key, result),
-            Ok(Outcome::Probed { key, generation, result }) => self.probed(&key, generation, result),
+            Ok(Outcome::Probed { key, generation, took, result }) => {
+                self.budget.ended(took);
+                self.probed(&key, generation, result);
+            }
             Ok(Outcome::Sampled { at, samples }) => self.sampled(at, samples),
             Err(error) => {
                 // A panic in a step is a defect; the supervisor and its replicas go on.
@@ -17,12 +26,7 @@ impl Actor {
         }
     }
 
-    pub(super) fn launched(
-        &mut self,
-        key: &Key,
-        generation: u64,
-        result: Result<u32, throng_runtime::RuntimeError>,
-    ) {
+    pub(super) fn launched(&mut self, key: &Key, generation: u64, result: Result<u32, RuntimeError>) {
         let now = self.now();
         match result {
             Ok(_pid) => {
@@ -41,7 +45,7 @@ impl Actor {
                 self.event("replica", &replica_name(key), "started");
             }
             Err(error) => {
-                let permanent = error.kind == throng_runtime::ErrorKind::Invalid;
+                let permanent = error.kind == ErrorKind::Invalid;
                 let text = match &error.hint {
                     Some(hint) => format!("{error} (hint: {hint})"),
                     None => error.to_string(),
@@ -61,7 +65,7 @@ impl Actor {
         self.event("warning", &replica_name(key), &format!("could not start: {error}"));
     }
 
-    pub(super) fn retired(&mut self, key: &Key, result: Result<(), throng_runtime::RuntimeError>) {
+    pub(super) fn retired(&mut self, key: &Key, result: Result<(), RuntimeError>) {
         if let Err(error) = result {
             // What cannot be removed is kept and tried again; nothing is forgotten.
             let message = format!("could not be removed: {error}");
@@ -72,17 +76,10 @@ impl Actor {
             self.event("warning", &replica_name(key), &message);
             return;
         }
-        if let Some(detail) = self.details.remove(key) {
-            for attachment in detail.networks {
-                if let Some(taken) = self.taken.get_mut(&attachment.network) {
-                    taken.remove(&attachment.address);
-                }
-            }
-        }
-        if let Some(replicas) = self.world.get_mut(&key.0) {
-            replicas.remove(&key.1);
-            if replicas.is_empty() {
-                self.world.remove(&key.0);
+        for attachment in self.remove(key).map(|detail| detail.networks).unwrap_or_default() {
+            self.fixed.directory.forget(&attachment.network, &key.0, key.1);
+            if let Some(taken) = self.taken.get_mut(&attachment.network) {
+                taken.release(attachment.address);
             }
         }
         self.event("replica", &replica_name(key), "removed");
@@ -160,7 +157,8 @@ impl Actor {
         self.sampling = false;
         let mut sent = Vec::new();
         for (key, statistics) in samples {
-            let (Some(detail), Some(new)) = (self.details.get_mut(&key), statistics) else { continue };
+            let detail = self.details.get_mut(&key.0).and_then(|details| details.get_mut(&key.1));
+            let (Some(detail), Some(new)) = (detail, statistics) else { continue };
             match detail.statistics.replace((at, new)) {
                 Some((then, old)) => {
                     let sample = rates(&key, &old, &new, at.saturating_duration_since(then));

@@ -1,6 +1,7 @@
 //! What others are told: balancers, names, subscribers, listings.
 
 use super::*;
+use crate::names::Definition;
 
 impl Actor {
     pub(super) fn event(&mut self, kind: &str, subject: &str, message: &str) {
@@ -19,43 +20,45 @@ impl Actor {
         let _ = self.feed.send(Arc::new(Reply::Event { event }));
     }
 
-    /// Ready replicas of a service, as the balancers know them.
-    pub(super) fn ready(&self, service: &str) -> Vec<(String, Ipv4Addr)> {
+    /// Replicas of a service that may be given work.
+    fn ready(&self, service: &str) -> impl Iterator<Item = (u32, &Detail)> {
         let check = self.prepared.get(service).and_then(|prepared| prepared.health.as_ref());
-        let replicas = self.world.get(service).into_iter().flatten();
-        replicas
-            .filter(|(_, view)| view.ready(check))
-            .filter_map(|(ordinal, _)| {
-                let detail = self.details.get(&(service.to_owned(), *ordinal))?;
-                let address = detail.networks.first()?.address;
-                (!detail.leaving).then(|| (format!("{service}-{ordinal}"), address))
-            })
-            .collect()
+        let views = self.world.get(service).into_iter().flatten();
+        let details = self.details.get(service).into_iter().flatten();
+        // Both hold the same replicas.
+        views
+            .zip(details)
+            .filter(move |((_, view), (_, detail))| view.ready(check) && !detail.leaving)
+            .map(|(_, (ordinal, detail))| (*ordinal, detail))
     }
 
-    /// Tells a service's balancers which replicas are ready, if that has changed. True if it has.
-    pub(super) fn tell(&mut self, service: &str) -> bool {
-        let ready = self.ready(service);
+    /// Tells a service's balancers and the name servers which replicas are ready, if that has changed.
+    pub(super) fn tell(&mut self, service: &str) {
+        let addressed = |(ordinal, detail): (u32, &Detail)| Some((ordinal, detail.networks.first()?.address));
+        let ready: Vec<(u32, Ipv4Addr)> = self.ready(service).filter_map(addressed).collect();
         if self.told.get(service) == Some(&ready) {
-            return false;
+            return;
         }
         if let Some(fronts) = self.fronts.get(service) {
-            front::set_backends(fronts, &ready);
+            front::set_backends(fronts, service, &ready);
+        }
+        let mut networks: BTreeMap<&str, Vec<Ipv4Addr>> = BTreeMap::new();
+        // Networks that nobody ready is attached to any more are told so.
+        let known = self.prepared.get(service).into_iter().flat_map(|prepared| &prepared.networks);
+        networks.extend(known.map(|network| (network.name.as_str(), Vec::new())));
+        for attachment in self.ready(service).flat_map(|(_, detail)| &detail.networks) {
+            networks.entry(&attachment.network).or_default().push(attachment.address);
+        }
+        for (network, addresses) in networks {
+            self.fixed.directory.set_ready(network, service, addresses);
         }
         self.told.insert(service.to_owned(), ready);
-        true
     }
 
     /// Lets everybody outside know what has changed.
     pub(super) fn publish(&mut self) {
         let services: BTreeSet<String> = self.world.keys().chain(self.prepared.keys()).cloned().collect();
-        let mut changed = false;
-        for service in &services {
-            changed |= self.tell(service);
-        }
-        if changed {
-            self.fixed.directory.replace(self.names());
-        }
+        services.iter().for_each(|service| self.tell(service));
         let readiness: BTreeMap<String, Readiness> =
             services.into_iter().map(|service| (service.clone(), self.service_readiness(&service))).collect();
         let differs = **self.readiness.borrow() != readiness;
@@ -67,30 +70,15 @@ impl Actor {
         }
     }
 
-    /// Every name that replicas can ask for, per network.
-    pub(super) fn names(&self) -> HashMap<String, HashMap<String, Vec<Ipv4Addr>>> {
-        let mut networks: HashMap<String, HashMap<String, Vec<Ipv4Addr>>> = HashMap::new();
+    /// The names of services and their aliases, per network.
+    pub(super) fn names(&self) -> Definition {
+        let mut networks = Definition::new();
         for (service, prepared) in &self.prepared {
-            let ready: BTreeSet<String> = self.ready(service).into_iter().map(|(name, _)| name).collect();
             for (key, attachment) in &prepared.service.networks {
                 let Some(network) = self.durable.networks.get(key) else { continue };
                 let names = networks.entry(network.name.clone()).or_default();
                 for name in attachment.aliases.iter().chain([service]) {
-                    names.entry(name.to_ascii_lowercase()).or_default();
-                }
-                for ordinal in self.world.get(service).into_iter().flat_map(BTreeMap::keys) {
-                    let Some(detail) = self.details.get(&(service.clone(), *ordinal)) else { continue };
-                    let Some(at) = detail.networks.iter().find(|at| at.network == network.name) else {
-                        continue;
-                    };
-                    let replica = format!("{service}-{ordinal}");
-                    if ready.contains(&replica) {
-                        for name in attachment.aliases.iter().chain([service]) {
-                            names.entry(name.to_ascii_lowercase()).or_default().push(at.address);
-                        }
-                    }
-                    names.insert(format!("{}-{replica}", self.fixed.project), vec![at.address]);
-                    names.insert(replica, vec![at.address]);
+                    names.entry(name.clone()).or_default().insert(service.clone());
                 }
             }
         }
@@ -99,21 +87,18 @@ impl Actor {
 
     pub(super) fn service_readiness(&self, service: &str) -> Readiness {
         let prepared = self.prepared.get(service);
-        let mut readiness = listing::readiness(
-            self.world.get(service),
-            prepared.and_then(|prepared| prepared.health.as_ref()),
-            |ordinal| self.details.get(&(service.to_owned(), ordinal)),
-        );
+        let policy = prepared.map(|prepared| prepared.service.restart).unwrap_or_default();
+        let views = self.world.get(service).into_iter().flat_map(BTreeMap::values);
+        let details = self.details.get(service).into_iter().flatten();
+        let replicas = views.zip(details).map(|(view, (ordinal, detail))| (*ordinal, view, detail));
+        let check = prepared.and_then(|prepared| prepared.health.as_ref());
+        let mut readiness = listing::readiness(replicas, check, policy);
         let wanted = self.wanted.services.get(service).map_or(0, |service| service.replicas);
         readiness.wanted = if self.wanted.going_down { 0 } else { wanted };
         if let Some((reason, hopeless)) = self.waiting.get(service) {
             readiness.waiting = Some(reason.clone());
             readiness.hopeless |= *hopeless;
         }
-        let policy = prepared.map(|prepared| prepared.service.restart).unwrap_or_default();
-        let leaving =
-            |ordinal| self.details.get(&(service.to_owned(), ordinal)).is_some_and(|detail| detail.leaving);
-        readiness.hopeless |= listing::hopeless(self.world.get(service), policy, leaving);
         // An app that is being taken down reaches no other state, even though nothing is wanted of it any more.
         readiness.hopeless |= self.wanted.going_down;
         readiness
@@ -136,16 +121,19 @@ impl Actor {
                 (name.clone(), status)
             })
             .collect();
-        let replicas = self.details.iter().filter_map(|(key, detail)| {
-            let view = self.world.get(&key.0)?.get(&key.1)?;
-            let check = self.prepared.get(&key.0).and_then(|prepared| prepared.health.as_ref());
-            Some(listing::replica(&self.id(key), view, detail, check.is_some()))
-        });
+        let replicas =
+            self.world.iter().zip(self.details.values()).flat_map(|((service, views), details)| {
+                let checked = self.prepared.get(service).is_some_and(|prepared| prepared.health.is_some());
+                views.iter().zip(details.values()).map(move |((ordinal, view), detail)| {
+                    listing::replica(&self.id(&(service.clone(), *ordinal)), view, detail, checked)
+                })
+            });
         Status {
             project: self.fixed.project.clone(),
             directory: self.durable.app.directory.clone(),
             isolation: listing::isolation(self.fixed.engine.isolation()).into(),
             lost: self.fixed.engine.lost(),
+            unlimited: !self.fixed.engine.limits_enforced(),
             services,
             replicas: replicas.collect(),
         }

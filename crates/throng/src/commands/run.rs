@@ -46,7 +46,11 @@ pub async fn run(context: &Context, arguments: RunArguments) -> Result<ExitCode>
         id,
         experiment: &experiment,
         app: &app,
-        environment: throng_experiment::environment::read(&status.isolation, details(context, &app)),
+        environment: throng_experiment::environment::read(
+            &status.isolation,
+            status.unlimited,
+            details(context, &app),
+        ),
     };
     let mut shown = Shown::default();
     let mut run = throng_experiment::run::run(plan, &client, &mut shown, interrupted.clone()).await;

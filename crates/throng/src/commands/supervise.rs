@@ -22,11 +22,13 @@ pub const STEP_VARIABLE: &str = "THRONG_BUILD_STEP";
 /// Exit code of the build step when the command could not be run at all.
 pub const STEP_NOT_RUN: i32 = 125;
 
-/// Steps under way at once: starting a replica is mostly kernel work, so a few for each core keep all cores busy
-/// without a storm; retiring mostly waits.
-const LAUNCHES_PER_CORE: usize = 4;
-const RETIREMENTS: usize = 64;
-const PROBES: usize = 64;
+/// Steps handed out at once: enough to keep the engine, which has its own bound on what starts at the same time, busy
+/// until the next plan; retiring mostly waits.
+const LAUNCHES_PER_CORE: usize = 32;
+const RETIREMENTS: usize = 256;
+const PROBES_PER_CORE: usize = 8;
+/// Share of the cores that repeated health checks may take, in percent.
+const CHECKS_SHARE: (&str, f64) = ("THRONG_CHECKS_PERCENT", 25.0);
 /// How long tasks may take to end with the supervisor.
 const LEAVING: Duration = Duration::from_secs(2);
 
@@ -50,10 +52,15 @@ pub fn run(arguments: Arguments) -> Result<ExitCode> {
     }
     super::start_tracing(1);
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
-    let limits = Limits { launches: LAUNCHES_PER_CORE * cores, retirements: RETIREMENTS, probes: PROBES };
+    let probes = PROBES_PER_CORE * cores;
+    let limits =
+        Limits { launches: LAUNCHES_PER_CORE * cores, retirements: RETIREMENTS, probes, rechecks: probes };
+    let percent = std::env::var(CHECKS_SHARE.0).ok().and_then(|text| text.parse().ok());
+    let checks_share = percent.unwrap_or(CHECKS_SHARE.1) / 100.0;
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
     let runtime = runtime.map_err(|error| io("start", &error))?;
-    let result = runtime.block_on(serve(ServeOptions { paths, project, isolation, limits }));
+    let result =
+        runtime.block_on(serve(ServeOptions { paths, project, isolation, limits, cores, checks_share }));
     // What the engine keeps beside itself goes with its last task.
     runtime.shutdown_timeout(LEAVING);
     result.map_err(|error| Failure { hint: error.hint(), ..Failure::new(Kind::Host, error.to_string()) })?;
