@@ -1,4 +1,4 @@
-//! The service over real sockets: every status, limits, results, draining.
+//! The service over real sockets: the page, every refusal of an image, results, the command line.
 
 #![allow(clippy::unwrap_used)] // a test whose set-up fails has failed
 
@@ -9,8 +9,7 @@ use axum::http::header::CONTENT_TYPE;
 use bytes::Bytes;
 use pdfmagic::service::{FIELD, from_multipart};
 use proptest::prelude::*;
-use rustix::process::Signal;
-use std::io::{BufReader, Read, Write};
+use std::io::{BufReader, Write};
 use std::process::Command;
 use std::time::{Duration, Instant};
 use support::images::{PngFile, RGBA, gradient, jpeg};
@@ -106,63 +105,13 @@ fn a_chunked_body_has_the_same_limit() {
     assert_eq!(Answer::read(&mut BufReader::new(stream)).status, 413);
 }
 
-/// A request whose body is still to come.
-fn unfinished(server: &Server, length: usize) -> std::net::TcpStream {
-    let mut stream = server.connect();
-    let head =
-        format!("POST / HTTP/1.1\r\nHost: x\r\nContent-Type: image/jpeg\r\nContent-Length: {length}\r\n\r\n");
-    stream.write_all(head.as_bytes()).unwrap();
-    stream
-}
-
-fn wait_for_in_flight(server: &Server, count: usize) {
-    let start = Instant::now();
-    let line = format!("pdfmagic_in_flight {count}");
-    while !server.get("/metrics").text().lines().any(|found| found == line) {
-        assert!(start.elapsed() < Duration::from_secs(10), "never {line}");
-    }
-}
-
-#[test]
-fn beyond_the_limit_of_requests_in_flight_the_answer_is_503() {
-    let server = Server::start(&["--max-in-flight", "1"]);
-    let image = small_jpeg();
-    let mut first = unfinished(&server, image.len());
-    wait_for_in_flight(&server, 1);
-    let second = server.upload(FIELD, "x", &image);
-    assert_eq!((second.status, second.header("retry-after")), (503, "1"), "{}", second.text());
-    assert_eq!(server.get("/healthz").status, 200, "a full replica is not an ill one");
-    first.write_all(&image).unwrap();
-    assert_eq!(Answer::read(&mut BufReader::new(first)).status, 200);
-    wait_for_in_flight(&server, 0);
-    assert_eq!(server.upload(FIELD, "x", &image).status, 200);
-}
-
-#[test]
-fn a_client_that_sends_too_slowly_gets_408() {
-    let server = Server::start(&["--timeout", "200ms"]);
-    let stream = unfinished(&server, 1000);
-    let answer = Answer::read(&mut BufReader::new(stream));
-    assert_eq!(answer.status, 408, "{}", answer.text());
-}
-
-#[test]
-fn a_conversion_that_takes_too_long_gets_503() {
-    // Interlaced pixels for at least 50 ms of work, in a file of a few kilobytes.
-    let slow = png(1500, 1500, true).encode();
-    let server = Server::start(&["--timeout", "20ms"]);
-    let answer = server.upload(FIELD, "x", &slow);
-    assert!(matches!(answer.status, 503 | 408), "{}: {}", answer.status, answer.text());
-    wait_for_in_flight(&server, 0);
-}
-
 #[test]
 fn slow_conversions_do_not_hold_up_other_requests() {
     let server = Server::start(&["--threads", "1"]);
     let slow = png(2400, 2400, true).encode();
     std::thread::scope(|scope| {
         let conversion = scope.spawn(|| (server.upload(FIELD, "x", &slow).status, Instant::now()));
-        wait_for_in_flight(&server, 1);
+        server.wait_for_metric("pdfmagic_in_flight 1");
         assert_eq!(server.upload(FIELD, "x", &small_jpeg()).status, 200);
         let quick = Instant::now();
         let (status, ended) = conversion.join().unwrap();
@@ -243,54 +192,6 @@ fn a_port_that_is_taken_is_named() {
     let said = String::from_utf8_lossy(&output.stderr);
     assert_eq!(output.status.code(), Some(1));
     assert!(said.contains(&format!("cannot listen on {}", server.address)), "{said}");
-}
-
-#[test]
-fn on_sigterm_requests_in_flight_are_finished() {
-    let mut server = Server::start(&["--drain-delay", "600ms"]);
-    let image = small_jpeg();
-    let mut stream = unfinished(&server, image.len());
-    wait_for_in_flight(&server, 1);
-    server.signal(Signal::TERM);
-    assert!(server.said().contains("drains: 1 requests in flight"));
-    let health = server.get("/healthz");
-    assert_eq!((health.status, health.text().as_str()), (503, "draining\n"));
-    // Once the delay is over the port is closed, and still the request is answered.
-    let start = Instant::now();
-    while std::net::TcpStream::connect(server.address).is_ok() {
-        assert!(start.elapsed() < Duration::from_secs(10), "it goes on listening");
-        std::thread::sleep(Duration::from_millis(20));
-    }
-    stream.write_all(&image).unwrap();
-    let answer = Answer::read(&mut BufReader::new(stream));
-    assert_eq!(answer.status, 200, "{}", answer.text());
-    assert_eq!(server.wait().code(), Some(0));
-}
-
-#[test]
-fn idle_connections_do_not_delay_the_end() {
-    for signal in [Signal::TERM, Signal::INT] {
-        let mut server = Server::start(&[]);
-        let mut idle = server.connect();
-        idle.write_all(b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n").unwrap();
-        assert_eq!(Answer::read(&mut BufReader::new(idle.try_clone().unwrap())).status, 200);
-        let start = Instant::now();
-        server.signal(signal);
-        assert_eq!(server.wait().code(), Some(0));
-        assert!(start.elapsed() < Duration::from_secs(3), "{:?}", start.elapsed());
-        assert_eq!(idle.read(&mut [0]).unwrap(), 0);
-    }
-}
-
-#[test]
-fn what_does_not_finish_in_its_grace_is_cut_off() {
-    let mut server = Server::start(&["--grace", "100ms"]);
-    let _stream = unfinished(&server, 1000);
-    wait_for_in_flight(&server, 1);
-    server.signal(Signal::TERM);
-    assert_eq!(server.wait().code(), Some(1));
-    assert!(server.said().contains("drains: 1"));
-    assert!(server.said().contains("1 connections were cut off"));
 }
 
 #[test]

@@ -6,7 +6,7 @@ mod health_check;
 mod units;
 
 use crate::convert::{self, Limits};
-use crate::service::{self, ResultsMode, ServiceConfig};
+use crate::service::{self, ConnectionLimits, ResultsMode, ServiceConfig};
 use clap::{Args, Parser, Subcommand};
 use std::ffi::OsStr;
 use std::io::{Read, Write};
@@ -56,7 +56,7 @@ struct Serve {
     #[command(flatten)]
     picture: PictureLimits,
     /// Longest that one request may take, from its headers to its answer.
-    #[arg(long, env = "PDFMAGIC_TIMEOUT", default_value = "30s", value_parser = units::duration, value_name = "TIME")]
+    #[arg(long, env = "PDFMAGIC_TIMEOUT", default_value = "30s", value_parser = units::time_limit, value_name = "TIME")]
     timeout: Duration,
     /// Conversion requests at once; more are answered with 503 and Retry-After.
     #[arg(long, env = "PDFMAGIC_MAX_IN_FLIGHT", default_value_t = 64, value_name = "N",
@@ -66,6 +66,13 @@ struct Serve {
     #[arg(long, env = "PDFMAGIC_MAX_CONNECTIONS", default_value_t = 1024, value_name = "N",
           value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
     max_connections: u32,
+    /// How long a connection may wait for a whole request head; the default is more than the 60 s after which common
+    /// balancers close theirs, so that it is they who close.
+    #[arg(long, env = "PDFMAGIC_IDLE_TIMEOUT", default_value = "75s", value_parser = units::time_limit, value_name = "TIME")]
+    idle_timeout: Duration,
+    /// How long a client may take nothing of its answer before it is cut off.
+    #[arg(long, env = "PDFMAGIC_SEND_TIMEOUT", default_value = "30s", value_parser = units::time_limit, value_name = "TIME")]
+    send_timeout: Duration,
     /// After SIGTERM: how long to go on answering, with /healthz at 503, before new connections are refused.
     #[arg(long, env = "PDFMAGIC_DRAIN_DELAY", default_value = "0s", value_parser = units::duration, value_name = "TIME")]
     drain_delay: Duration,
@@ -142,7 +149,11 @@ fn serve(options: Serve) -> Result<(), String> {
         picture: options.picture.limits(),
         timeout: options.timeout,
         max_in_flight: options.max_in_flight as usize,
-        max_connections: options.max_connections as usize,
+        connections: ConnectionLimits {
+            connections: options.max_connections as usize,
+            idle: options.idle_timeout,
+            send: options.send_timeout,
+        },
         drain_delay: options.drain_delay,
         grace: options.grace,
         replica: options.replica.unwrap_or_else(service::host_name),

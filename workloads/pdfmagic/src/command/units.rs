@@ -59,6 +59,12 @@ pub fn duration(text: &str) -> Result<Duration, String> {
     Ok(Duration::from_secs_f64(seconds))
 }
 
+/// As [`duration`], but not none at all: with a limit of zero nothing would ever be in time.
+pub fn time_limit(text: &str) -> Result<Duration, String> {
+    duration(text)
+        .and_then(|time| if time.is_zero() { Err("must be more than 0".to_owned()) } else { Ok(time) })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -88,5 +94,6 @@ mod tests {
         for text in ["", "s", "-1s", "1.2.3s", "25h", "1 week"] {
             assert!(duration(text).is_err(), "{text}");
         }
+        assert!(time_limit("0s").is_err() && time_limit("1ms").is_ok() && time_limit("1 week").is_err());
     }
 }

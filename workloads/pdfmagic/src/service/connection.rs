@@ -15,52 +15,57 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 use tokio::time::{Instant, Sleep};
 
-/// A connection on which no whole request header arrives for this long is closed; it is also how long an unused
-/// connection is kept. Longer than the 60 s after which common balancers drop theirs, so that it is they who close.
-const HEADER_TIMEOUT: Duration = Duration::from_secs(75);
-
-/// A client that takes nothing of its answer for this long is cut off, with the memory that its PDF holds.
-const WRITE_STALL: Duration = Duration::from_secs(30);
-
 /// hyper's buffer for a request's headers and, in pieces, its body.
 const READ_BUFFER: usize = 64 << 10;
 
 /// After a failed accept (most often: no descriptors left), so that the loop does not spin until one is free.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
+/// What connections may take.
+#[derive(Debug, Clone, Copy)]
+pub struct ConnectionLimits {
+    /// At once; at least 1.
+    pub connections: usize,
+    /// A connection on which no whole request head arrives for this long is closed; it is also how long an unused
+    /// connection is kept.
+    pub idle: Duration,
+    /// A client that takes nothing of its answer for this long is cut off, with the memory that its PDF holds.
+    pub send: Duration,
+}
+
 pub struct Acceptor {
     listener: TcpListener,
-    limit: Arc<Semaphore>,
-    max_connections: usize,
+    slots: Arc<Semaphore>,
+    limits: ConnectionLimits,
     router: Router,
 }
 
 /// Connections that were open when the acceptor stopped.
 pub struct Open {
     connections: GracefulShutdown,
-    limit: Arc<Semaphore>,
-    max_connections: usize,
+    slots: Arc<Semaphore>,
+    limits: ConnectionLimits,
 }
 
 impl Acceptor {
-    pub fn new(listener: TcpListener, max_connections: usize, router: Router) -> Self {
-        Acceptor { listener, limit: Arc::new(Semaphore::new(max_connections)), max_connections, router }
+    pub fn new(listener: TcpListener, limits: ConnectionLimits, router: Router) -> Self {
+        Acceptor { listener, slots: Arc::new(Semaphore::new(limits.connections)), limits, router }
     }
 
-    /// Accepts until `stop` is ready; then the port is closed.
-    pub async fn run(self, stop: impl Future<Output = ()>) -> Open {
+    /// Accepts until `stop` is ready; then the port is closed. Returns what `stop` did.
+    pub async fn run<T>(self, stop: impl Future<Output = T>) -> (Open, T) {
         let connections = GracefulShutdown::new();
         let mut stop = std::pin::pin!(stop);
-        loop {
+        let stopped = loop {
             let next = async {
-                let slot = Arc::clone(&self.limit).acquire_owned().await.map_err(io::Error::other)?;
+                let slot = Arc::clone(&self.slots).acquire_owned().await.map_err(io::Error::other)?;
                 let (stream, _) = self.listener.accept().await?;
                 io::Result::Ok((stream, slot))
             };
             let (stream, slot) = tokio::select! {
                 // The signal first: under load there is always one more connection to accept.
                 biased;
-                () = &mut stop => break,
+                stopped = &mut stop => break stopped,
                 next = next => match next {
                     Ok(next) => next,
                     Err(error) => {
@@ -74,10 +79,10 @@ impl Acceptor {
             let _ = stream.set_nodelay(true);
             let connection = http1::Builder::new()
                 .timer(TokioTimer::new())
-                .header_read_timeout(HEADER_TIMEOUT)
+                .header_read_timeout(self.limits.idle)
                 .max_buf_size(READ_BUFFER)
                 .serve_connection(
-                    TokioIo::new(Stream::new(stream)),
+                    TokioIo::new(Stream::new(stream, self.limits.send)),
                     TowerToHyperService::new(self.router.clone()),
                 );
             let connection = connections.watch(connection);
@@ -86,8 +91,8 @@ impl Acceptor {
                 let _ = connection.await;
                 drop(slot);
             });
-        }
-        Open { connections, limit: self.limit, max_connections: self.max_connections }
+        };
+        (Open { connections, slots: self.slots, limits: self.limits }, stopped)
     }
 }
 
@@ -96,21 +101,23 @@ impl Open {
     pub async fn drained(self, grace: Duration) -> usize {
         match tokio::time::timeout(grace, self.connections.shutdown()).await {
             Ok(()) => 0,
-            Err(_) => self.max_connections - self.limit.available_permits(),
+            Err(_) => self.limits.connections - self.slots.available_permits(),
         }
     }
 }
 
-/// A TCP stream that fails once its peer has taken nothing for [`WRITE_STALL`].
+/// A TCP stream that fails once its peer has taken nothing for too long.
 struct Stream {
     tcp: TcpStream,
+    /// How long that is.
+    limit: Duration,
     stall: Pin<Box<Sleep>>,
     stalled: bool,
 }
 
 impl Stream {
-    fn new(tcp: TcpStream) -> Self {
-        Stream { tcp, stall: Box::pin(tokio::time::sleep(WRITE_STALL)), stalled: false }
+    fn new(tcp: TcpStream, limit: Duration) -> Self {
+        Stream { tcp, limit, stall: Box::pin(tokio::time::sleep(limit)), stalled: false }
     }
 
     /// Passes on the outcome of a write, and turns a wait that is too long into an error.
@@ -121,7 +128,8 @@ impl Stream {
         }
         if !self.stalled {
             self.stalled = true;
-            self.stall.as_mut().reset(Instant::now() + WRITE_STALL);
+            let deadline = Instant::now() + self.limit;
+            self.stall.as_mut().reset(deadline);
         }
         ready!(self.stall.as_mut().poll(context));
         Poll::Ready(Err(io::ErrorKind::TimedOut.into()))

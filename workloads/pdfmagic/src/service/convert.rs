@@ -12,6 +12,7 @@ use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
 use std::fmt::Write;
+use std::io::ErrorKind;
 use std::sync::Arc;
 use std::time::Instant;
 use tokio::sync::OwnedSemaphorePermit;
@@ -51,10 +52,20 @@ async fn handle(service: &Arc<Service>, request: Request) -> Result<Response, Re
             let kept = tokio::task::spawn_blocking(move || store.put(&pdf)).await;
             let id = kept.map_err(std::io::Error::other).flatten().map_err(|error| {
                 eprintln!("pdfmagic: cannot keep a result: {error}");
-                Rejection::new(Outcome::Failed, "the result could not be kept on this replica's disk")
+                Rejection::new(Outcome::Failed, not_kept(error.kind()))
             })?;
             redirect(&format!("/results/{id}.pdf"))
         }
+    }
+}
+
+fn not_kept(why: ErrorKind) -> &'static str {
+    match why {
+        ErrorKind::StorageFull | ErrorKind::QuotaExceeded => {
+            "the result could not be kept, because its folder has no space left; make some, keep fewer with --keep, or \
+             none with --results stateless"
+        }
+        _ => "the result could not be kept in its folder; this replica's log says why",
     }
 }
 

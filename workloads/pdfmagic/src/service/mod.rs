@@ -19,6 +19,7 @@ mod results;
 mod routes;
 mod upload;
 
+pub use connection::ConnectionLimits;
 pub use rejection::{Outcome, Rejection};
 pub use results::{ParseResultsModeError, ResultsMode};
 pub use upload::{FIELD, Upload, from_multipart};
@@ -47,8 +48,7 @@ pub struct ServiceConfig {
     pub timeout: Duration,
     /// At least 1.
     pub max_in_flight: usize,
-    /// At least 1.
-    pub max_connections: usize,
+    pub connections: ConnectionLimits,
     pub drain_delay: Duration,
     pub grace: Duration,
     /// Name of this replica in every answer.
@@ -94,21 +94,25 @@ async fn serve(config: ServiceConfig) -> Result<(), ServiceError> {
     let mut signals = Signals::new().map_err(ServiceError::Start)?;
     let (drain_delay, grace) = (config.drain_delay, config.grace);
     let address = config.listen;
-    let max_connections = config.max_connections;
+    let connections = config.connections;
     let service = Arc::new(routes::Service::new(config)?);
     let listen = |cause| ServiceError::Listen { address, cause };
     let listener = TcpListener::bind(address).await.map_err(listen)?;
     let local = listener.local_addr().map_err(listen)?;
     eprintln!("pdfmagic {} listens on http://{local}/", env!("CARGO_PKG_VERSION"));
 
-    let acceptor = connection::Acceptor::new(listener, max_connections, routes::router(Arc::clone(&service)));
+    let acceptor = connection::Acceptor::new(listener, connections, routes::router(Arc::clone(&service)));
     let stop = async {
         signals.next().await;
         service.start_draining();
         eprintln!("pdfmagic drains: {} requests in flight", service.in_flight());
-        tokio::time::sleep(drain_delay).await;
+        tokio::select! {
+            () = tokio::time::sleep(drain_delay) => Ok(()),
+            () = signals.next() => Err(ServiceError::Interrupted),
+        }
     };
-    let open = acceptor.run(stop).await;
+    let (open, delayed) = acceptor.run(stop).await;
+    delayed?;
     tokio::select! {
         left = open.drained(grace) => match left {
             0 => Ok(()),

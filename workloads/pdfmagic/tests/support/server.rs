@@ -17,9 +17,15 @@ pub struct Server {
 
 impl Server {
     pub fn start(arguments: &[&str]) -> Self {
-        let mut child = Command::new(env!("CARGO_BIN_EXE_pdfmagic"))
-            .args(["serve", "--listen", "127.0.0.1:0"])
-            .args(arguments)
+        let mut program = Command::new(env!("CARGO_BIN_EXE_pdfmagic"));
+        program.arg("serve").args(arguments);
+        Self::spawn(program)
+    }
+
+    /// `command` is the program, or something that becomes it and keeps its process id.
+    pub fn spawn(mut command: Command) -> Self {
+        let mut child = command
+            .env("PDFMAGIC_LISTEN", "127.0.0.1:0")
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(Stdio::piped())
@@ -31,6 +37,10 @@ impl Server {
         let address = line.trim().rsplit("http://").next().unwrap().trim_end_matches('/').parse();
         server.address = address.unwrap_or_else(|_| panic!("it said {line:?}"));
         server
+    }
+
+    pub fn id(&self) -> u32 {
+        self.child.id()
     }
 
     pub fn connect(&self) -> TcpStream {
@@ -76,6 +86,19 @@ impl Server {
         }
     }
 
+    /// Waits until the metrics have this line.
+    pub fn wait_for_metric(&self, line: &str) {
+        let start = Instant::now();
+        loop {
+            let metrics = self.get("/metrics").text();
+            if metrics.lines().any(|found| found == line) {
+                return;
+            }
+            assert!(start.elapsed() < PATIENCE, "never {line} in\n{metrics}");
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    }
+
     /// The next line on standard error.
     pub fn said(&mut self) -> String {
         let mut line = String::new();
@@ -90,6 +113,15 @@ impl Drop for Server {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
+}
+
+/// The head of a request with an image of so many bytes, which are still to come.
+pub fn unfinished(server: &Server, length: usize) -> TcpStream {
+    let mut stream = server.connect();
+    let head =
+        format!("POST / HTTP/1.1\r\nHost: x\r\nContent-Type: image/jpeg\r\nContent-Length: {length}\r\n\r\n");
+    stream.write_all(head.as_bytes()).unwrap();
+    stream
 }
 
 /// A form with one file: its headers and its body.
