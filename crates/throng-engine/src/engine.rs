@@ -4,7 +4,7 @@ use crate::cgroup::Cgroups;
 use crate::child::Op;
 use crate::errors::host;
 use crate::exits::{Exits, how};
-use crate::network::{self, Fabric};
+use crate::network::{self, Fabric, Links};
 use crate::plan::{DEFAULT_CAPABILITIES, Ground};
 use crate::replica::{Inner, Phase, Replica, Running};
 use crate::spawn::{MAX_STARTING, Spawner, Starting};
@@ -84,7 +84,7 @@ pub struct Core {
     replicas: Mutex<HashMap<ReplicaId, Arc<Replica>>>,
     /// Projects whose replicas on disk have been taken over.
     loaded: tokio::sync::Mutex<BTreeSet<String>>,
-    networks: Mutex<HashMap<String, (NetworkSpec, u32)>>,
+    networks: Mutex<HashMap<String, NetworkSpec>>,
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -95,9 +95,19 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 impl Engine {
     /// Opens the engine and starts its tasks; needs a running tokio runtime.
     pub fn open(options: EngineOptions) -> Result<Arc<Self>> {
+        Self::open_with(options, Links::Macvlans)
+    }
+
+    /// As [`Engine::open`] where the kernel has no macvlan interfaces: a network holds 1,023 replicas then.
+    #[doc(hidden)]
+    pub fn open_with_pairs(options: EngineOptions) -> Result<Arc<Self>> {
+        Self::open_with(options, Links::Pairs)
+    }
+
+    fn open_with(options: EngineOptions, links: Links) -> Result<Arc<Self>> {
         let runtime = tokio::runtime::Handle::try_current()
             .map_err(|e| RuntimeError::new(ErrorKind::Invalid, format!("no runtime for the engine: {e}")))?;
-        let core = Arc::new(Core::open(&options, rootless::entered())?);
+        let core = Arc::new(Core::open(&options, links, rootless::entered())?);
         let refusal = match options.isolation {
             IsolationChoice::Process => Some("it was asked for".to_owned()),
             _ => process::refusal(&core.spawner, start::NAMESPACES),
@@ -133,6 +143,11 @@ impl Engine {
         self.lost.clone()
     }
 
+    /// Whether limits on CPU, memory and processes are enforced.
+    pub fn limits_enforced(&self) -> bool {
+        !matches!(self.core.cgroups, Cgroups::None(_))
+    }
+
     /// Settings of the host that break networks in silence.
     pub fn diagnostics(&self) -> Vec<Diagnostic> {
         let path = "/proc/sys/net/bridge/bridge-nf-call-iptables";
@@ -145,7 +160,12 @@ impl Engine {
                      `iptables -I FORWARD -i thr+ -o thr+ -j ACCEPT`",
                 )
         });
-        warning.into_iter().collect()
+        let contained = self.isolation != Isolation::Process;
+        let narrow = (contained && self.core.fabric.links_are() == Links::Pairs).then(|| {
+            Diagnostic::warning("this kernel has no macvlan interfaces: a network holds at most 1,023 replicas")
+                .hint("load the kernel module macvlan")
+        });
+        warning.into_iter().chain(narrow).collect()
     }
 
     /// A nonblocking TCP socket from which replicas can be dialled.
@@ -214,7 +234,7 @@ impl Core {
         self.isolation.get() != Some(&Isolation::Process)
     }
 
-    fn open(options: &EngineOptions, rootless: bool) -> Result<Self> {
+    fn open(options: &EngineOptions, links: Links, rootless: bool) -> Result<Self> {
         let opened = |what: &'static str| move |e: io::Error| host(format_args!("cannot open {what}"), e);
         std::fs::create_dir_all(&options.run_dir)
             .map_err(|e| host(format_args!("cannot make {}", options.run_dir.display()), e))?;
@@ -238,7 +258,7 @@ impl Core {
             loopbacks: OnceLock::new(),
             ground,
             cgroups: Cgroups::detect(),
-            fabric: Fabric::new(rootless::join_network).map_err(opened("the network thread"))?,
+            fabric: Fabric::new(links, rootless::join_network).map_err(opened("the network thread"))?,
             spawner: Spawner::new().map_err(opened("the threads that start replicas"))?,
             starting: Semaphore::new(MAX_STARTING),
             ending: Semaphore::new(MAX_ENDING),
@@ -283,28 +303,32 @@ impl Core {
         lock(&self.replicas).values().filter(|r| r.running().is_some()).cloned().collect()
     }
 
-    /// The network and its bridge's index.
-    pub fn network(&self, name: &str) -> Result<(NetworkSpec, u32)> {
+    /// What a network is like; it is there then.
+    pub fn network(&self, name: &str) -> Result<NetworkSpec> {
         if let Some(found) = lock(&self.networks).get(name) {
             return Ok(found.clone());
         }
-        let spec: NetworkSpec = state::read(&self.store.network(name)).ok_or_else(|| {
+        let spec = self.known_network(name).ok_or_else(|| {
             RuntimeError::new(ErrorKind::NotFound, format!("no network {name}")).hint("create it first")
         })?;
-        self.open_network(&spec)
+        self.open_network(&spec)?;
+        Ok(spec)
     }
 
-    /// Makes or finds the network's bridge and remembers both.
-    pub fn open_network(&self, spec: &NetworkSpec) -> Result<(NetworkSpec, u32)> {
-        if !self.contained() {
-            return Ok((spec.clone(), 0));
+    /// What a network is like, whether or not it is there.
+    fn known_network(&self, name: &str) -> Option<NetworkSpec> {
+        lock(&self.networks).get(name).cloned().or_else(|| state::read(&self.store.network(name)))
+    }
+
+    /// Makes or finds the network's bridge and remembers the network.
+    pub fn open_network(&self, spec: &NetworkSpec) -> Result<()> {
+        if self.contained() {
+            self.fabric
+                .open(spec)
+                .map_err(|e| host(format_args!("cannot make network {}", spec.name), e))?;
         }
-        let bridge = self
-            .fabric
-            .bridge(spec)
-            .map_err(|e| host(format_args!("cannot make network {}", spec.name), e))?;
-        lock(&self.networks).insert(spec.name.clone(), (spec.clone(), bridge));
-        Ok((spec.clone(), bridge))
+        lock(&self.networks).insert(spec.name.clone(), spec.clone());
+        Ok(())
     }
 
     pub fn forget_network(&self, name: &str) {
@@ -404,11 +428,23 @@ impl Core {
                 tracing::warn!("the control group of {} is left: {error}", replica.id);
             }
         }
+        self.detach(replica);
         let life = state::read_life(&replica.folder).map(|life| Life { end: Some(end), ..life });
         if let Some(Err(error)) = life.map(|life| state::write_life(&replica.folder, &life)) {
             tracing::warn!("the end of {} is not recorded on disk: {error}", replica.id);
         }
         replica.inner().phase = Phase::Exited(end);
+    }
+
+    /// Has the host forget where the replica's addresses are, so that who still asks for one is told soon.
+    pub fn detach(&self, replica: &Replica) {
+        let spec = replica.inner().spec.clone();
+        for leg in spec.iter().filter(|_| self.contained()).flat_map(|spec| &spec.networks) {
+            let Some(network) = self.known_network(&leg.network) else { continue };
+            if let Err(error) = self.fabric.detach(&network, leg.address) {
+                tracing::warn!("the place of {} in {} is not forgotten: {error}", replica.id, leg.network);
+            }
+        }
     }
 
     fn ended(&self, replica: &Arc<Replica>) {

@@ -1,12 +1,17 @@
-//! rtnetlink requests: how interfaces, addresses and routes are asked for, and a socket that sends them in batches.
+//! rtnetlink requests: how interfaces, addresses, routes and neighbours are asked for, and a socket that sends them in
+//! batches.
 
 use netlink_packet_core::{
-    NLM_F_ACK, NLM_F_CREATE, NLM_F_DUMP, NLM_F_EXCL, NLM_F_REQUEST, NetlinkHeader, NetlinkMessage,
-    NetlinkPayload,
+    NLM_F_ACK, NLM_F_CREATE, NLM_F_DUMP, NLM_F_EXCL, NLM_F_REPLACE, NLM_F_REQUEST, NetlinkHeader,
+    NetlinkMessage, NetlinkPayload,
 };
 use netlink_packet_route::address::{AddressAttribute, AddressMessage};
 use netlink_packet_route::link::{
-    InfoBridge, InfoData, InfoKind, InfoVeth, LinkAttribute, LinkFlags, LinkInfo, LinkMessage,
+    AfSpecInet6, AfSpecUnspec, In6AddrGenMode, InfoBridge, InfoBridgePort, InfoData, InfoKind, InfoMacVlan,
+    InfoPortData, InfoPortKind, InfoVeth, LinkAttribute, LinkFlags, LinkInfo, LinkMessage, MacVlanMode,
+};
+use netlink_packet_route::neighbour::{
+    NeighbourAddress, NeighbourAttribute, NeighbourFlags, NeighbourMessage, NeighbourState,
 };
 use netlink_packet_route::route::{
     RouteAddress, RouteAttribute, RouteHeader, RouteMessage, RouteProtocol, RouteScope, RouteType,
@@ -16,7 +21,7 @@ use netlink_sys::{Socket, SocketAddr, protocols::NETLINK_ROUTE};
 use std::io;
 use std::net::{IpAddr, Ipv4Addr};
 
-/// Counters of one interface as the kernel gives them.
+/// What the kernel says about one interface.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Link {
     pub index: u32,
@@ -27,36 +32,104 @@ pub struct Link {
     pub sent: u64,
 }
 
+/// A locally administered hardware address.
+pub type Hardware = [u8; 6];
+
 /// The loopback interface of every namespace.
 const LOOPBACK_INDEX: u32 = 1;
+/// Bytes of answers taken at a time; an acknowledgement has 36, a description of a link about 1,500.
+const ANSWER: usize = 32 << 10;
+/// Requests of one batch: their acknowledgements must fit the socket's buffer (`net.core.rmem_default`, which charges
+/// 768 bytes for each).
+pub const MAX_BATCH: usize = 64;
 
-pub fn link_up(index: u32) -> RouteNetlinkMessage {
-    let mut message = LinkMessage::default();
-    message.header.index = index;
-    message.header.flags = LinkFlags::Up;
-    message.header.change_mask = LinkFlags::Up;
-    RouteNetlinkMessage::SetLink(message)
+/// One request, with what may be there before.
+#[derive(Debug, Clone)]
+pub struct Request {
+    message: RouteNetlinkMessage,
+    flags: u16,
 }
 
-pub fn loopback_up() -> RouteNetlinkMessage {
-    link_up(LOOPBACK_INDEX)
+impl Request {
+    /// Makes something that must not exist.
+    fn make(message: RouteNetlinkMessage) -> Self {
+        Request { message, flags: NLM_F_CREATE | NLM_F_EXCL }
+    }
+
+    /// Makes something, or changes what exists.
+    fn set(message: RouteNetlinkMessage) -> Self {
+        Request { message, flags: NLM_F_CREATE | NLM_F_REPLACE }
+    }
+
+    /// Changes, removes or asks for something that exists.
+    fn change(message: RouteNetlinkMessage) -> Self {
+        Request { message, flags: 0 }
+    }
 }
 
-/// A bridge that is up. It never waits before a port forwards, and it takes one fixed hardware address: by default a
-/// bridge takes the lowest of its ports' and changes it as they come and go, which invalidates neighbours' entries.
-pub fn new_bridge(name: &str, hardware: [u8; 6]) -> RouteNetlinkMessage {
+/// An interface by its index, or by its name where the index is not known yet.
+#[derive(Debug, Clone)]
+pub enum Which<'a> {
+    Index(u32),
+    Name(&'a str),
+}
+
+fn which(which: Which<'_>) -> LinkMessage {
     let mut message = LinkMessage::default();
-    message.header.flags = LinkFlags::Up;
-    message.header.change_mask = LinkFlags::Up;
+    match which {
+        Which::Index(index) => message.header.index = index,
+        Which::Name(name) => message.attributes.push(LinkAttribute::IfName(name.into())),
+    }
+    message
+}
+
+pub fn link_up(link: Which<'_>) -> Request {
+    with_flags(link, LinkFlags::Up)
+}
+
+/// Brings the interface up as one that neither asks nor answers for addresses.
+pub fn link_up_silent(link: Which<'_>) -> Request {
+    with_flags(link, LinkFlags::Up | LinkFlags::Noarp)
+}
+
+fn with_flags(link: Which<'_>, flags: LinkFlags) -> Request {
+    let mut message = which(link);
+    message.header.flags = flags;
+    message.header.change_mask = flags;
+    Request::change(RouteNetlinkMessage::SetLink(message))
+}
+
+pub fn loopback_up() -> Request {
+    link_up(Which::Index(LOOPBACK_INDEX))
+}
+
+/// Keeps the interface from giving itself an IPv6 address when it comes up. Each one would announce its address, its
+/// groups and its wish for routers to everybody: half a dozen frames for every replica to every other.
+pub fn without_ipv6_address(link: Which<'_>) -> Request {
+    let mut message = which(link);
+    message.attributes.push(LinkAttribute::AfSpecUnspec(vec![AfSpecUnspec::Inet6(vec![
+        AfSpecInet6::AddrGenMode(In6AddrGenMode::None),
+    ])]));
+    Request::change(RouteNetlinkMessage::SetLink(message))
+}
+
+/// A bridge, down. It never waits before a port forwards, floods every group to everybody, and takes one fixed hardware
+/// address: by default a bridge takes the lowest of its ports' and changes it as they come and go, which invalidates
+/// neighbours' entries.
+pub fn new_bridge(name: &str, hardware: Hardware) -> Request {
+    let mut message = LinkMessage::default();
     message.attributes = vec![
         LinkAttribute::IfName(name.into()),
         LinkAttribute::Address(hardware.to_vec()),
         LinkAttribute::LinkInfo(vec![
             LinkInfo::Kind(InfoKind::Bridge),
-            LinkInfo::Data(InfoData::Bridge(vec![InfoBridge::ForwardDelay(0)])),
+            LinkInfo::Data(InfoData::Bridge(vec![
+                InfoBridge::ForwardDelay(0),
+                InfoBridge::MulticastSnooping(false),
+            ])),
         ]),
     ];
-    RouteNetlinkMessage::NewLink(message)
+    Request::make(RouteNetlinkMessage::NewLink(message))
 }
 
 /// A pair of interfaces: one here as a port of a bridge, one in the namespace of process
@@ -71,10 +144,10 @@ pub struct Pair {
     pub peer_name: String,
     /// Chosen by us, so that requests about it can be prepared before it exists.
     pub peer_index: u32,
-    pub peer_hardware: [u8; 6],
+    pub peer_hardware: Hardware,
 }
 
-pub fn new_pair(pair: &Pair) -> RouteNetlinkMessage {
+pub fn new_pair(pair: &Pair) -> Request {
     let mut peer = LinkMessage::default();
     peer.header.index = pair.peer_index;
     peer.attributes = vec![
@@ -86,30 +159,95 @@ pub fn new_pair(pair: &Pair) -> RouteNetlinkMessage {
     message.header.index = pair.index;
     message.header.flags = LinkFlags::Up;
     message.header.change_mask = LinkFlags::Up;
+    message.attributes =
+        vec![LinkAttribute::IfName(pair.name.clone()), LinkAttribute::Controller(pair.bridge), veth(peer)];
+    Request::make(RouteNetlinkMessage::NewLink(message))
+}
+
+fn veth(peer: LinkMessage) -> LinkAttribute {
+    LinkAttribute::LinkInfo(vec![
+        LinkInfo::Kind(InfoKind::Veth),
+        LinkInfo::Data(InfoData::Veth(InfoVeth::Peer(peer))),
+    ])
+}
+
+/// A pair of interfaces that both stay here, down: one a port of the bridge. The group is what both are removed by.
+pub fn new_parent(port: &str, bridge: u32, parent: &str, group: u32) -> Request {
+    let mut peer = LinkMessage::default();
+    peer.attributes = vec![LinkAttribute::IfName(parent.into())];
+    let mut message = LinkMessage::default();
     message.attributes = vec![
-        LinkAttribute::IfName(pair.name.clone()),
-        LinkAttribute::Controller(pair.bridge),
-        LinkAttribute::LinkInfo(vec![
-            LinkInfo::Kind(InfoKind::Veth),
-            LinkInfo::Data(InfoData::Veth(InfoVeth::Peer(peer))),
-        ]),
+        LinkAttribute::IfName(port.into()),
+        LinkAttribute::Controller(bridge),
+        LinkAttribute::Group(group),
+        veth(peer),
     ];
-    RouteNetlinkMessage::NewLink(message)
+    Request::make(RouteNetlinkMessage::NewLink(message))
 }
 
-pub fn get_link(index: u32) -> RouteNetlinkMessage {
+/// Has the bridge itself answer on this port's behalf when an address is asked for that it knows (its permanent
+/// neighbours), instead of asking everybody behind the port.
+pub fn answer_for_port(port: Which<'_>) -> Request {
+    let mut message = which(port);
+    message.attributes.push(LinkAttribute::LinkInfo(vec![
+        LinkInfo::PortKind(InfoPortKind::Bridge),
+        LinkInfo::PortData(InfoPortData::BridgePort(vec![InfoBridgePort::ProxyARPWifi(true)])),
+    ]));
+    Request::change(RouteNetlinkMessage::NewLink(message))
+}
+
+/// An interface of its own hardware address behind `parent`, in the namespace of process `pid`; the others behind that
+/// parent reach it directly.
+pub fn new_macvlan(parent: u32, pid: u32, name: &str, index: u32, hardware: Hardware) -> Request {
     let mut message = LinkMessage::default();
     message.header.index = index;
-    RouteNetlinkMessage::GetLink(message)
+    message.attributes = vec![
+        LinkAttribute::IfName(name.into()),
+        LinkAttribute::Link(parent),
+        LinkAttribute::NetNsPid(pid),
+        LinkAttribute::Address(hardware.to_vec()),
+        macvlan(),
+    ];
+    Request::make(RouteNetlinkMessage::NewLink(message))
 }
 
-pub fn delete_link(index: u32) -> RouteNetlinkMessage {
+fn macvlan() -> LinkAttribute {
+    LinkAttribute::LinkInfo(vec![
+        LinkInfo::Kind(InfoKind::MacVlan),
+        LinkInfo::Data(InfoData::MacVlan(vec![InfoMacVlan::Mode(MacVlanMode::Bridge)])),
+    ])
+}
+
+/// A request that no kernel can fulfil: one that knows such interfaces misses the parent (`EINVAL`), another one does
+/// not know the kind (`EOPNOTSUPP`).
+pub fn macvlan_without_parent() -> Request {
     let mut message = LinkMessage::default();
-    message.header.index = index;
-    RouteNetlinkMessage::DelLink(message)
+    message.attributes = vec![macvlan()];
+    Request::make(RouteNetlinkMessage::NewLink(message))
 }
 
-pub fn new_address(index: u32, address: Ipv4Addr, prefix: u8, broadcast: Ipv4Addr) -> RouteNetlinkMessage {
+pub fn get_link(link: Which<'_>) -> Request {
+    Request::change(RouteNetlinkMessage::GetLink(which(link)))
+}
+
+pub fn delete_link(index: u32) -> Request {
+    Request::change(RouteNetlinkMessage::DelLink(which(Which::Index(index))))
+}
+
+/// Removes all interfaces of a group at once, which costs hardly more than one.
+pub fn delete_group(group: u32) -> Request {
+    let mut message = LinkMessage::default();
+    message.attributes = vec![LinkAttribute::Group(group)];
+    Request::change(RouteNetlinkMessage::DelLink(message))
+}
+
+pub fn join_group(index: u32, group: u32) -> Request {
+    let mut message = which(Which::Index(index));
+    message.attributes = vec![LinkAttribute::Group(group)];
+    Request::change(RouteNetlinkMessage::SetLink(message))
+}
+
+pub fn new_address(index: u32, address: Ipv4Addr, prefix: u8, broadcast: Ipv4Addr) -> Request {
     let mut message = AddressMessage::default();
     message.header.family = AddressFamily::Inet;
     message.header.prefix_len = prefix;
@@ -119,10 +257,10 @@ pub fn new_address(index: u32, address: Ipv4Addr, prefix: u8, broadcast: Ipv4Add
         AddressAttribute::Address(IpAddr::V4(address)),
         AddressAttribute::Broadcast(broadcast),
     ];
-    RouteNetlinkMessage::NewAddress(message)
+    Request::make(RouteNetlinkMessage::NewAddress(message))
 }
 
-pub fn default_route(index: u32, gateway: Ipv4Addr) -> RouteNetlinkMessage {
+pub fn default_route(index: u32, gateway: Ipv4Addr) -> Request {
     let mut message = RouteMessage::default();
     message.header.address_family = AddressFamily::Inet;
     message.header.table = RouteHeader::RT_TABLE_MAIN;
@@ -131,21 +269,56 @@ pub fn default_route(index: u32, gateway: Ipv4Addr) -> RouteNetlinkMessage {
     message.header.kind = RouteType::Unicast;
     message.attributes =
         vec![RouteAttribute::Gateway(RouteAddress::Inet(gateway)), RouteAttribute::Oif(index)];
-    RouteNetlinkMessage::NewRoute(message)
+    Request::make(RouteNetlinkMessage::NewRoute(message))
 }
 
-/// The requests one after another, each asking for an acknowledgement, numbered from 1.
-pub fn encode(requests: impl IntoIterator<Item = RouteNetlinkMessage>) -> Vec<u8> {
+/// Tells for good where an address is. Nobody need be asked then, and the kernel does not count such an entry against
+/// `net.ipv4.neigh.default.gc_thresh3`.
+pub fn set_neighbour(index: u32, address: Ipv4Addr, hardware: Hardware) -> Request {
+    let mut message = neighbour(index, address);
+    message.header.state = NeighbourState::Permanent;
+    message.attributes.push(NeighbourAttribute::LinkLayerAddress(hardware.to_vec()));
+    Request::set(RouteNetlinkMessage::NewNeighbour(message))
+}
+
+pub fn delete_neighbour(index: u32, address: Ipv4Addr) -> Request {
+    Request::change(RouteNetlinkMessage::DelNeighbour(neighbour(index, address)))
+}
+
+fn neighbour(index: u32, address: Ipv4Addr) -> NeighbourMessage {
+    let mut message = NeighbourMessage::default();
+    message.header.family = AddressFamily::Inet;
+    message.header.ifindex = index;
+    message.attributes = vec![NeighbourAttribute::Destination(NeighbourAddress::Inet(address))];
+    message
+}
+
+/// Tells a bridge for good behind which port a hardware address is.
+pub fn set_behind_port(port: u32, hardware: Hardware) -> Request {
+    Request::set(RouteNetlinkMessage::NewNeighbour(behind_port(port, hardware)))
+}
+
+pub fn delete_behind_port(port: u32, hardware: Hardware) -> Request {
+    Request::change(RouteNetlinkMessage::DelNeighbour(behind_port(port, hardware)))
+}
+
+fn behind_port(port: u32, hardware: Hardware) -> NeighbourMessage {
+    let mut message = NeighbourMessage::default();
+    message.header.family = AddressFamily::Bridge;
+    message.header.ifindex = port;
+    message.header.flags = NeighbourFlags::Controller;
+    // Neither learned nor the bridge's own.
+    message.header.state = NeighbourState::Noarp;
+    message.attributes = vec![NeighbourAttribute::LinkLayerAddress(hardware.to_vec())];
+    message
+}
+
+/// The requests one after another, each asking for an acknowledgement, numbered from `first`.
+pub fn encode(first: u32, requests: impl IntoIterator<Item = Request>) -> Vec<u8> {
     let mut batch = Vec::new();
-    for (number, request) in (1..).zip(requests) {
-        let exclusive = matches!(
-            request,
-            RouteNetlinkMessage::NewLink(_)
-                | RouteNetlinkMessage::NewAddress(_)
-                | RouteNetlinkMessage::NewRoute(_)
-        );
-        let create = if exclusive { NLM_F_CREATE | NLM_F_EXCL } else { 0 };
-        append(&mut batch, request, NLM_F_REQUEST | NLM_F_ACK | create, number);
+    for (place, request) in (0..).zip(requests) {
+        let number = first.wrapping_add(place);
+        append(&mut batch, request.message, NLM_F_REQUEST | NLM_F_ACK | request.flags, number);
     }
     batch
 }
@@ -161,9 +334,12 @@ fn append(batch: &mut Vec<u8>, request: RouteNetlinkMessage, flags: u16, number:
     message.serialize(&mut batch[start..]);
 }
 
-/// A blocking rtnetlink socket of the namespace of the thread that opened it.
+/// A blocking rtnetlink socket of the namespace of the thread that opened it, wherever it is used.
 pub struct Connection {
     socket: Socket,
+    answer: Vec<u8>,
+    /// Number of the next request. Answers to others, whose sender met an error while it waited, are passed over.
+    next: u32,
 }
 
 impl Connection {
@@ -173,20 +349,56 @@ impl Connection {
         socket.connect(&SocketAddr::new(0, 0))?;
         // The kernel repeats a failed request in its answer unless it is told not to.
         socket.set_cap_ack(true)?;
-        Ok(Connection { socket })
+        Ok(Connection { socket, answer: vec![0; ANSWER], next: 1 })
     }
 
     /// Sends one request and waits for the kernel's word.
-    pub fn request(&mut self, request: RouteNetlinkMessage) -> io::Result<()> {
-        self.socket.send(&encode([request]), 0)?;
-        loop {
-            let (answer, _) = self.socket.recv_from_full()?;
-            for message in messages(&answer)? {
+    pub fn request(&mut self, request: Request) -> io::Result<()> {
+        self.batch([request])?.pop().unwrap_or(Ok(()))
+    }
+
+    /// Sends up to [`MAX_BATCH`] requests at once and waits for the kernel's word about each, in their order. The kernel
+    /// goes on after one that fails.
+    pub fn batch(&mut self, requests: impl IntoIterator<Item = Request>) -> io::Result<Vec<io::Result<()>>> {
+        let requests: Vec<Request> = requests.into_iter().collect();
+        if requests.len() > MAX_BATCH {
+            return Err(io::Error::other(format!("more than {MAX_BATCH} requests in a batch")));
+        }
+        let (first, wanted) = (self.next, requests.len());
+        self.send(requests)?;
+        let mut results = Vec::with_capacity(wanted);
+        while results.len() < wanted {
+            for message in self.receive(first)? {
                 if let NetlinkPayload::Error(error) = message.payload {
-                    return match error.code {
+                    results.push(match error.code {
                         None => Ok(()),
                         Some(code) => Err(io::Error::from_raw_os_error(-code.get())),
-                    };
+                    });
+                }
+            }
+        }
+        Ok(results)
+    }
+
+    /// The index of an interface; `None` if there is none of that name.
+    pub fn index_of(&mut self, name: &str) -> io::Result<Option<u32>> {
+        let first = self.next;
+        self.send(vec![get_link(Which::Name(name))])?;
+        let mut index = None;
+        loop {
+            for message in self.receive(first)? {
+                match message.payload {
+                    NetlinkPayload::InnerMessage(RouteNetlinkMessage::NewLink(link)) => {
+                        index = Some(link.header.index);
+                    }
+                    NetlinkPayload::Error(error) => {
+                        return match error.code.map(|code| -code.get()) {
+                            None => Ok(index),
+                            Some(libc::ENODEV) => Ok(None),
+                            Some(code) => Err(io::Error::from_raw_os_error(code)),
+                        };
+                    }
+                    _ => {}
                 }
             }
         }
@@ -194,14 +406,14 @@ impl Connection {
 
     /// Every interface of the namespace.
     pub fn links(&mut self) -> io::Result<Vec<Link>> {
-        let mut batch = Vec::new();
+        let (first, mut batch) = (self.next, Vec::new());
         let request = RouteNetlinkMessage::GetLink(LinkMessage::default());
-        append(&mut batch, request, NLM_F_REQUEST | NLM_F_DUMP, 1);
+        append(&mut batch, request, NLM_F_REQUEST | NLM_F_DUMP, first);
+        self.next = first.wrapping_add(1);
         self.socket.send(&batch, 0)?;
         let mut links = Vec::new();
         loop {
-            let (answer, _) = self.socket.recv_from_full()?;
-            for message in messages(&answer)? {
+            for message in self.receive(first)? {
                 match message.payload {
                     NetlinkPayload::Done(_) => return Ok(links),
                     NetlinkPayload::Error(error) => return Err(error.to_io()),
@@ -212,6 +424,23 @@ impl Connection {
                 }
             }
         }
+    }
+
+    fn send(&mut self, requests: Vec<Request>) -> io::Result<()> {
+        let (first, count) = (self.next, requests.len());
+        self.next = first.wrapping_add(count as u32);
+        self.socket.send(&encode(first, requests), 0).map(drop)
+    }
+
+    /// The next answers to requests from number `first` on.
+    fn receive(&mut self, first: u32) -> io::Result<Vec<NetlinkMessage<RouteNetlinkMessage>>> {
+        let length = self.socket.recv(&mut &mut self.answer[..], libc::MSG_TRUNC)?;
+        let answer = self.answer.get(..length);
+        let mut found =
+            messages(answer.ok_or_else(|| io::Error::other(format!("an answer of {length} bytes")))?)?;
+        let sent = self.next.wrapping_sub(first);
+        found.retain(|message| message.header.sequence_number.wrapping_sub(first) < sent);
+        Ok(found)
     }
 }
 

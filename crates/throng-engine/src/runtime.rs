@@ -159,12 +159,12 @@ fn create_network(core: &Core, network: &NetworkSpec) -> Result<()> {
         _ => state::write(&path, network)
             .map_err(|e| host(format_args!("cannot record network {}", network.name), e))?,
     }
-    core.open_network(network).map(drop)
+    core.open_network(network)
 }
 
 fn remove_network(core: &Core, name: &str) -> Result<()> {
     if core.contained() {
-        core.fabric.remove_bridge(name).map_err(|e| host(format_args!("cannot remove network {name}"), e))?;
+        core.fabric.close(name).map_err(|e| host(format_args!("cannot remove network {name}"), e))?;
     }
     core.forget_network(name);
     match std::fs::remove_file(core.store.network(name)) {

@@ -4,8 +4,7 @@ use crate::child::{Job, Op};
 use crate::engine::Core;
 use crate::errors::{failed_start, host};
 use crate::layers::Layers;
-use crate::netlink::Pair;
-use crate::network::{FIRST_INDEX, hardware, inner_batch, pair_index, pair_name};
+use crate::network::{Leg, Links, inner_batch, pair_name};
 use crate::plan::{self, Root, text};
 use crate::replica::{Phase, Replica, Running};
 use crate::spawn::{Failure, Starting};
@@ -77,7 +76,7 @@ pub fn start(core: &Core, replica: &Replica) -> Result<Running> {
 fn clear_previous(core: &Core, replica: &Replica) -> Result<()> {
     let interfaces = std::mem::take(&mut replica.inner().interfaces);
     if !interfaces.is_empty() {
-        core.fabric.remove(interfaces).map_err(|e| host("cannot remove old interfaces", e))?;
+        core.fabric.remove(&interfaces).map_err(|e| host("cannot remove old interfaces", e))?;
     }
     // Overlayfs leaves this mark in a volatile layer and refuses to use it again after a crash of the host; here the
     // host is the same, or nothing of the replica is expected to have survived.
@@ -89,8 +88,8 @@ struct Attempt<'a> {
     core: &'a Core,
     replica: &'a Replica,
     spec: &'a ReplicaSpec,
-    networks: Vec<(NetworkSpec, u32)>,
-    pairs: Vec<Pair>,
+    networks: Vec<NetworkSpec>,
+    legs: Vec<Leg>,
     started_at: SystemTime,
     group: Option<crate::cgroup::Group>,
 }
@@ -101,24 +100,18 @@ impl<'a> Attempt<'a> {
             spec.networks.iter().map(|leg| core.network(&leg.network)).collect::<Result<Vec<_>>>()?;
         let started_at = SystemTime::now();
         let moment = started_at.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_nanos();
-        let bridged = if core.contained() { spec.networks.as_slice() } else { &[] };
-        let legs = bridged.iter().zip(&networks).zip(FIRST_INDEX..).enumerate();
-        let pairs = legs
-            .map(|(number, ((leg, (network, bridge)), peer_index))| {
-                let name = pair_name(&spec.id.to_string(), &network.name, moment);
-                Pair {
-                    index: pair_index(&name),
-                    name,
-                    bridge: *bridge,
-                    pid: 0,
-                    peer_name: format!("eth{number}"),
-                    peer_index,
-                    peer_hardware: hardware(leg.address),
-                }
+        let attached = if core.contained() { spec.networks.as_slice() } else { &[] };
+        let legs = (0..)
+            .zip(attached.iter().zip(&networks))
+            .map(|(number, (leg, network))| Leg {
+                network: network.clone(),
+                address: leg.address,
+                number,
+                pair: pair_name(&spec.id.to_string(), &network.name, moment),
             })
             .collect();
         let group = core.cgroups.group(&spec.id.project, &spec.id.name());
-        Ok(Attempt { core, replica, spec, networks, pairs, started_at, group })
+        Ok(Attempt { core, replica, spec, networks, legs, started_at, group })
     }
 
     fn run(&self) -> Result<Running> {
@@ -145,7 +138,7 @@ impl<'a> Attempt<'a> {
         let (_, pidfd) = starting.finish().map_err(|failure| self.explain(&job.ops, failure, &layers))?;
         self.core
             .fabric
-            .settle(ports)
+            .settle(&ports)
             .map_err(|e| host(format_args!("cannot connect {}", self.spec.id), e))?;
         Ok(Running { pid, started_at: self.started_at, pidfd: Arc::new(pidfd) })
     }
@@ -198,7 +191,7 @@ impl<'a> Attempt<'a> {
             Err(_) => return Ok((0, vec![])),
         };
         let ticks = state::start_ticks(pid).unwrap_or(0);
-        let interfaces: Vec<String> = self.pairs.iter().map(|p| p.name.clone()).collect();
+        let interfaces = self.interfaces();
         let generation = {
             let mut inner = self.replica.inner();
             inner.interfaces.clone_from(&interfaces);
@@ -215,15 +208,21 @@ impl<'a> Attempt<'a> {
         };
         state::write_life(&self.replica.folder, &life).map_err(failed)?;
         let mut ports = Vec::new();
-        for pair in &self.pairs {
-            let (network, _) = &self.networks[(pair.peer_index - FIRST_INDEX) as usize];
-            let port =
-                self.core.fabric.pair(Pair { pid, ..pair.clone() }).map_err(|e| {
-                    host(format_args!("cannot attach {} to {}", self.spec.id, network.name), e)
-                })?;
-            ports.push(port);
+        for leg in &self.legs {
+            let port = self.core.fabric.attach(leg, pid).map_err(|e| {
+                host(format_args!("cannot attach {} to {}", self.spec.id, leg.network.name), e)
+            })?;
+            ports.extend(port);
         }
         Ok((pid, ports))
+    }
+
+    /// Names of interfaces on the host's side.
+    fn interfaces(&self) -> Vec<String> {
+        match self.core.fabric.links_are() {
+            Links::Macvlans => vec![],
+            Links::Pairs => self.legs.iter().map(|leg| leg.pair.clone()).collect(),
+        }
     }
 
     fn ops(&self, identity: &Identity) -> Result<Vec<Op>> {
@@ -252,12 +251,7 @@ impl<'a> Attempt<'a> {
         ops.extend(plan::root(&core.ground, &root)?);
         ops.push(Op::HostName(spec.hostname.as_bytes().to_vec()));
         ops.push(Op::AwaitGo);
-        let legs: Vec<_> = spec
-            .networks
-            .iter()
-            .zip(&self.networks)
-            .map(|(leg, (network, _))| (leg.address, network))
-            .collect();
+        let legs: Vec<_> = self.legs.iter().map(|leg| (leg.address, &leg.network)).collect();
         let (batch, requests) = inner_batch(&legs);
         ops.push(Op::Network { batch, requests });
         ops.extend(plan::ending(&core.ground, &spec.process, identity, &spec.hostname)?);
@@ -279,7 +273,7 @@ impl<'a> Attempt<'a> {
             hosts += &format!("{}\t{}\n", leg.address, spec.hostname);
         }
         let resolver = match self.networks.first() {
-            Some((network, _)) => format!("nameserver {}\noptions ndots:0\n", network.gateway),
+            Some(network) => format!("nameserver {}\noptions ndots:0\n", network.gateway),
             None => String::new(),
         };
         let files =
@@ -308,10 +302,10 @@ impl<'a> Attempt<'a> {
 
     /// After a failed start nothing of it is left but the replica as it was created.
     fn undo(&self) {
-        let interfaces: Vec<String> = self.pairs.iter().map(|p| p.name.clone()).collect();
-        if let Err(error) = self.core.fabric.remove(interfaces) {
+        if let Err(error) = self.core.fabric.remove(&self.interfaces()) {
             tracing::warn!("interfaces of {} are left: {error}", self.spec.id);
         }
+        self.core.detach(self.replica);
         if let Some(Err(error)) = self.group.as_ref().map(|g| g.remove()) {
             tracing::warn!("the control group of {} is left: {error}", self.spec.id);
         }
