@@ -26,17 +26,20 @@ fn png(width: usize, height: usize, interlaced: bool) -> PngFile {
 
 #[test]
 fn a_form_and_a_bare_image_are_answered_with_a_pdf() {
-    let server = Server::start(&["--replica", "web-7"]);
+    let server = Server::start(&["--replica", "web-7<"]);
     let page = server.get("/");
     assert_eq!((page.status, page.header("content-type")), (200, "text/html; charset=utf-8"));
     assert!(
         page.text().contains(&format!("name=\"{FIELD}\"")) && page.text().contains("multipart/form-data")
     );
 
+    assert!(page.text().contains("Up to 20 MiB and 100,000,000 pixels"), "{}", page.text());
+    assert!(page.text().contains("Served by replica web-7&lt;"), "{}", page.text());
+
     let form = server.upload(FIELD, "../holi day.jpg", &small_jpeg());
     assert_eq!((form.status, form.header("content-type")), (200, "application/pdf"), "{}", form.text());
     assert_eq!(form.header("content-disposition"), "inline; filename=\"holi day.pdf\"");
-    assert_eq!(form.header("x-replica"), "web-7");
+    assert_eq!(form.header("x-replica"), "web-7<");
     assert!(form.body.starts_with(b"%PDF-") && form.body.ends_with(b"%%EOF"));
 
     let bare = server.send("POST", "/", "Content-Type: image/jpeg\r\n", &small_jpeg());

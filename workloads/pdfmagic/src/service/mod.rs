@@ -14,6 +14,7 @@
 mod connection;
 mod convert;
 mod metrics;
+mod page;
 mod rejection;
 mod results;
 mod routes;

@@ -3,7 +3,7 @@
 use super::metrics::Metrics;
 use super::rejection::text;
 use super::results::{self, ResultsMode, Store};
-use super::{ServiceConfig, ServiceError, convert};
+use super::{ServiceConfig, ServiceError, convert, page};
 use axum::Router;
 use axum::extract::{DefaultBodyLimit, Path, State};
 use axum::http::header::{ALLOW, CONTENT_SECURITY_POLICY, CONTENT_TYPE, X_CONTENT_TYPE_OPTIONS};
@@ -11,6 +11,7 @@ use axum::http::{HeaderName, HeaderValue, StatusCode};
 use axum::middleware::map_response;
 use axum::response::{Html, IntoResponse, Response};
 use axum::routing::{MethodRouter, get};
+use bytes::Bytes;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use tokio::sync::Semaphore;
@@ -21,8 +22,6 @@ const X_REPLICA: HeaderName = HeaderName::from_static("x-replica");
 const PAGE_POLICY: &str =
     "default-src 'none'; style-src 'unsafe-inline'; form-action 'self'; frame-ancestors 'none'";
 
-const PAGE: &str = include_str!("page.html");
-
 /// What the handlers share.
 pub struct Service {
     pub config: ServiceConfig,
@@ -32,6 +31,7 @@ pub struct Service {
     /// One permit for each conversion on a blocking thread.
     pub converters: Arc<Semaphore>,
     pub store: Option<Arc<Store>>,
+    page: Bytes,
     replica: HeaderValue,
     draining: AtomicBool,
 }
@@ -52,6 +52,7 @@ impl Service {
             requests: Arc::new(Semaphore::new(config.max_in_flight)),
             converters: Arc::new(Semaphore::new(config.threads)),
             store,
+            page: page::render(&config).into(),
             replica,
             draining: AtomicBool::new(false),
             config,
@@ -74,7 +75,7 @@ impl Service {
 pub fn router(service: Arc<Service>) -> Router {
     let replica = service.replica.clone();
     Router::new()
-        .route("/", only(get(page).post(convert::post), "GET, HEAD and POST"))
+        .route("/", only(get(form).post(convert::post), "GET, HEAD and POST"))
         .route("/results/{name}", only(get(result), "GET and HEAD"))
         .route("/healthz", only(get(health), "GET and HEAD"))
         .route("/metrics", only(get(metrics), "GET and HEAD"))
@@ -103,8 +104,8 @@ fn only(routes: MethodRouter<Arc<Service>>, methods: &'static str) -> MethodRout
     })
 }
 
-async fn page() -> Response {
-    ([(CONTENT_SECURITY_POLICY, PAGE_POLICY)], Html(PAGE)).into_response()
+async fn form(State(service): State<Arc<Service>>) -> Response {
+    ([(CONTENT_SECURITY_POLICY, PAGE_POLICY)], Html(service.page.clone())).into_response()
 }
 
 async fn health(State(service): State<Arc<Service>>) -> Response {
