@@ -1,7 +1,7 @@
 //! How fast a crowd may come up, and how much its health checks may cost, so that neither storms the host.
 //!
 //! Replicas start in batches. The next batch begins once the last one is up and the host has settled: nobody waits for
-//! a core, little waits for memory or the disk. Each settled batch doubles the next one; a host that does not settle in
+//! a core that did not before, little waits for memory or the disk. Each settled batch doubles the next one; a host that does not settle in
 //! time, or a start that fails, halves it. The smallest batch always goes on, so a busy host slows a crowd down but
 //! never stops it.
 
@@ -17,6 +17,11 @@ const MOST_PER_CORE: usize = 256;
 /// How long a batch is waited for to settle before the next one begins all the same.
 const PATIENCE: Duration = Duration::from_millis(500);
 
+/// Tasks for each core that may want to run on a host that has settled, and how many more than before the crowd came.
+const RUNNABLE: f64 = 1.0;
+const RUNNABLE_MORE: f64 = 1.5;
+/// Weight of the newest reading in what is usual.
+const USUAL_WEIGHT: f64 = 0.3;
 /// Share of the time in which somebody waited for memory or the disk, above which a host has not settled.
 const MEMORY_PRESSURE: f64 = 0.10;
 const DISK_PRESSURE: f64 = 0.50;
@@ -32,12 +37,6 @@ pub struct Reading {
     pub disk: f64,
 }
 
-impl Reading {
-    pub fn settled(&self) -> bool {
-        self.runnable <= 1.0 && self.memory <= MEMORY_PRESSURE && self.disk <= DISK_PRESSURE
-    }
-}
-
 /// Decides how many replicas may start now.
 #[derive(Debug, Clone)]
 pub struct Pace {
@@ -48,12 +47,14 @@ pub struct Pace {
     failed: bool,
     /// When the present batch was up.
     up: Option<Time>,
+    /// Runnable tasks for each core while nothing started.
+    usual: f64,
 }
 
 impl Pace {
     pub fn new(cores: usize) -> Pace {
         let batch = FIRST_PER_CORE * cores.max(1);
-        Pace { cores: cores.max(1), batch, left: batch, failed: false, up: None }
+        Pace { cores: cores.max(1), batch, left: batch, failed: false, up: None, usual: 0.0 }
     }
 
     /// How many may begin now, `under_way` having begun and not ended. Reads the host only where that decides.
@@ -62,7 +63,7 @@ impl Pace {
             return self.left;
         }
         let up = *self.up.get_or_insert(now);
-        let settled = read().settled();
+        let settled = self.settled(&read());
         if !settled && now.saturating_sub(up) < PATIENCE {
             return 0;
         }
@@ -70,6 +71,17 @@ impl Pace {
         self.batch = next.clamp(FEWEST_PER_CORE * self.cores, MOST_PER_CORE * self.cores);
         (self.left, self.failed, self.up) = (self.batch, false, None);
         self.left
+    }
+
+    /// What the host is like while nothing starts: work that goes on anyway is no reason to wait.
+    pub fn nothing_starts(&mut self, reading: &Reading) {
+        self.usual += USUAL_WEIGHT * (reading.runnable - self.usual);
+    }
+
+    fn settled(&self, reading: &Reading) -> bool {
+        reading.runnable <= (self.usual * RUNNABLE_MORE).max(RUNNABLE)
+            && reading.memory <= MEMORY_PRESSURE
+            && reading.disk <= DISK_PRESSURE
     }
 
     pub fn began(&mut self, count: usize) {
@@ -189,9 +201,20 @@ mod tests {
 
     #[test]
     fn memory_and_disk_count_too() {
-        assert!(CALM.settled());
-        assert!(!Reading { memory: 0.2, ..CALM }.settled());
-        assert!(!Reading { disk: 0.6, ..CALM }.settled());
+        let pace = Pace::new(2);
+        assert!(pace.settled(&CALM));
+        assert!(!pace.settled(&Reading { memory: 0.2, ..CALM }));
+        assert!(!pace.settled(&Reading { disk: 0.6, ..CALM }));
+    }
+
+    #[test]
+    fn work_that_goes_on_anyway_holds_nobody_up() {
+        let mut pace = Pace::new(2);
+        (0..20).for_each(|_| pace.nothing_starts(&BUSY));
+        assert_eq!(next(&mut pace, BUSY, at(0)), 64);
+        let busier = Reading { runnable: 2.0 * BUSY.runnable, ..BUSY };
+        pace.began(usize::MAX);
+        assert_eq!(pace.room(0, at(0), || busier), 0);
     }
 
     #[test]

@@ -188,8 +188,9 @@ pub struct Actor {
     pace: Pace,
     budget: Budget,
     host: Host,
-    /// Launches and restarts under way.
+    /// Launches and restarts under way, and whether more are due.
     starting: usize,
+    held: bool,
     checks_late_told: Option<Instant>,
     fronts: Fronts,
     dns: BTreeMap<String, DnsServer>,
@@ -232,6 +233,7 @@ impl Actor {
             budget: Budget::new(cores, share),
             host: Host::new(cores),
             starting: 0,
+            held: false,
             checks_late_told: None,
             fronts: Fronts::new(),
             dns: BTreeMap::new(),

@@ -24,6 +24,7 @@ impl Actor {
         if let Some(reading) = reading.filter(|_| plan.launches_held && self.pace.batch() < before) {
             self.tell_pressed(reading);
         }
+        self.held = plan.launches_held;
         self.tell_late(plan.probes_late);
         let held = plan.launches_held && self.starting == 0 || plan.probes_late > Duration::ZERO;
         let look = held.then(|| self.now() + SETTLING_LOOK);

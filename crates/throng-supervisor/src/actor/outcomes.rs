@@ -135,6 +135,9 @@ impl Actor {
     }
 
     pub(super) fn sample(&mut self) {
+        if self.starting == 0 && !self.held {
+            self.pace.nothing_starts(&self.host.read());
+        }
         let running: Vec<(Key, ReplicaId)> = self
             .world
             .iter()
