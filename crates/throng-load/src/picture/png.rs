@@ -3,18 +3,20 @@
 //! ```text
 //! signature, IHDR
 //! tEXt   the request's number
-//! IDAT   zlib's header; a block with the first row's filter and first pixels: the request's number, scrambled
-//! IDAT   a block: the next piece of the rows, from a random picture of the pool      (repeated)
-//! IDAT   an empty last block, Adler-32
+//! IDAT   zlib's header
+//!        a block with the first row's filter and first pixels: the request's number, scrambled
+//!        a block with the next piece of the rows, from a random picture of the pool      (repeated)
+//!        an empty last block, Adler-32
 //! IEND
 //! ```
 //!
-//! Each piece is kept with its chunk's CRC and its own Adler-32, so a picture costs a copy and a few additions for
-//! each piece. Noise does not compress, and compressors store it too: files are as large as an encoder's.
+//! Each piece is kept with its checksums, of which those of the whole follow: a picture costs a copy and a few hundred
+//! additions. Noise does not compress, and compressors store it too: files are as large as an encoder's.
 //!
 //! Sources: PNG (W3C, third edition), sections 5, 9 and 10; zlib's format (RFC 1950) and deflate's (RFC 1951, 3.2.4).
 
-use super::{SERIAL_DIGITS, serial_text, variants};
+use super::{serial_text, variants};
+use crc32fast::Hasher;
 use rand::{Rng, RngExt};
 
 const SIGNATURE: &[u8; 8] = b"\x89PNG\r\n\x1a\n";
@@ -27,10 +29,12 @@ const UP: u8 = 2;
 const ZLIB_HEADER: [u8; 2] = [0x78, 0x01];
 /// A stored block's length has 16 bits.
 const MAX_PIECE: usize = 0xffff;
-/// A piece costs 17 bytes of framing, which small files should not feel.
+/// A piece costs 5 bytes of framing and its checksums' additions, which small files should not feel.
 const MIN_PIECE: usize = 4096;
 /// Pieces that a picture is cut into if that does not make them too large or too small.
 const USUAL_PIECES: usize = 16;
+/// Bytes of a stored block beside its content.
+const FRAME: usize = 5;
 /// Bytes of the first pixels that hold the request's number: all 64 bits, where a row is that long.
 const NUMBER_BYTES: usize = 8;
 
@@ -42,15 +46,26 @@ pub(super) struct PngPool {
     number_bytes: usize,
     /// Added to the number, so that two loads do not begin with the same picture.
     offset: u64,
-    /// `pieces[at][n]`: piece `at` of picture `n`.
-    pieces: Vec<Vec<Piece>>,
+    /// One after the other, the rows behind those bytes.
+    slots: Vec<Slot>,
+    /// Of the whole IDAT chunk.
+    data_length: u32,
+}
+
+/// Where a piece goes.
+#[derive(Debug)]
+struct Slot {
+    /// Pieces of one length, each from another picture.
+    variants: Vec<Piece>,
+    shift: CrcShift,
 }
 
 #[derive(Debug)]
 struct Piece {
-    /// A whole IDAT chunk with one stored block.
-    chunk: Vec<u8>,
-    sum: Adler,
+    /// A stored block.
+    block: Vec<u8>,
+    crc: u32,
+    adler: Adler,
 }
 
 impl PngPool {
@@ -66,41 +81,48 @@ impl PngPool {
         let mut rows = vec![0; row * usize::from(height)];
         let shared = rows.len() - 1 - number_bytes;
         let length = shared.div_ceil(USUAL_PIECES).clamp(MIN_PIECE, MAX_PIECE);
-        let mut pieces: Vec<Vec<Piece>> = (0..shared.div_ceil(length)).map(|_| Vec::new()).collect();
+        let mut variants_of: Vec<Vec<Piece>> = (0..shared.div_ceil(length)).map(|_| Vec::new()).collect();
         for _ in 0..variants(rows.len()) {
             rng.fill_bytes(&mut rows);
             rows.iter_mut().step_by(row).for_each(|filter| *filter = UP);
-            for (variants, data) in pieces.iter_mut().zip(rows[1 + number_bytes..].chunks(length)) {
+            for (variants, data) in variants_of.iter_mut().zip(rows[1 + number_bytes..].chunks(length)) {
                 variants.push(Piece::new(data));
             }
         }
-        PngPool { preamble, number_bytes, offset: rng.random(), pieces }
+        let slots: Vec<Slot> = variants_of.into_iter().map(Slot::new).collect();
+        let blocks: usize = slots.iter().map(Slot::length).sum();
+        let data_length = (ZLIB_HEADER.len() + FRAME + 1 + number_bytes + blocks + FRAME + 4) as u32;
+        PngPool { preamble, number_bytes, offset: rng.random(), slots, data_length }
     }
 
     pub fn append(&self, serial: u64, rng: &mut impl Rng, out: &mut Vec<u8>) {
         out.extend_from_slice(&self.preamble);
         push_chunk(out, b"tEXt", |out| {
-            const { assert!(SERIAL_DIGITS == 16) };
             out.extend_from_slice(b"Comment\0");
             out.extend_from_slice(&serial_text(serial));
         });
         let mut start = [SUB; 1 + NUMBER_BYTES];
         start[1..].copy_from_slice(&self.scrambled(serial));
         let start = &start[..1 + self.number_bytes];
-        push_chunk(out, b"IDAT", |out| {
-            out.extend_from_slice(&ZLIB_HEADER);
-            push_stored(out, start, false);
-        });
-        let mut sum = Adler::of(start);
-        for variants in &self.pieces {
-            let piece = &variants[rng.random_range(0..variants.len())];
-            out.extend_from_slice(&piece.chunk);
-            sum = sum.followed_by(piece.sum);
+
+        out.extend_from_slice(&self.data_length.to_be_bytes());
+        let checked = out.len();
+        out.extend_from_slice(b"IDAT");
+        out.extend_from_slice(&ZLIB_HEADER);
+        push_stored(out, start, false);
+        let (mut crc, mut adler) = (crc32fast::hash(&out[checked..]), Adler::of(start));
+        for slot in &self.slots {
+            let piece = &slot.variants[rng.random_range(0..slot.variants.len())];
+            out.extend_from_slice(&piece.block);
+            crc = slot.shift.apply(crc) ^ piece.crc;
+            adler = adler.followed_by(piece.adler);
         }
-        push_chunk(out, b"IDAT", |out| {
-            push_stored(out, &[], true);
-            out.extend_from_slice(&sum.to_bytes());
-        });
+        let end = out.len();
+        push_stored(out, &[], true);
+        out.extend_from_slice(&adler.to_bytes());
+        let mut hasher = Hasher::new_with_initial(crc);
+        hasher.update(&out[end..]);
+        out.extend_from_slice(&hasher.finalize().to_be_bytes());
         push_chunk(out, b"IEND", |_| {});
     }
 
@@ -111,11 +133,22 @@ impl PngPool {
     }
 }
 
+impl Slot {
+    fn new(variants: Vec<Piece>) -> Slot {
+        let length = variants.first().map_or(0, |piece| piece.block.len());
+        Slot { variants, shift: CrcShift::over(length) }
+    }
+
+    fn length(&self) -> usize {
+        self.variants.first().map_or(0, |piece| piece.block.len())
+    }
+}
+
 impl Piece {
     fn new(data: &[u8]) -> Piece {
-        let mut chunk = Vec::with_capacity(data.len() + 17);
-        push_chunk(&mut chunk, b"IDAT", |out| push_stored(out, data, false));
-        Piece { chunk, sum: Adler::of(data) }
+        let mut block = Vec::with_capacity(FRAME + data.len());
+        push_stored(&mut block, data, false);
+        Piece { crc: crc32fast::hash(&block), adler: Adler::of(data), block }
     }
 }
 
@@ -139,6 +172,30 @@ fn push_stored(out: &mut Vec<u8>, data: &[u8], last: bool) {
     out.extend_from_slice(&length.to_le_bytes());
     out.extend_from_slice(&(!length).to_le_bytes());
     out.extend_from_slice(data);
+}
+
+/// What a CRC-32 becomes by so many further bytes, but for those bytes' own: a linear map, so it is kept as what becomes of
+/// each bit. The CRC of two texts, one after the other, is the first one's so shifted plus (bit by bit) the second one's.
+#[derive(Debug)]
+struct CrcShift([u32; 32]);
+
+impl CrcShift {
+    fn over(length: usize) -> CrcShift {
+        let further = Hasher::new_with_initial_len(0, length as u64);
+        CrcShift(std::array::from_fn(|bit| {
+            let mut hasher = Hasher::new_with_initial_len(1 << bit, 0);
+            hasher.combine(&further);
+            hasher.finalize()
+        }))
+    }
+
+    fn apply(&self, crc: u32) -> u32 {
+        // Without branches: a mask of all bits where the bit is set.
+        self.0
+            .iter()
+            .enumerate()
+            .fold(0, |sum, (bit, image)| sum ^ (image & 0_u32.wrapping_sub(crc >> bit & 1)))
+    }
 }
 
 /// Adler-32 (RFC 1950, section 8.2) of some bytes, with their number: enough to go on from it.
@@ -202,13 +259,15 @@ mod tests {
 
     proptest! {
         #[test]
-        fn sums_of_parts_are_the_sum_of_the_whole(
+        fn checksums_of_parts_give_that_of_the_whole(
             text in proptest::collection::vec(any::<u8>(), 0..4096),
             cut in any::<prop::sample::Index>(),
         ) {
             let (first, second) = text.split_at(cut.index(text.len() + 1));
             let parts = Adler::of(first).followed_by(Adler::of(second));
             prop_assert_eq!(parts.to_bytes(), Adler::of(&text).to_bytes());
+            let crc = CrcShift::over(second.len()).apply(crc32fast::hash(first)) ^ crc32fast::hash(second);
+            prop_assert_eq!(crc, crc32fast::hash(&text));
         }
     }
 }
