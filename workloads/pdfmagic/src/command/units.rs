@@ -32,7 +32,7 @@ pub fn bytes(text: &str) -> Result<u64, String> {
         .ok_or_else(|| "must be more than 0 and fit in 64 bits".to_owned())
 }
 
-/// As [`bytes`], at most 1 GiB.
+/// As [`bytes()`], at most 1 GiB.
 pub fn max_bytes(text: &str) -> Result<usize, String> {
     let size = bytes(text)?;
     if size > MAX_IMAGE {
@@ -59,7 +59,7 @@ pub fn duration(text: &str) -> Result<Duration, String> {
     Ok(Duration::from_secs_f64(seconds))
 }
 
-/// As [`duration`], but not none at all: with a limit of zero nothing would ever be in time.
+/// As [`duration()`], but not none at all: with a limit of zero nothing would ever be in time.
 pub fn time_limit(text: &str) -> Result<Duration, String> {
     duration(text)
         .and_then(|time| if time.is_zero() { Err("must be more than 0".to_owned()) } else { Ok(time) })
