@@ -4,6 +4,11 @@
 //! in the one tree on version 2. The child itself writes `0` into the group's list before anything else of it runs:
 //! on version 1 a task that moves itself takes no global lock, where moving another one stalls every fork and exit of
 //! the host (`cgroup_procs_write_start` in the kernel).
+//!
+//! On version 1 only a replica with a memory limit has a memory group. For each such group the kernel keeps a table of
+//! all mounted file systems of the host (`shrinker_info`), ten bytes each, and goes through all tables when file systems
+//! are mounted: with thousands of replicas that are gigabytes, and starts that take ever longer. Of the others the
+//! memory is what their processes hold.
 
 use std::fs;
 use std::io;
@@ -218,9 +223,15 @@ fn cgroup_mounts(mountinfo: &str) -> Vec<CgroupMount> {
 }
 
 impl Group {
+    /// The folders that a replica with these limits has.
+    fn wanted(&self, resources: &Resources) -> impl Iterator<Item = &(String, PathBuf)> {
+        let limited = resources.memory.is_some();
+        self.folders.iter().filter(move |(controller, _)| limited || controller != "memory")
+    }
+
     /// Makes the group and sets the limits.
     pub fn create(&self, resources: &Resources) -> io::Result<()> {
-        for (controller, folder) in &self.folders {
+        for (controller, folder) in self.wanted(resources) {
             make_folder(folder, self.version)?;
             for (file, value) in settings(self.version, controller, resources) {
                 let path = folder.join(file);
@@ -239,27 +250,19 @@ impl Group {
     }
 
     /// Files into which a task writes `0` to join.
-    pub fn lists(&self) -> Vec<PathBuf> {
+    pub fn lists(&self, resources: &Resources) -> Vec<PathBuf> {
         let file = if self.version == 1 { "tasks" } else { "cgroup.procs" };
-        self.folders.iter().map(|(_, folder)| folder.join(file)).collect()
+        self.wanted(resources).map(|(_, folder)| folder.join(file)).collect()
     }
 
     pub fn is_v2(&self) -> bool {
         self.version == 2
     }
 
-    /// Pids in the group, children of the first process included.
+    /// Pids in the group, children of the first process included. All are in every folder that there is.
     pub fn processes(&self) -> Vec<i32> {
-        let mut pids: Vec<i32> = self
-            .folders
-            .iter()
-            .filter_map(|(_, folder)| fs::read_to_string(folder.join("cgroup.procs")).ok())
-            .flat_map(|text| text.lines().filter_map(|l| l.parse().ok()).collect::<Vec<_>>())
-            .filter(|pid| *pid > 0)
-            .collect();
-        pids.sort_unstable();
-        pids.dedup();
-        pids
+        let list = self.folders.iter().find_map(|(_, f)| fs::read_to_string(f.join("cgroup.procs")).ok());
+        list.iter().flat_map(|text| text.lines()).filter_map(|l| l.parse().ok()).filter(|p| *p > 0).collect()
     }
 
     /// How many tasks of the group the kernel has killed for want of memory.
@@ -271,14 +274,33 @@ impl Group {
         }
     }
 
-    pub fn read(&self) -> Reading {
+    /// `first` is the group's first process.
+    pub fn read(&self, first: u32) -> Reading {
         if self.version == 2 {
             return self.folder("").map(|f| read_v2(|file| read(f, file))).unwrap_or_default();
         }
-        read_v1(|file| {
+        let file = |file: &str| {
             let controller = file.split('.').next().unwrap_or_default();
             self.folder(controller).map(|folder| read(folder, file)).unwrap_or_default()
-        })
+        };
+        match number(&file("memory.usage_in_bytes")) {
+            Some(memory) => read_v1(memory, file),
+            None => {
+                let mut reading =
+                    read_v1(0, |name| if name.starts_with("memory") { String::new() } else { file(name) });
+                (reading.memory, reading.unreclaimable) = self.held(first, reading.pids);
+                reading
+            }
+        }
+    }
+
+    /// Bytes that the group's processes hold, and of these the bytes of no file.
+    fn held(&self, first: u32, tasks: u64) -> (u64, u64) {
+        // To list a group costs more than to ask the one process that most have.
+        let pids = if tasks == 1 { vec![first as i32] } else { self.processes() };
+        pids.iter()
+            .map(|pid| crate::usage::held(*pid))
+            .fold((0, 0), |sum, one| (sum.0 + one.0, sum.1 + one.1))
     }
 
     fn folder(&self, controller: &str) -> Option<&Path> {
@@ -298,6 +320,17 @@ impl Group {
                 let _ = rustix::process::kill_process(pid, rustix::process::Signal::KILL);
             }
         }
+    }
+
+    /// Removes the group with everything that is left in it, forks under way included. Waits up to a second for the
+    /// last tasks to be buried. Fine if there is none.
+    pub fn clear(&self) -> io::Result<()> {
+        // Nearly always its only process has just ended, and it is empty.
+        if self.folders.iter().all(|(_, folder)| matches!(try_remove(folder), Ok(true))) {
+            return Ok(());
+        }
+        self.kill();
+        self.remove()
     }
 
     /// Removes the group, waiting up to a second for its last tasks to be buried. Fine if there is none.
@@ -325,13 +358,21 @@ fn make_folder(folder: &Path, version: u8) -> io::Result<()> {
     fs::create_dir(folder)
 }
 
+/// Whether the folder is gone; `false` while something is in it.
+fn try_remove(folder: &Path) -> io::Result<bool> {
+    match fs::remove_dir(folder) {
+        Err(e) if e.kind() == io::ErrorKind::ResourceBusy => Ok(false),
+        Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(true),
+        other => other.map(|()| true),
+    }
+}
+
 fn remove_folder(folder: &Path) -> io::Result<()> {
     for _ in 0..REMOVE_TRIES {
-        match fs::remove_dir(folder) {
-            Err(e) if e.kind() == io::ErrorKind::ResourceBusy => std::thread::sleep(REMOVE_PAUSE),
-            Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(()),
-            other => return other,
+        if try_remove(folder)? {
+            return Ok(());
         }
+        std::thread::sleep(REMOVE_PAUSE);
     }
     fs::remove_dir(folder)
 }
@@ -381,12 +422,12 @@ fn field(text: &str, key: &str) -> Option<u64> {
 /// Version 1 says "no limit" with the largest multiple of the page size.
 const UNLIMITED_V1: u64 = 1 << 62;
 
-fn read_v1(file: impl Fn(&str) -> String) -> Reading {
+fn read_v1(memory: u64, file: impl Fn(&str) -> String) -> Reading {
     let stat = file("memory.stat");
     let kernel = number(&file("memory.kmem.usage_in_bytes")).unwrap_or(0);
     Reading {
         cpu: Duration::from_nanos(number(&file("cpuacct.usage")).unwrap_or(0)),
-        memory: number(&file("memory.usage_in_bytes")).unwrap_or(0),
+        memory,
         unreclaimable: field(&stat, "total_rss").unwrap_or(0) + kernel,
         memory_limit: number(&file("memory.limit_in_bytes")).filter(|l| *l < UNLIMITED_V1),
         pids: number(&file("pids.current")).unwrap_or(0),
@@ -482,10 +523,9 @@ mod tests {
             pids: 3,
         };
         assert_eq!(v2, expected);
-        let v1 = read_v1(|file| {
+        let v1 = read_v1(5000, |file| {
             match file {
                 "cpuacct.usage" => "1500000000\n",
-                "memory.usage_in_bytes" => "5000\n",
                 "memory.limit_in_bytes" => "9223372036854771712\n",
                 "memory.stat" => "rss 1\ntotal_rss 1000\n",
                 "memory.kmem.usage_in_bytes" => "500\n",

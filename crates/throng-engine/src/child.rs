@@ -21,8 +21,10 @@ pub const MAX_TREES: usize = 128;
 /// One system call, or a few that belong together. Paths are the host's before [`Op::EnterRoot`], the replica's after.
 #[derive(Debug)]
 pub enum Op {
-    /// Gives the child a descriptor table of its own that holds 0, 1 and 2 only.
-    OwnDescriptors,
+    /// Gives the child a descriptor table of its own that holds 0, 1 and 2 only, and this one until `execve`.
+    OwnDescriptors {
+        keep: Option<i32>,
+    },
     /// As above, but 0, 1 and 2 become these.
     TakeDescriptors([i32; 3]),
     /// The kernel kills the child when the spawning thread ends (`true`), or no longer does (`false`).
@@ -55,6 +57,11 @@ pub enum Op {
         tree: usize,
         target: CString,
     },
+    /// Attaches what is behind a descriptor that [`Op::OwnDescriptors`] has kept.
+    AttachKept {
+        tree: i32,
+        target: CString,
+    },
     Directory {
         path: CString,
         mode: u32,
@@ -71,9 +78,11 @@ pub enum Op {
         path: CString,
         target: CString,
     },
-    /// Hides a file behind `/dev/null` and a folder behind an empty one; a missing path is fine.
+    /// Hides a file behind `/dev/null` and a folder behind an empty one of the old root (its path there without the
+    /// first slash); a missing path is fine.
     Mask {
         path: CString,
+        empty: CString,
     },
     /// Makes a path read-only where it is; a missing path is fine.
     Freeze {
@@ -237,7 +246,7 @@ struct Child<'a> {
 impl Child<'_> {
     fn carry_out(&mut self, op: &Op) -> Result<(), Errno> {
         match op {
-            Op::OwnDescriptors => sys::own_descriptors(),
+            Op::OwnDescriptors { keep } => sys::own_descriptors(*keep),
             Op::TakeDescriptors(fds) => sys::take_descriptors(*fds),
             Op::DieWithParent(on) => sys::die_with_parent(*on),
             Op::NewSession => sys::new_session(),
@@ -278,11 +287,12 @@ impl Child<'_> {
             Op::Attach { tree, target } => {
                 sys::move_mount(*self.trees.get(*tree).ok_or(Errno::MANY)?, target)
             }
+            Op::AttachKept { tree, target } => sys::move_mount(*tree, target),
             Op::Directory { path, mode } => allow(sys::mkdir(path, *mode), Errno::EXISTS),
             Op::EmptyFile { path } => sys::touch(path),
             Op::Node { path, mode, device } => sys::mknod(path, *mode, *device),
             Op::Symlink { path, target } => allow(sys::symlink(target, path), Errno::EXISTS),
-            Op::Mask { path } => allow(mask(path), Errno::MISSING),
+            Op::Mask { path, empty } => allow(self.mask(path, empty), Errno::MISSING),
             Op::Freeze { path } => allow(freeze(path), Errno::MISSING),
             Op::ReadOnly { path, recursive } => sys::read_only(path, *recursive),
             Op::EnterRoot { path } => {
@@ -298,6 +308,13 @@ impl Child<'_> {
             }
             Op::ChangeDirectory { path } => sys::chdir(path),
             _ => Err(Errno::UNKNOWN),
+        }
+    }
+
+    fn mask(&self, path: &CStr, empty: &CStr) -> Result<(), Errno> {
+        match sys::mount(c"/dev/null", path, c"", sys::BIND, None) {
+            Err(Errno::NOT_A_FILE) => sys::hide_folder(path, self.old_root, empty),
+            other => other,
         }
     }
 
@@ -320,13 +337,6 @@ impl Child<'_> {
 fn allow(result: Result<(), Errno>, fine: Errno) -> Result<(), Errno> {
     match result {
         Err(errno) if errno == fine => Ok(()),
-        other => other,
-    }
-}
-
-fn mask(path: &CStr) -> Result<(), Errno> {
-    match sys::mount(c"/dev/null", path, c"", sys::BIND, None) {
-        Err(Errno::NOT_A_FILE) => sys::mount(c"tmpfs", path, c"tmpfs", sys::READ_ONLY, Some(c"size=0k")),
         other => other,
     }
 }

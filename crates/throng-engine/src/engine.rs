@@ -11,7 +11,7 @@ use crate::spawn::{MAX_STARTING, Spawner, Starting};
 use crate::state::{self, End, Life, Store};
 use crate::user::IdMaps;
 use crate::{logs, process, rootless, seccomp, start};
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::PathBuf;
@@ -81,7 +81,8 @@ pub struct Core {
     events: broadcast::Sender<RuntimeEvent>,
     next_number: AtomicU64,
     living: Mutex<HashMap<u64, Weak<Replica>>>,
-    replicas: Mutex<HashMap<ReplicaId, Arc<Replica>>>,
+    /// Of each project, in their order.
+    replicas: Mutex<HashMap<String, BTreeMap<ReplicaId, Arc<Replica>>>>,
     /// Projects whose replicas on disk have been taken over.
     loaded: tokio::sync::Mutex<BTreeSet<String>>,
     networks: Mutex<HashMap<String, NetworkSpec>>,
@@ -162,8 +163,10 @@ impl Engine {
         });
         let contained = self.isolation != Isolation::Process;
         let narrow = (contained && self.core.fabric.links_are() == Links::Pairs).then(|| {
-            Diagnostic::warning("this kernel has no macvlan interfaces: a network holds at most 1,023 replicas")
-                .hint("load the kernel module macvlan")
+            Diagnostic::warning(
+                "this kernel has no macvlan interfaces: a network holds at most 1,023 replicas",
+            )
+            .hint("load the kernel module macvlan")
         });
         warning.into_iter().chain(narrow).collect()
     }
@@ -277,7 +280,7 @@ impl Core {
     }
 
     pub fn replica(&self, id: &ReplicaId) -> Option<Arc<Replica>> {
-        lock(&self.replicas).get(id).cloned()
+        lock(&self.replicas).get(&id.project)?.get(id).cloned()
     }
 
     pub fn known(&self, id: &ReplicaId) -> Result<Arc<Replica>> {
@@ -285,22 +288,29 @@ impl Core {
     }
 
     pub fn insert(&self, replica: Arc<Replica>) {
-        lock(&self.replicas).insert(replica.id.clone(), replica);
+        let mut replicas = lock(&self.replicas);
+        replicas.entry(replica.id.project.clone()).or_default().insert(replica.id.clone(), replica);
     }
 
-    pub fn forget(&self, id: &ReplicaId) {
-        lock(&self.replicas).remove(id);
+    /// Tells whether it was the last one of its project.
+    pub fn forget(&self, id: &ReplicaId) -> bool {
+        let mut replicas = lock(&self.replicas);
+        let Some(project) = replicas.get_mut(&id.project) else { return true };
+        project.remove(id);
+        let last = project.is_empty();
+        if last {
+            replicas.remove(&id.project);
+        }
+        last
     }
 
     pub fn of_project(&self, project: &str) -> Vec<Arc<Replica>> {
-        let mut found: Vec<_> =
-            lock(&self.replicas).values().filter(|r| r.id.project == project).cloned().collect();
-        found.sort_by(|a, b| a.id.cmp(&b.id));
-        found
+        lock(&self.replicas).get(project).map(|found| found.values().cloned().collect()).unwrap_or_default()
     }
 
     pub fn all_running(&self) -> Vec<Arc<Replica>> {
-        lock(&self.replicas).values().filter(|r| r.running().is_some()).cloned().collect()
+        let replicas = lock(&self.replicas);
+        replicas.values().flat_map(BTreeMap::values).filter(|r| r.is_running()).cloned().collect()
     }
 
     /// What a network is like; it is there then.
@@ -323,9 +333,7 @@ impl Core {
     /// Makes or finds the network's bridge and remembers the network.
     pub fn open_network(&self, spec: &NetworkSpec) -> Result<()> {
         if self.contained() {
-            self.fabric
-                .open(spec)
-                .map_err(|e| host(format_args!("cannot make network {}", spec.name), e))?;
+            self.fabric.open(spec).map_err(|e| host(format_args!("cannot make network {}", spec.name), e))?;
         }
         lock(&self.networks).insert(spec.name.clone(), spec.clone());
         Ok(())
@@ -341,7 +349,7 @@ impl Core {
             let inner = r.inner();
             inner.spec.as_ref().is_some_and(|s| s.networks.iter().any(|a| a.network == network))
         };
-        lock(&self.replicas).values().find(attached).map(|r| r.id.clone())
+        lock(&self.replicas).values().flat_map(BTreeMap::values).find(attached).map(|r| r.id.clone())
     }
 
     /// Starts to follow a process that runs.
@@ -423,8 +431,7 @@ impl Core {
     /// Records that the replica's process has ended, and frees what only a running one needs.
     fn record_end(&self, replica: &Arc<Replica>, end: End) {
         if let Some(group) = self.cgroups.group(&replica.id.project, &replica.id.name()) {
-            group.kill();
-            if let Err(error) = group.remove() {
+            if let Err(error) = group.clear() {
                 tracing::warn!("the control group of {} is left: {error}", replica.id);
             }
         }

@@ -138,7 +138,7 @@ fn exec_ops(
     io: &ExecIo,
 ) -> Result<Vec<Op>> {
     let group = core.cgroups.group(&spec.id.project, &spec.id.name());
-    let lists = group.as_ref().map(|g| g.lists()).unwrap_or_default();
+    let lists = group.as_ref().map(|g| g.lists(&spec.resources)).unwrap_or_default();
     if !core.contained() {
         let mut ops = core.loopback_ops(spec)?;
         ops.push(Op::TakeDescriptors(descriptors(io)));
@@ -244,7 +244,7 @@ impl Step {
             volatile: true,
             mounts: &[],
             private: &|_| PathBuf::new(),
-            host_network: true,
+            sys: plan::Sys::Host,
             cgroup2: false,
         };
         let mut ops = vec![Op::TakeDescriptors(descriptors(io))];

@@ -31,6 +31,7 @@ mod spawn;
 mod start;
 mod state;
 mod sys;
+mod sysfs;
 mod usage;
 mod user;
 

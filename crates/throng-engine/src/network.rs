@@ -14,6 +14,7 @@
 //! Where the kernel has no macvlan, a replica has a pair of its own with one end in the bridge ([`Links::Pairs`]).
 
 use crate::netlink::{self, Connection, Hardware, Link, Pair, Which};
+use crate::sysfs::Views;
 use sha2::{Digest, Sha256};
 use std::collections::HashMap;
 use std::io;
@@ -76,6 +77,7 @@ pub struct Fabric {
     /// The kernel serialises such changes anyway (`rtnl_lock`).
     control: Mutex<Control>,
     links: Links,
+    views: Views,
 }
 
 struct Control {
@@ -99,10 +101,7 @@ struct Parent {
 
 impl Fabric {
     /// `enter` runs on the thread before it opens its socket. `wanted` is what to use, if the kernel has it.
-    pub fn new(
-        wanted: Links,
-        enter: impl FnOnce() -> io::Result<()> + Send + 'static,
-    ) -> io::Result<Self> {
+    pub fn new(wanted: Links, enter: impl FnOnce() -> io::Result<()> + Send + 'static) -> io::Result<Self> {
         let (tasks, receiver) = mpsc::channel::<Task>();
         let (ready, opened) = mpsc::channel();
         thread::Builder::new().name("throng-network".into()).spawn(move || {
@@ -121,11 +120,16 @@ impl Fabric {
             _ => wanted,
         };
         let control = Control { connection, segments: HashMap::new() };
-        Ok(Fabric { tasks: Mutex::new(tasks), control: Mutex::new(control), links })
+        Ok(Fabric { tasks: Mutex::new(tasks), control: Mutex::new(control), links, views: Views::default() })
     }
 
     pub fn links_are(&self) -> Links {
         self.links
+    }
+
+    /// A new mount of the /sys that replicas share.
+    pub fn shared_sys(&self) -> io::Result<OwnedFd> {
+        self.views.mount()
     }
 
     /// Runs `work` on the thread and waits for it.
@@ -206,7 +210,8 @@ impl Fabric {
         let deadline = Instant::now() + PORTS_PATIENCE;
         loop {
             let links = self.links()?;
-            let ports: Vec<u32> = links.iter().filter(|l| l.bridge == Some(bridge)).map(|l| l.index).collect();
+            let ports: Vec<u32> =
+                links.iter().filter(|l| l.bridge == Some(bridge)).map(|l| l.index).collect();
             if ports.is_empty() {
                 return Ok(());
             }

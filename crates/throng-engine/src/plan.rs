@@ -2,7 +2,7 @@
 
 use crate::child::{MAX_TREES, Mount, Op, Program};
 use crate::layers::Layers;
-use crate::sys::{Filter, NO_DEV, NO_EXEC, NO_SUID, PRIVATE, READ_ONLY, RECURSIVE};
+use crate::sys::{BIND, Filter, NO_DEV, NO_EXEC, NO_SUID, PRIVATE, READ_ONLY, RECURSIVE, REMOUNT};
 use crate::user::{self, IdMaps, Identity};
 use std::ffi::{CString, OsStr};
 use std::os::unix::ffi::OsStrExt;
@@ -15,8 +15,8 @@ use throng_runtime::{ErrorKind, RuntimeError};
 const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 /// `mount` takes one page of options, its end included.
 const MAX_OPTIONS: usize = 4095;
-/// Docker's default for `/dev/shm`.
-const SHM_OPTIONS: &str = "mode=1777,size=67108864";
+/// Docker's default size for `/dev/shm`, which is a part of it.
+const DEV_OPTIONS: &str = "mode=755,size=65536k";
 /// The kernel kills replicas before their supervisor when the host itself runs out of memory.
 const OOM_SCORE: &str = "100";
 
@@ -123,10 +123,20 @@ pub struct Root<'a> {
     pub mounts: &'a [ResolvedMount],
     /// Folder of the n-th `Private` mount.
     pub private: &'a dyn Fn(usize) -> PathBuf,
-    /// The host's own network namespace is used, so its view of /sys is bound instead of mounted anew.
-    pub host_network: bool,
+    pub sys: Sys,
     /// A v2 group tree is to be seen at /sys/fs/cgroup.
     pub cgroup2: bool,
+}
+
+/// Where a /sys comes from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Sys {
+    /// The process stays in the host's own network namespace, so the host's view is bound.
+    Host,
+    /// The view that all replicas share, a mount behind the descriptor ([`crate::network::Fabric::shared_sys`]).
+    Shared(i32),
+    /// A view of its own.
+    Own,
 }
 
 type Outcome<T> = Result<T, RuntimeError>;
@@ -169,7 +179,7 @@ pub fn root(ground: &Ground, root: &Root<'_>) -> Outcome<Vec<Op>> {
         mount("overlay", root.mount_point, "overlay", 0, &overlay_options(ground, root)?)?,
     ];
     let trees = take_trees(ground, root, &mut ops)?;
-    if root.host_network {
+    if root.sys == Sys::Host {
         ops.push(Op::Take { tree: HOST_SYS, path: text("/sys")?, recursive: true });
     }
     ops.push(Op::EnterRoot { path: text(root.mount_point)? });
@@ -178,8 +188,10 @@ pub fn root(ground: &Ground, root: &Root<'_>) -> Outcome<Vec<Op>> {
     for (tree, mount) in trees.iter().zip(root.mounts) {
         user_mount(*tree, mount, &mut ops)?;
     }
+    // Empty, once the overlay has become the root. A file system of their own for each would be four for each replica.
+    let empty = text(root.mount_point.strip_prefix("/").unwrap_or(root.mount_point))?;
     for path in MASKED {
-        ops.push(Op::Mask { path: text(path)? });
+        ops.push(Op::Mask { path: text(path)?, empty: empty.clone() });
     }
     for path in FROZEN {
         ops.push(Op::Freeze { path: text(path)? });
@@ -253,22 +265,25 @@ fn kernel_file_systems(root: &Root<'_>, ops: &mut Vec<Op>) -> Outcome<()> {
         ops.push(Op::Directory { path: text(folder)?, mode: 0o755 });
     }
     ops.push(mount("proc", "/proc", "proc", strict, "")?);
-    if root.host_network {
+    if root.sys == Sys::Host {
         ops.push(Op::Attach { tree: HOST_SYS, target: text("/sys")? });
         ops.push(Op::ReadOnly { path: text("/sys")?, recursive: true });
-    } else {
-        // As in Docker: in a network of its own a program needs no privilege for any port.
-        ops.push(Op::Write { path: text(ANY_PORT)?, data: b"0".to_vec() });
-        ops.push(mount("sysfs", "/sys", "sysfs", strict | READ_ONLY, "")?);
-        if root.cgroup2 {
-            ops.push(mount("cgroup", "/sys/fs/cgroup", "cgroup2", strict | READ_ONLY, "")?);
-        }
+        return Ok(());
+    }
+    ops.push(match root.sys {
+        Sys::Shared(tree) => Op::AttachKept { tree, target: text("/sys")? },
+        _ => mount("sysfs", "/sys", "sysfs", strict | READ_ONLY, "")?,
+    });
+    // As in Docker: in a network of its own a program needs no privilege for any port.
+    ops.push(Op::Write { path: text(ANY_PORT)?, data: b"0".to_vec() });
+    if root.cgroup2 {
+        ops.push(mount("cgroup", "/sys/fs/cgroup", "cgroup2", strict | READ_ONLY, "")?);
     }
     Ok(())
 }
 
 fn devices(ground: &Ground, ops: &mut Vec<Op>) -> Outcome<()> {
-    ops.push(mount("tmpfs", "/dev", "tmpfs", NO_SUID, "mode=755,size=65536k")?);
+    ops.push(mount("tmpfs", "/dev", "tmpfs", NO_SUID, DEV_OPTIONS)?);
     for (tree, (name, major, minor)) in DEVICES.iter().enumerate() {
         let path = text(format!("/dev/{name}"))?;
         if ground.rootless {
@@ -279,8 +294,8 @@ fn devices(ground: &Ground, ops: &mut Vec<Op>) -> Outcome<()> {
             ops.push(Op::Node { path, mode: libc::S_IFCHR | 0o666, device });
         }
     }
-    for folder in ["/dev/pts", "/dev/shm", "/dev/mqueue"] {
-        ops.push(Op::Directory { path: text(folder)?, mode: 0o755 });
+    for (folder, mode) in [("/dev/pts", 0o755), ("/dev/shm", 0o1777), ("/dev/mqueue", 0o755)] {
+        ops.push(Op::Directory { path: text(folder)?, mode });
     }
     // Group 5 is tty by convention; in a user namespace it may not exist.
     let pts = if ground.rootless {
@@ -289,7 +304,9 @@ fn devices(ground: &Ground, ops: &mut Vec<Op>) -> Outcome<()> {
         "newinstance,ptmxmode=0666,mode=0620,gid=5"
     };
     ops.push(mount("devpts", "/dev/pts", "devpts", NO_SUID | NO_EXEC, pts)?);
-    ops.push(mount("shm", "/dev/shm", "tmpfs", NO_SUID | NO_DEV | NO_EXEC, SHM_OPTIONS)?);
+    // In the same file system as /dev, which is one less for each replica.
+    ops.push(mount("/dev/shm", "/dev/shm", "", BIND, "")?);
+    ops.push(mount("none", "/dev/shm", "", REMOUNT | BIND | NO_SUID | NO_DEV | NO_EXEC, "")?);
     ops.push(mount("mqueue", "/dev/mqueue", "mqueue", NO_SUID | NO_DEV | NO_EXEC, "")?);
     for (path, target) in [
         ("/dev/fd", "/proc/self/fd"),

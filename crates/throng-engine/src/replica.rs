@@ -83,6 +83,10 @@ impl Replica {
         }
     }
 
+    pub fn is_running(&self) -> bool {
+        matches!(self.inner().phase, Phase::Running(_))
+    }
+
     pub fn observed(&self) -> Observed {
         let inner = self.inner();
         let state = match &inner.phase {

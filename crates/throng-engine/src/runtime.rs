@@ -210,8 +210,7 @@ pub fn remove(core: &Core, replica: &Replica) -> Result<()> {
         group.remove().map_err(failed)?;
     }
     state::remove_tree(&replica.folder).map_err(failed)?;
-    core.forget(&replica.id);
-    if core.of_project(&replica.id.project).is_empty() {
+    if core.forget(&replica.id) {
         core.cgroups.remove_project(&replica.id.project);
         // Fails while something else lies there, which is meant.
         let _ = std::fs::remove_dir(core.store.project(&replica.id.project));
@@ -220,14 +219,6 @@ pub fn remove(core: &Core, replica: &Replica) -> Result<()> {
 }
 
 fn statistics(core: &Core, ids: &[ReplicaId]) -> Vec<Option<Statistics>> {
-    // One listing of all interfaces is cheaper than one request for each.
-    let links: HashMap<String, (u64, u64)> = match core.fabric.links() {
-        Ok(links) => links.into_iter().map(|l| (l.name, (l.received, l.sent))).collect(),
-        Err(error) => {
-            tracing::warn!("cannot read interface counters: {error}");
-            HashMap::new()
-        }
-    };
     let usage = match core.cgroups {
         Cgroups::None(_) => {
             let pids = ids.iter().filter_map(|id| Some(core.replica(id)?.running()?.pid));
@@ -241,22 +232,19 @@ fn statistics(core: &Core, ids: &[ReplicaId]) -> Vec<Option<Statistics>> {
             let running = replica.running()?;
             let group = core.cgroups.group(&id.project, &id.name());
             let mut statistics = match &group {
-                Some(group) => read(group),
+                Some(group) => read(group, running.pid),
                 None => from_usage(usage.get(&running.pid).copied().unwrap_or_default()),
             };
-            for name in &replica.inner().interfaces {
-                // What the host's end has sent, the replica has received.
-                let (received, sent) = links.get(name).copied().unwrap_or_default();
-                statistics.network_received += sent;
-                statistics.network_sent += received;
+            if core.contained() {
+                (statistics.network_received, statistics.network_sent) = usage::traffic(running.pid);
             }
             Some(statistics)
         })
         .collect()
 }
 
-fn read(group: &Group) -> Statistics {
-    let reading = group.read();
+fn read(group: &Group, pid: u32) -> Statistics {
+    let reading = group.read(pid);
     Statistics {
         cpu: reading.cpu,
         memory: reading.memory,
@@ -316,8 +304,7 @@ fn sweep_rest(core: &Core, project: &str) -> Result<()> {
     let failed = |e: std::io::Error| host(format_args!("cannot sweep {project}"), e);
     for name in core.cgroups.names(project) {
         if let Some(group) = core.cgroups.group(project, &name) {
-            group.kill();
-            group.remove().map_err(failed)?;
+            group.clear().map_err(failed)?;
         }
     }
     core.cgroups.remove_project(project);

@@ -5,13 +5,14 @@ use crate::engine::Core;
 use crate::errors::{failed_start, host};
 use crate::layers::Layers;
 use crate::network::{Leg, Links, inner_batch, pair_name};
-use crate::plan::{self, Root, text};
+use crate::plan::{self, Root, Sys, text};
 use crate::replica::{Phase, Replica, Running};
 use crate::spawn::{Failure, Starting};
 use crate::state::{self, Life};
 use crate::user::Identity;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::{OpenOptionsExt, PermissionsExt, fchown};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -125,7 +126,9 @@ impl<'a> Attempt<'a> {
         if let Some(group) = &self.group {
             group.create(&spec.resources).map_err(|e| host(format_args!("cannot limit {}", spec.id), e))?;
         }
-        let job = Job::new(NAMESPACES | plan::user_namespace(&identity), self.ops(&identity)?);
+        let sys = self.shared_sys(&identity)?;
+        let ops = self.ops(&identity, sys.as_ref().map(AsFd::as_fd))?;
+        let job = Job::new(NAMESPACES | plan::user_namespace(&identity), ops);
         let starting = self.core.spawner.spawn(job).map_err(|failure| self.explain(&[], failure, &layers))?;
         let job = starting.job();
         let assisted = self.assist(&starting);
@@ -163,9 +166,9 @@ impl<'a> Attempt<'a> {
         let (spec, folder) = (self.spec, &self.replica.folder);
         self.open_log()?;
         self.limit()?;
-        let lists = self.group.as_ref().map(|g| g.lists()).unwrap_or_default();
+        let lists = self.group.as_ref().map(|g| g.lists(&spec.resources)).unwrap_or_default();
         let mut ops = self.core.loopback_ops(spec)?;
-        ops.push(Op::OwnDescriptors);
+        ops.push(Op::OwnDescriptors { keep: None });
         ops.extend(plan::beginning(&lists)?);
         ops.extend([Op::Output { log: text(folder.join(LOG))? }, Op::AwaitGo]);
         ops.extend(crate::process::ending(&self.core.ground, spec, &spec.process)?);
@@ -225,10 +228,21 @@ impl<'a> Attempt<'a> {
         }
     }
 
-    fn ops(&self, identity: &Identity) -> Result<Vec<Op>> {
+    /// In a user namespace of its own a process may not mount what belongs to another one's network.
+    fn shared_sys(&self, identity: &Identity) -> Result<Option<OwnedFd>> {
+        if identity.apart {
+            return Ok(None);
+        }
+        let shared = self.core.fabric.shared_sys();
+        shared.map(Some).map_err(|e| host(format_args!("cannot mount /sys for {}", self.spec.id), e))
+    }
+
+    /// `sys` must stay open until the child has executed its program.
+    fn ops(&self, identity: &Identity, sys: Option<BorrowedFd<'_>>) -> Result<Vec<Op>> {
         let (core, spec, folder) = (self.core, self.spec, &self.replica.folder);
-        let lists = self.group.as_ref().map(|g| g.lists()).unwrap_or_default();
-        let mut ops = vec![Op::OwnDescriptors];
+        let lists = self.group.as_ref().map(|g| g.lists(&spec.resources)).unwrap_or_default();
+        let keep = sys.map(|fd| fd.as_raw_fd());
+        let mut ops = vec![Op::OwnDescriptors { keep }];
         ops.extend(plan::map_user(identity)?);
         ops.extend(plan::beginning(&lists)?);
         ops.push(Op::Output { log: text(folder.join(LOG))? });
@@ -245,7 +259,7 @@ impl<'a> Attempt<'a> {
             volatile: true,
             mounts: &spec.mounts,
             private: &|number| private(folder, number),
-            host_network: false,
+            sys: keep.map_or(Sys::Own, Sys::Shared),
             cgroup2,
         };
         ops.extend(plan::root(&core.ground, &root)?);

@@ -43,6 +43,7 @@ impl From<Errno> for io::Error {
 }
 
 pub const BIND: u64 = libc::MS_BIND;
+pub const REMOUNT: u64 = libc::MS_REMOUNT;
 pub const READ_ONLY: u64 = libc::MS_RDONLY;
 pub const RECURSIVE: u64 = libc::MS_REC;
 pub const NO_SUID: u64 = libc::MS_NOSUID;
@@ -181,9 +182,16 @@ pub fn wake(word: &AtomicU32) {
     unsafe { libc::syscall(libc::SYS_futex, word.as_ptr(), libc::FUTEX_WAKE, i32::MAX) };
 }
 
-pub fn own_descriptors() -> Outcome {
+pub fn own_descriptors(keep: Option<i32>) -> Outcome {
+    let kept = keep.and_then(|fd| u32::try_from(fd).ok()).filter(|fd| *fd > 3);
+    let last = kept.map_or(u32::MAX, |fd| fd - 1);
     // SAFETY: CLOSE_RANGE_UNSHARE makes a table of the child's own first, so the supervisor's stay open.
-    check(unsafe { libc::syscall(libc::SYS_close_range, 3, u32::MAX, libc::CLOSE_RANGE_UNSHARE) })
+    check(unsafe { libc::syscall(libc::SYS_close_range, 3, last, libc::CLOSE_RANGE_UNSHARE) })?;
+    match kept {
+        // SAFETY: as above; the table is the child's own by now.
+        Some(fd) => check(unsafe { libc::syscall(libc::SYS_close_range, fd + 1, u32::MAX, 0) }),
+        None => Ok(()),
+    }
 }
 
 pub fn take_descriptors(fds: [i32; 3]) -> Outcome {
@@ -332,6 +340,19 @@ pub fn read_only(path: &CStr, recursive: bool) -> Outcome {
             size_of::<MountAttributes>(),
         )
     })
+}
+
+/// Puts an empty folder, read-only, over another one.
+pub fn hide_folder(path: &CStr, root: RawFd, empty: &CStr) -> Outcome {
+    let flags = OPEN_TREE_CLONE | libc::O_CLOEXEC as u32;
+    // SAFETY: C strings; the descriptor is the child's own and closed here.
+    unsafe {
+        let tree = descriptor(libc::syscall(libc::SYS_open_tree, root, empty.as_ptr(), flags))?;
+        let result = move_mount(tree, path);
+        libc::close(tree);
+        result?;
+    }
+    read_only(path, false)
 }
 
 pub fn mkdir(path: &CStr, mode: u32) -> Outcome {

@@ -42,6 +42,28 @@ pub fn of_sessions(leaders: &[u32]) -> HashMap<u32, Usage> {
     found
 }
 
+/// Bytes in memory that a process holds, and of these the bytes of no file; nothing if it has ended.
+pub fn held(pid: i32) -> (u64, u64) {
+    let statm = fs::read_to_string(format!("/proc/{pid}/statm")).unwrap_or_default();
+    let ((resident, shared), page) = (parse_statm(&statm), rustix::param::page_size() as u64);
+    (resident * page, resident.saturating_sub(shared) * page)
+}
+
+/// Bytes that the namespace of a process has received and sent, but for those to itself; nothing if it has ended.
+pub fn traffic(pid: u32) -> (u64, u64) {
+    parse_traffic(&fs::read_to_string(format!("/proc/{pid}/net/dev")).unwrap_or_default())
+}
+
+/// Two lines of headings, then `name: received` and seven more, `sent` and seven more (proc_pid_net(5)).
+fn parse_traffic(text: &str) -> (u64, u64) {
+    let counters = |line: &str| {
+        let (name, counters) = line.split_once(':')?;
+        let mut counters = counters.split_ascii_whitespace().map(|n| n.parse::<u64>().unwrap_or(0));
+        (name.trim() != "lo").then_some((counters.next()?, counters.nth(7)?))
+    };
+    text.lines().skip(2).filter_map(counters).fold((0, 0), |sum, one| (sum.0 + one.0, sum.1 + one.1))
+}
+
 /// Fields of proc_pid_stat(5) by their numbers there: 6, 14 to 17 (own time and that of children that have been waited
 /// for), 20. The second one, the command in brackets, may hold anything.
 fn parse_stat(stat: &str) -> Option<Process> {
@@ -78,6 +100,14 @@ mod tests {
         assert!(parse_stat("7 (web) S 1 2").is_none());
         assert_eq!(parse_statm("10 7 3 1 0 2 0\n"), (7, 3));
         assert_eq!(parse_statm(""), (0, 0));
+    }
+
+    #[test]
+    fn traffic_with_itself_is_nobodys() {
+        let text = "Inter-|   Receive      |  Transmit\n face |bytes    packets |bytes    packets\n    lo: 9 1 0 0 0 0 0 0 9 1 0 0 0 0 0 0\n  eth0:  100 2 0 0 0 0 0 0 30 3 0 0 0 0 0 0\n\
+                    eth1: 5 1 0 0 0 0 0 0 7 1 0 0 0 0 0 0\n";
+        assert_eq!(parse_traffic(text), (105, 37));
+        assert_eq!(parse_traffic(""), (0, 0));
     }
 
     #[test]
