@@ -12,6 +12,7 @@
 
 use crate::sys::{self, Errno};
 use std::ffi::{CStr, CString, c_char};
+use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI32, AtomicU32, Ordering};
 
@@ -21,10 +22,9 @@ pub const MAX_TREES: usize = 128;
 /// One system call, or a few that belong together. Paths are the host's before [`Op::EnterRoot`], the replica's after.
 #[derive(Debug)]
 pub enum Op {
-    /// Gives the child a descriptor table of its own that holds 0, 1 and 2 only, and this one until `execve`.
-    OwnDescriptors {
-        keep: Option<i32>,
-    },
+    /// Gives the child a descriptor table of its own that holds 0, 1 and 2 only, and what the job brings along until
+    /// `execve`.
+    OwnDescriptors,
     /// As above, but 0, 1 and 2 become these.
     TakeDescriptors([i32; 3]),
     /// The kernel kills the child when the spawning thread ends (`true`), or no longer does (`false`).
@@ -57,9 +57,8 @@ pub enum Op {
         tree: usize,
         target: CString,
     },
-    /// Attaches what is behind a descriptor that [`Op::OwnDescriptors`] has kept.
-    AttachKept {
-        tree: i32,
+    /// Attaches the mount that the job brings along.
+    AttachBrought {
         target: CString,
     },
     Directory {
@@ -203,6 +202,10 @@ pub struct Job {
     pub namespaces: i32,
     pub ops: Vec<Op>,
     pub report: Report,
+    /// A descriptor for the child.
+    pub brought: Option<OwnedFd>,
+    /// Its number in the child; -1 if there is none.
+    pub brought_as: AtomicI32,
 }
 
 impl Job {
@@ -215,7 +218,7 @@ impl Job {
             errno: AtomicI32::new(0),
             listener: AtomicU32::new(0),
         };
-        Job { namespaces, ops, report }
+        Job { namespaces, ops, report, brought: None, brought_as: AtomicI32::new(-1) }
     }
 }
 
@@ -246,7 +249,7 @@ struct Child<'a> {
 impl Child<'_> {
     fn carry_out(&mut self, op: &Op) -> Result<(), Errno> {
         match op {
-            Op::OwnDescriptors { keep } => sys::own_descriptors(*keep),
+            Op::OwnDescriptors => sys::own_descriptors(self.job.brought_as.load(Ordering::Acquire)),
             Op::TakeDescriptors(fds) => sys::take_descriptors(*fds),
             Op::DieWithParent(on) => sys::die_with_parent(*on),
             Op::NewSession => sys::new_session(),
@@ -287,7 +290,9 @@ impl Child<'_> {
             Op::Attach { tree, target } => {
                 sys::move_mount(*self.trees.get(*tree).ok_or(Errno::MANY)?, target)
             }
-            Op::AttachKept { tree, target } => sys::move_mount(*tree, target),
+            Op::AttachBrought { target } => {
+                sys::move_mount(self.job.brought_as.load(Ordering::Acquire), target)
+            }
             Op::Directory { path, mode } => allow(sys::mkdir(path, *mode), Errno::EXISTS),
             Op::EmptyFile { path } => sys::touch(path),
             Op::Node { path, mode, device } => sys::mknod(path, *mode, *device),

@@ -62,12 +62,12 @@ pub fn failed_start(who: &str, ops: &[Op], failure: Failure) -> RuntimeError {
 
 fn describe(op: &Op) -> String {
     match op {
-        Op::OwnDescriptors { .. } | Op::TakeDescriptors(_) => "set up its descriptors".into(),
+        Op::OwnDescriptors | Op::TakeDescriptors(_) => "set up its descriptors".into(),
         Op::Write { path, .. } => format!("write {}", path.to_string_lossy()),
         Op::Output { log } => format!("open its log {}", log.to_string_lossy()),
         Op::Unshare(_) => "make a namespace".into(),
         Op::Join { .. } => "join the namespaces".into(),
-        Op::AttachKept { target, .. } => format!("mount {}", target.to_string_lossy()),
+        Op::AttachBrought { target } => format!("mount {}", target.to_string_lossy()),
         Op::Mount(mount) => {
             format!("mount {} at {}", mount.kind.to_string_lossy(), mount.target.to_string_lossy())
         }

@@ -133,8 +133,8 @@ pub struct Root<'a> {
 pub enum Sys {
     /// The process stays in the host's own network namespace, so the host's view is bound.
     Host,
-    /// The view that all replicas share, a mount behind the descriptor ([`crate::network::Fabric::shared_sys`]).
-    Shared(i32),
+    /// The view that all replicas share, which the job brings along ([`crate::sysfs`]).
+    Shared,
     /// A view of its own.
     Own,
 }
@@ -271,7 +271,7 @@ fn kernel_file_systems(root: &Root<'_>, ops: &mut Vec<Op>) -> Outcome<()> {
         return Ok(());
     }
     ops.push(match root.sys {
-        Sys::Shared(tree) => Op::AttachKept { tree, target: text("/sys")? },
+        Sys::Shared => Op::AttachBrought { target: text("/sys")? },
         _ => mount("sysfs", "/sys", "sysfs", strict | READ_ONLY, "")?,
     });
     // As in Docker: in a network of its own a program needs no privilege for any port.

@@ -45,7 +45,7 @@ impl Spawner {
         let (orders, receiver) = mpsc::channel::<Order>();
         let receiver = Arc::new(Mutex::new(receiver));
         for _ in 0..MAX_STARTING {
-            let (receiver, mut stack) = (receiver.clone(), Stack::new()?);
+            let (receiver, mut stack, mut seat) = (receiver.clone(), Stack::new()?, Seat::new()?);
             thread::Builder::new().name("throng-spawn".into()).spawn(move || {
                 sys::block_signals();
                 loop {
@@ -54,7 +54,7 @@ impl Spawner {
                         Err(_) => return,
                     };
                     let Ok(order) = order else { return };
-                    make(&order, &mut stack);
+                    make(&order, &mut stack, &mut seat);
                 }
             })?;
         }
@@ -82,8 +82,8 @@ impl Spawner {
         let run = move || {
             sys::block_signals();
             let joined = sys::setns(init.as_raw_fd(), libc::CLONE_NEWPID);
-            match (joined, Stack::new()) {
-                (Ok(()), Ok(mut stack)) => make(&order, &mut stack),
+            match (joined, Stack::new().and_then(|stack| Ok((stack, Seat::new()?)))) {
+                (Ok(()), Ok((mut stack, mut seat))) => make(&order, &mut stack, &mut seat),
                 (Err(errno), _) => refuse(&order, errno),
                 (_, Err(error)) => refuse(&order, Errno(error.raw_os_error().unwrap_or(libc::ENOMEM))),
             }
@@ -96,8 +96,40 @@ impl Spawner {
     }
 }
 
-fn make(order: &Order, stack: &mut Stack) {
+/// A descriptor's place that stays taken, so that what a child brings along has a small number (see
+/// [`sys::own_descriptors`]).
+struct Seat {
+    seat: OwnedFd,
+    empty: OwnedFd,
+}
+
+impl Seat {
+    fn new() -> io::Result<Self> {
+        let empty = OwnedFd::from(fs::File::open("/dev/null")?);
+        Ok(Seat { seat: empty.try_clone()?, empty })
+    }
+
+    fn put(&mut self, fd: &OwnedFd) -> io::Result<RawFd> {
+        rustix::io::dup3(fd, &mut self.seat, rustix::io::DupFlags::CLOEXEC)?;
+        Ok(self.seat.as_raw_fd())
+    }
+
+    /// What stays open keeps the replica's namespaces alive.
+    fn clear(&mut self) {
+        // Cannot fail: both are open.
+        let _ = rustix::io::dup3(&self.empty, &mut self.seat, rustix::io::DupFlags::CLOEXEC);
+    }
+}
+
+fn make(order: &Order, stack: &mut Stack, seat: &mut Seat) {
+    if let Some(fd) = &order.job.brought {
+        match seat.put(fd) {
+            Ok(number) => order.job.brought_as.store(number, Ordering::Release),
+            Err(error) => return refuse(order, Errno(error.raw_os_error().unwrap_or(libc::EMFILE))),
+        }
+    }
     let made = sys::clone_child(&order.job, stack);
+    seat.clear();
     if crate::rootless::entered() {
         sys::stay_dumpable();
     }

@@ -12,7 +12,7 @@ use crate::state::{self, Life};
 use crate::user::Identity;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read};
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::os::unix::fs::{OpenOptionsExt, PermissionsExt, fchown};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -127,8 +127,9 @@ impl<'a> Attempt<'a> {
             group.create(&spec.resources).map_err(|e| host(format_args!("cannot limit {}", spec.id), e))?;
         }
         let sys = self.shared_sys(&identity)?;
-        let ops = self.ops(&identity, sys.as_ref().map(AsFd::as_fd))?;
-        let job = Job::new(NAMESPACES | plan::user_namespace(&identity), ops);
+        let view = if sys.is_some() { Sys::Shared } else { Sys::Own };
+        let mut job = Job::new(NAMESPACES | plan::user_namespace(&identity), self.ops(&identity, view)?);
+        job.brought = sys;
         let starting = self.core.spawner.spawn(job).map_err(|failure| self.explain(&[], failure, &layers))?;
         let job = starting.job();
         let assisted = self.assist(&starting);
@@ -168,7 +169,7 @@ impl<'a> Attempt<'a> {
         self.limit()?;
         let lists = self.group.as_ref().map(|g| g.lists(&spec.resources)).unwrap_or_default();
         let mut ops = self.core.loopback_ops(spec)?;
-        ops.push(Op::OwnDescriptors { keep: None });
+        ops.push(Op::OwnDescriptors);
         ops.extend(plan::beginning(&lists)?);
         ops.extend([Op::Output { log: text(folder.join(LOG))? }, Op::AwaitGo]);
         ops.extend(crate::process::ending(&self.core.ground, spec, &spec.process)?);
@@ -237,12 +238,10 @@ impl<'a> Attempt<'a> {
         shared.map(Some).map_err(|e| host(format_args!("cannot mount /sys for {}", self.spec.id), e))
     }
 
-    /// `sys` must stay open until the child has executed its program.
-    fn ops(&self, identity: &Identity, sys: Option<BorrowedFd<'_>>) -> Result<Vec<Op>> {
+    fn ops(&self, identity: &Identity, sys: Sys) -> Result<Vec<Op>> {
         let (core, spec, folder) = (self.core, self.spec, &self.replica.folder);
         let lists = self.group.as_ref().map(|g| g.lists(&spec.resources)).unwrap_or_default();
-        let keep = sys.map(|fd| fd.as_raw_fd());
-        let mut ops = vec![Op::OwnDescriptors { keep }];
+        let mut ops = vec![Op::OwnDescriptors];
         ops.extend(plan::map_user(identity)?);
         ops.extend(plan::beginning(&lists)?);
         ops.push(Op::Output { log: text(folder.join(LOG))? });
@@ -259,7 +258,7 @@ impl<'a> Attempt<'a> {
             volatile: true,
             mounts: &spec.mounts,
             private: &|number| private(folder, number),
-            sys: keep.map_or(Sys::Own, Sys::Shared),
+            sys,
             cgroup2,
         };
         ops.extend(plan::root(&core.ground, &root)?);

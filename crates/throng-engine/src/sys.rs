@@ -182,16 +182,17 @@ pub fn wake(word: &AtomicU32) {
     unsafe { libc::syscall(libc::SYS_futex, word.as_ptr(), libc::FUTEX_WAKE, i32::MAX) };
 }
 
-pub fn own_descriptors(keep: Option<i32>) -> Outcome {
-    let kept = keep.and_then(|fd| u32::try_from(fd).ok()).filter(|fd| *fd > 3);
-    let last = kept.map_or(u32::MAX, |fd| fd - 1);
+/// Keeps 0, 1 and 2, and `keep` unless it is negative. The kernel copies the table up to `keep`, so that must be a small
+/// number: the supervisor's table holds a descriptor for each replica.
+pub fn own_descriptors(keep: RawFd) -> Outcome {
+    let kept = u32::try_from(keep).unwrap_or(0).max(2);
     // SAFETY: CLOSE_RANGE_UNSHARE makes a table of the child's own first, so the supervisor's stay open.
-    check(unsafe { libc::syscall(libc::SYS_close_range, 3, last, libc::CLOSE_RANGE_UNSHARE) })?;
-    match kept {
+    check(unsafe { libc::syscall(libc::SYS_close_range, kept + 1, u32::MAX, libc::CLOSE_RANGE_UNSHARE) })?;
+    if kept > 3 {
         // SAFETY: as above; the table is the child's own by now.
-        Some(fd) => check(unsafe { libc::syscall(libc::SYS_close_range, fd + 1, u32::MAX, 0) }),
-        None => Ok(()),
+        check(unsafe { libc::syscall(libc::SYS_close_range, 3, kept - 1, 0) })?;
     }
+    Ok(())
 }
 
 pub fn take_descriptors(fds: [i32; 3]) -> Outcome {
