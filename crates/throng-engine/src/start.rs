@@ -126,7 +126,7 @@ impl<'a> Attempt<'a> {
         if let Some(group) = &self.group {
             group.create(&spec.resources).map_err(|e| host(format_args!("cannot limit {}", spec.id), e))?;
         }
-        let sys = self.shared_sys(&identity)?;
+        let sys = self.shared_sys()?;
         let view = if sys.is_some() { Sys::Shared } else { Sys::Own };
         let mut job = Job::new(NAMESPACES | plan::user_namespace(&identity), self.ops(&identity, view)?);
         job.brought = sys;
@@ -229,9 +229,9 @@ impl<'a> Attempt<'a> {
         }
     }
 
-    /// In a user namespace of its own a process may not mount what belongs to another one's network.
-    fn shared_sys(&self, identity: &Identity) -> Result<Option<OwnedFd>> {
-        if identity.apart {
+    /// An ordinary user may mount nothing outside the replica.
+    fn shared_sys(&self) -> Result<Option<OwnedFd>> {
+        if self.core.ground.rootless {
             return Ok(None);
         }
         let shared = self.core.fabric.shared_sys();

@@ -21,8 +21,8 @@ pub fn layer() -> PathBuf {
 }
 
 fn build_layer() -> PathBuf {
-    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/common/probe.rs");
-    let text = std::fs::read_to_string(&source).expect("the probe's source");
+    // Part of this program: another user may not be able to read the folder of the sources.
+    let text = include_str!("probe.rs");
     let mark = text.bytes().fold(0u64, |hash, byte| hash.wrapping_mul(31).wrapping_add(byte.into()));
     let base = std::env::temp_dir().join(format!("throng-engine-probe-{mark:x}"));
     let layer = base.join("layer");
@@ -31,6 +31,8 @@ fn build_layer() -> PathBuf {
     }
     let fresh = base.join(format!("{}", std::process::id()));
     std::fs::create_dir_all(&fresh).expect("a folder for the probe");
+    let source = base.join("probe.rs");
+    std::fs::write(&source, text).expect("the probe's source");
     let status = Command::new("rustc")
         .args(["--edition=2024", "-O", "-C", "target-feature=+crt-static", "-C", "panic=abort", "-o"])
         .arg(fresh.join("probe"))
