@@ -49,7 +49,7 @@ pub use error::{ErrorKind, LoadError};
 pub use hdr_log::write_hdr_log;
 pub use spec::{
     Arrivals, Body, ImageFormat, ImageSpec, LoadSpec, Part, PartContent, RequestSpec, Requests, Schedule,
-    SuccessRule, TlsRoots,
+    SuccessRule, TlsRoots, default_connections,
 };
 pub use summary::{Spread, merge, spread};
 pub use threshold::Threshold;

@@ -23,6 +23,8 @@ pub const DEFAULT_BACKLOG: usize = 1_000_000;
 pub const DEFAULT_TIMEOUT: Duration = Duration::from_secs(30);
 /// Longest load, pause and time limit.
 pub const MAX_TIME: Duration = Duration::from_secs(30 * 24 * 3600);
+/// Connections of an open loop by default.
+pub const DEFAULT_CONNECTIONS: u32 = 1_000;
 /// Descriptors of the process that a load leaves to the rest of it.
 const SPARE_DESCRIPTORS: u64 = 64;
 
@@ -128,8 +130,19 @@ impl LoadSpec {
     }
 }
 
+/// The most connections of an open loop that nobody has set: [`DEFAULT_CONNECTIONS`], or fewer where this process may
+/// not open as many files.
+pub fn default_connections() -> u32 {
+    let allowed = open_files().saturating_sub(SPARE_DESCRIPTORS).max(1);
+    u32::try_from(allowed).unwrap_or(u32::MAX).min(DEFAULT_CONNECTIONS)
+}
+
+fn open_files() -> u64 {
+    rustix::process::getrlimit(rustix::process::Resource::Nofile).current.unwrap_or(u64::MAX)
+}
+
 fn check_descriptors(connections: u32) -> Result<(), LoadError> {
-    let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile).current.unwrap_or(u64::MAX);
+    let limit = open_files();
     let needed = u64::from(connections) + SPARE_DESCRIPTORS;
     if needed > limit {
         return Err(LoadError::spec(

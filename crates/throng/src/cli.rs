@@ -313,9 +313,9 @@ pub struct LoadArguments {
     /// Open loop: how requests arrive
     #[arg(long, value_enum, default_value_t)]
     pub arrivals: ArrivalsArgument,
-    /// Open loop: the most connections at once
-    #[arg(long, value_name = "N", default_value_t = 1000)]
-    pub max_connections: u32,
+    /// Open loop: the most connections at once [default: 1000, or as many as the limit of open files allows]
+    #[arg(long, value_name = "N")]
+    pub max_connections: Option<u32>,
     /// HTTP method [default: GET, or POST with a body]
     #[arg(short = 'X', long)]
     pub method: Option<String>,

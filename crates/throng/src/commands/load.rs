@@ -8,7 +8,7 @@ use std::process::ExitCode;
 use std::time::{Duration, SystemTime};
 use throng_load::{
     Arrivals, Body, ImageFormat, ImageSpec, Load, LoadError, LoadSpec, Part, PartContent, RequestSpec,
-    Requests, Schedule, Threshold,
+    Requests, Schedule, Threshold, default_connections,
 };
 use throng_model::run::LoadResult;
 use throng_model::units::{format_bytes, format_micros, parse_duration};
@@ -100,7 +100,8 @@ fn schedule(arguments: &LoadArguments) -> Result<Schedule> {
             ArrivalsArgument::Constant => Arrivals::Constant,
         };
         let duration = length.unwrap_or_default();
-        return Ok(Schedule::Open { rate, duration, arrivals, max_connections: arguments.max_connections });
+        let max_connections = arguments.max_connections.unwrap_or_else(default_connections);
+        return Ok(Schedule::Open { rate, duration, arrivals, max_connections });
     }
     let requests = match (arguments.requests, length) {
         (Some(_), Some(_)) => {
