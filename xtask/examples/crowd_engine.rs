@@ -85,7 +85,14 @@ async fn run(plan: &Plan) -> Result<()> {
     for diagnostic in engine.diagnostics() {
         println!("{}", diagnostic.message);
     }
-    let bench = Bench { engine, network: crowd::network(PROJECT, SUBNET)?, root, process, port: plan.port };
+    let bench = Bench {
+        engine,
+        network: crowd::network(PROJECT, SUBNET)?,
+        root,
+        process,
+        port: plan.port,
+        state: folder.path().join("state"),
+    };
     let mut stop = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
     let result = tokio::select! {
@@ -125,23 +132,25 @@ struct Bench {
     root: RootFs,
     process: Process,
     port: u16,
+    state: PathBuf,
 }
 
 impl Bench {
     async fn measure(&self, plan: &Plan) -> Result<()> {
         crowd::drop_caches()?;
-        let (traces, memory) = (Traces::read()?, Memory::read()?);
+        let memory = Memory::read()?;
         self.engine.create_network(&self.network).await?;
         self.start_all(plan, &memory).await?;
         tokio::time::sleep(Duration::from_secs(1)).await;
         println!("{} running: {}", plan.count, Memory::read()?.each_since(&memory, plan.count));
         println!("descriptors of this process: {}", std::fs::read_dir("/proc/self/fd")?.count());
+        println!("{:?}", self.traces()?);
         self.ask_all(plan.count).await?;
         self.statistics(plan.count).await;
         let begin = Instant::now();
         self.remove_all(plan.count).await?;
         println!("removed {} and the network in {:.2} s", plan.count, begin.elapsed().as_secs_f64());
-        reclaimed(&traces, &memory, plan.count).await
+        self.reclaimed(&memory).await
     }
 
     fn spec(&self, ordinal: u32) -> ReplicaSpec {
@@ -262,6 +271,33 @@ impl Bench {
         println!("stopped and removed replicas in {:.2} s", begin.elapsed().as_secs_f64());
         Ok(self.engine.remove_network(&self.network.name).await?)
     }
+
+    fn traces(&self) -> Result<Traces> {
+        Traces::read(PROJECT, &self.network, &self.state)
+    }
+
+    /// Waits until nothing of the replicas is left on the host, and tells how long that took and what memory is not
+    /// given back.
+    async fn reclaimed(&self, memory: &Memory) -> Result<()> {
+        let begin = Instant::now();
+        while self.traces()? != Traces::default() && begin.elapsed() < RECLAIM {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        let waited = begin.elapsed();
+        crowd::drop_caches()?;
+        let left = Memory::read()?;
+        println!(
+            "after {:.2} s more: {:?}; {:.1} MB of memory are missing, of them {:.1} MB slab",
+            waited.as_secs_f64(),
+            self.traces()?,
+            (memory.available - left.available) as f64 / 1e3,
+            (left.slab - memory.slab) as f64 / 1e3,
+        );
+        match self.traces()? == Traces::default() {
+            true => Ok(()),
+            false => bail!("something is left"),
+        }
+    }
 }
 
 async fn ask(address: SocketAddr) -> Result<()> {
@@ -284,27 +320,4 @@ async fn ask(address: SocketAddr) -> Result<()> {
 fn cpu_time() -> Duration {
     let clock = rustix::time::clock_gettime(rustix::time::ClockId::ProcessCPUTime);
     Duration::new(clock.tv_sec.unsigned_abs(), clock.tv_nsec as u32)
-}
-
-/// Waits until the host is as it was before, and tells how long that took and what is not.
-async fn reclaimed(traces: &Traces, memory: &Memory, count: u32) -> Result<()> {
-    let begin = Instant::now();
-    while Traces::read()?.is_more_than(traces) && begin.elapsed() < RECLAIM {
-        tokio::time::sleep(Duration::from_millis(20)).await;
-    }
-    let waited = begin.elapsed();
-    crowd::drop_caches()?;
-    let left = Memory::read()?;
-    println!(
-        "after {:.2} s more: {:?}; {:.1} MB of memory are missing, of them {:.1} MB slab: {}",
-        waited.as_secs_f64(),
-        Traces::read()?,
-        (memory.available - left.available) as f64 / 1e3,
-        (left.slab - memory.slab) as f64 / 1e3,
-        left.each_since(memory, count),
-    );
-    match Traces::read()?.is_more_than(traces) {
-        true => bail!("something is left; before there were {traces:?}"),
-        false => Ok(()),
-    }
 }

@@ -129,41 +129,48 @@ pub fn drop_caches() -> Result<()> {
     std::fs::write("/proc/sys/vm/drop_caches", "3").context("cannot drop caches")
 }
 
-/// What an app on the host leaves countable traces of.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// What an app on the host leaves countable traces of, as far as they name it: others use this host, too.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Traces {
+    /// The network's bridge and the ports of it.
     pub links: usize,
-    pub mounts: usize,
-    /// Groups of all hierarchies that exist or are dying.
-    pub groups: usize,
     pub neighbours: usize,
+    /// Control groups in all hierarchies, and folders of replicas.
+    pub folders: usize,
+    pub mounts: usize,
     pub processes: usize,
 }
 
 impl Traces {
-    pub fn read() -> Result<Traces> {
-        let read = |path: &str| std::fs::read_to_string(path).with_context(|| format!("cannot read {path}"));
-        let groups = read("/proc/cgroups")?;
-        let processes = std::fs::read_dir("/proc")?.flatten();
-        Ok(Traces {
-            links: std::fs::read_dir("/sys/class/net")?.count(),
-            mounts: read("/proc/self/mountinfo")?.lines().count(),
-            groups: groups.lines().filter_map(|l| l.split('\t').nth(2)?.parse::<usize>().ok()).sum(),
-            neighbours: read("/proc/net/arp")?.lines().count() - 1,
-            processes: processes.filter(|e| e.file_name().to_string_lossy().parse::<u32>().is_ok()).count(),
-        })
-    }
-}
-
-impl Traces {
-    /// Processes of others come and go, so a few more are not held against anybody.
-    pub fn is_more_than(&self, earlier: &Traces) -> bool {
-        const OTHERS: usize = 20;
-        self.links > earlier.links
-            || self.mounts > earlier.mounts
-            || self.groups > earlier.groups
-            || self.neighbours > earlier.neighbours
-            || self.processes > earlier.processes + OTHERS
+    /// The bridge is known by its hardware address, which follows from the gateway's.
+    pub fn read(project: &str, network: &NetworkSpec, state: &Path) -> Result<Traces> {
+        let read = |path: &Path| std::fs::read_to_string(path).unwrap_or_default();
+        let [a, b, c, d] = network.gateway.octets();
+        let hardware = format!("02:54:{a:02x}:{b:02x}:{c:02x}:{d:02x}");
+        let mut found = Traces::default();
+        let entries = |path: &Path| std::fs::read_dir(path).into_iter().flatten().flatten();
+        let count = |path: &Path| entries(path).filter(|e| e.path().is_dir()).count();
+        for link in entries(Path::new("/sys/class/net")) {
+            if read(&link.path().join("address")).trim() == hardware {
+                found.links += 1 + entries(&link.path().join("brif")).count();
+            }
+        }
+        let inside = |address: &str| address.parse().is_ok_and(|a: Ipv4Addr| network.subnet.contains(&a));
+        found.neighbours = read(Path::new("/proc/net/arp"))
+            .lines()
+            .filter(|line| line.split(' ').next().is_some_and(inside))
+            .count();
+        for hierarchy in entries(Path::new("/sys/fs/cgroup")) {
+            found.folders += count(&hierarchy.path().join("throng").join(project));
+        }
+        found.folders += count(&state.join(project));
+        let mounts = read(Path::new("/proc/self/mountinfo"));
+        found.mounts = mounts.lines().filter(|line| line.contains(project)).count();
+        let group = format!("/throng/{project}/");
+        for process in entries(Path::new("/proc")) {
+            found.processes += usize::from(read(&process.path().join("cgroup")).contains(&group));
+        }
+        Ok(found)
     }
 }
 
