@@ -13,7 +13,7 @@ use throng_model::app::App;
 use throng_model::run::{Environment, LoadResult, Outcome, RUN_VERSION, Run, Stage};
 use throng_model::status::Readiness;
 use throng_model::units::format_duration;
-use throng_runtime::cluster::{Cluster, ClusterError};
+use throng_runtime::cluster::{Cluster, ClusterError, ClusterErrorKind};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use url::Url;
@@ -32,6 +32,8 @@ pub trait Observer: Send {
     /// `repetition` counts from 1.
     fn load(&mut self, progress: &Progress, repetition: u32, of: u32);
     fn waiting(&mut self, passed: Duration, of: Duration);
+    /// The cluster refused a stage.
+    fn refused(&mut self, kind: ClusterErrorKind);
     fn stage_ends(&mut self, stage: &Stage);
 }
 
@@ -102,7 +104,23 @@ pub async fn run(
 }
 
 /// Why a stage could not be carried out, in words for the report.
-type StageError = String;
+/// Why a stage could not be carried out, in words, and the cluster's own kind of reason if it was the cluster's.
+struct StageError {
+    text: String,
+    kind: Option<ClusterErrorKind>,
+}
+
+impl From<String> for StageError {
+    fn from(text: String) -> StageError {
+        StageError { text, kind: None }
+    }
+}
+
+impl From<ClusterError> for StageError {
+    fn from(error: ClusterError) -> StageError {
+        StageError { text: explain(&error), kind: Some(error.kind) }
+    }
+}
 
 struct Runner<'a> {
     plan: &'a Plan<'a>,
@@ -129,12 +147,15 @@ impl Runner<'_> {
         let cancel = self.cancel.clone();
         let result = tokio::select! {
             result = self.action(spec, &mut stage) => result,
-            () = cancelled_unless_loading(&cancel, &spec.action) => Err("stopped".into()),
+            () = cancelled_unless_loading(&cancel, &spec.action) => Err("stopped".to_owned().into()),
         };
         stage.end = self.now();
         if let Err(error) = result {
-            self.recorder.event("warning", &spec.name, error.clone());
-            stage.error = Some(error);
+            self.recorder.event("warning", &spec.name, error.text.clone());
+            if let Some(kind) = error.kind {
+                self.observer.refused(kind);
+            }
+            stage.error = Some(error.text);
         }
         stage
     }
@@ -150,9 +171,9 @@ impl Runner<'_> {
     }
 
     async fn up(&mut self) -> Result<(), StageError> {
-        self.cluster.apply(self.plan.app).await.map_err(|error| explain(&error))?;
+        self.cluster.apply(self.plan.app).await?;
         if self.feed.is_none() {
-            let feed = self.cluster.watch().await.map_err(|error| explain(&error))?;
+            let feed = self.cluster.watch().await?;
             self.feed = Some(tokio::spawn(self.recorder.clone().follow(feed)));
         }
         self.ready(&[]).await
@@ -160,7 +181,7 @@ impl Runner<'_> {
 
     async fn scale(&mut self, service: &str, replicas: u32) -> Result<(), StageError> {
         let counts = BTreeMap::from([(service.to_owned(), replicas)]);
-        self.cluster.scale(counts).await.map_err(|error| explain(&error))?;
+        self.cluster.scale(counts).await?;
         self.ready(&[service.to_owned()]).await
     }
 
@@ -168,7 +189,7 @@ impl Runner<'_> {
         let observer = &mut *self.observer;
         let result =
             self.cluster.wait(services, READY_WITHIN, &mut |services| observer.readiness(services)).await;
-        result.map_err(|error| explain(&error))
+        Ok(result?)
     }
 
     async fn pause(&mut self, duration: Duration) -> Result<(), StageError> {
@@ -188,7 +209,7 @@ impl Runner<'_> {
                 Err(reason) => reason,
             };
             if begin.elapsed() >= timeout {
-                return Err(format!("not within {}: {reason}", format_duration(timeout)));
+                return Err(format!("not within {}: {reason}", format_duration(timeout)).into());
             }
             self.observer.waiting(begin.elapsed(), timeout);
             tokio::time::sleep(LOOK_EVERY).await;
@@ -259,7 +280,7 @@ impl Runner<'_> {
             let result = self.one_load(one, repetition, spec.repeat).await?;
             stage.loads.push(result);
             if self.cancel.is_cancelled() {
-                return Err("stopped".into());
+                return Err("stopped".to_owned().into());
             }
         }
         let merged = throng_load::merge(&stage.loads).map_err(|error| error.to_string())?;
@@ -275,7 +296,7 @@ impl Runner<'_> {
         tokio::pin!(load);
         loop {
             tokio::select! {
-                result = &mut load => return result.map_err(|error| error.to_string()),
+                result = &mut load => return result.map_err(|error| error.to_string().into()),
                 Ok(()) = progress.changed() => {
                     let now = progress.borrow_and_update().clone();
                     self.observer.load(&now, repetition, of);
@@ -290,7 +311,7 @@ impl Runner<'_> {
             return Ok((Url::parse(url).map_err(|error| format!("{url}: {error}"))?, None));
         }
         let service = load.service.as_deref().unwrap_or_default();
-        let address = self.cluster.endpoint(service, load.port).await.map_err(|error| explain(&error))?;
+        let address = self.cluster.endpoint(service, load.port).await?;
         Ok((service_url(service, &load.path)?, Some(address)))
     }
 }
@@ -303,7 +324,7 @@ async fn cancelled_unless_loading(cancel: &CancellationToken, action: &Action) {
     }
 }
 
-fn service_url(service: &str, path: &str) -> Result<Url, StageError> {
+fn service_url(service: &str, path: &str) -> Result<Url, String> {
     let slash = if path.starts_with('/') { "" } else { "/" };
     Url::parse(&format!("http://{service}{slash}{path}")).map_err(|error| format!("path {path:?}: {error}"))
 }
@@ -373,7 +394,7 @@ pub fn detail(action: &Action) -> String {
     }
 }
 
-fn explain(error: &ClusterError) -> StageError {
+fn explain(error: &ClusterError) -> String {
     match &error.hint {
         Some(hint) => format!("{error} (hint: {hint})"),
         None => error.to_string(),

@@ -101,7 +101,8 @@ async fn prepare_app(
         }
     }
     let fronts = open_fronts(fixed, current, &app)?;
-    let durable = Durable { version: STATE_VERSION, app, networks, going_down: false };
+    let chosen_ports = chosen_ports(&current.durable.chosen_ports, &app, &fronts);
+    let durable = Durable { version: STATE_VERSION, app, networks, chosen_ports, going_down: false };
     Ok(Applied { durable, prepared, fronts, dns })
 }
 
@@ -114,12 +115,34 @@ fn open_fronts(fixed: &Arc<Fixed>, current: &Current, app: &App) -> Result<Front
             if open.is_some_and(|open| open.contains(port)) || port.protocol != Protocol::Tcp {
                 continue;
             }
-            let front = front::open(port, seed as u64, steps::dial(&fixed.engine))
+            let before = current.durable.chosen_ports.get(name).and_then(|ports| ports.get(&port.target));
+            let open = |at: Option<u16>| front::open(port, at, seed as u64, steps::dial(&fixed.engine));
+            // Somebody else may have taken it meanwhile; any other one is as good.
+            let again = before.filter(|_| port.published.is_none()).and_then(|at| open(Some(*at)).ok());
+            let front = again
+                .map_or_else(|| open(port.published), Ok)
                 .map_err(|refusal| Refusal { message: format!("{name}: {}", refusal.message), ..refusal })?;
             fronts.entry(name.clone()).or_default().push(front);
         }
     }
     Ok(fronts)
+}
+
+/// The ports that the kernel has chosen, earlier ones of services that are still there and new ones.
+fn chosen_ports(
+    earlier: &BTreeMap<String, BTreeMap<u16, u16>>,
+    app: &App,
+    fronts: &Fronts,
+) -> BTreeMap<String, BTreeMap<u16, u16>> {
+    let mut chosen = earlier.clone();
+    chosen.retain(|service, _| app.services.contains_key(service));
+    for (service, fronts) in fronts {
+        let free = |front: &&front::Front| front.port.as_ref().is_some_and(|port| port.published.is_none());
+        for front in fronts.iter().filter(free) {
+            chosen.entry(service.clone()).or_default().insert(front.target, front.proxy.local_addr().port());
+        }
+    }
+    chosen
 }
 
 /// Makes the networks that are not there yet. A lock keeps two projects from choosing the same subnet.
@@ -134,7 +157,14 @@ async fn make_networks(
     let mut networks = current.networks.clone();
     for (key, network) in &app.networks {
         let spec = match current.networks.get(key) {
-            Some(spec) => spec.clone(),
+            Some(spec) => match network.subnet.filter(|subnet| *subnet != spec.subnet) {
+                None => spec.clone(),
+                Some(other) => {
+                    let message = format!("network {key} has {} and cannot change to {other}", spec.subnet);
+                    return Err(Refusal::new(RefusalKind::Invalid, message)
+                        .hint("take the app down first, or leave the subnet as it is"));
+                }
+            },
             None => {
                 let name = format!("{}_{key}", fixed.project);
                 let in_use = subnets_in_use(&fixed.paths);

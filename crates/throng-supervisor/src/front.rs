@@ -18,10 +18,10 @@ pub struct Front {
     pub proxy: Arc<Proxy>,
 }
 
-/// Binds one front door. Loopback unless the file names an address: nothing listens further unasked.
-pub fn open(port: &Port, seed: u64, dial: Dial) -> Result<Front, Refusal> {
+/// Binds one front door at the given port of the host, or one that the kernel chooses. Loopback unless the file names an address: nothing listens further unasked.
+pub fn open(port: &Port, at: Option<u16>, seed: u64, dial: Dial) -> Result<Front, Refusal> {
     let address = port.host_ip.unwrap_or(IpAddr::V4(Ipv4Addr::LOCALHOST));
-    let listen = SocketAddr::new(address, port.published.unwrap_or(0));
+    let listen = SocketAddr::new(address, at.unwrap_or(0));
     let protocol = match port.app_protocol.as_deref() {
         Some("http" | "http1" | "http/1.1") => ProtocolHint::Http,
         Some("http2" | "grpc" | "h2c" | "kubernetes.io/h2c") => ProtocolHint::Http2,
@@ -41,7 +41,7 @@ pub fn open(port: &Port, seed: u64, dial: Dial) -> Result<Front, Refusal> {
 /// A front door on a free loopback port, for a port that the app does not publish.
 pub fn open_private(target: u16, seed: u64, dial: Dial) -> Result<Front, Refusal> {
     let port = Port { host_ip: None, published: None, target, protocol: Protocol::Tcp, app_protocol: None };
-    Ok(Front { port: None, ..open(&port, seed, dial)? })
+    Ok(Front { port: None, ..open(&port, None, seed, dial)? })
 }
 
 /// Ready replicas of one service as (ordinal, first address).

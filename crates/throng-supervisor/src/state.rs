@@ -18,6 +18,10 @@ pub struct Durable {
     pub app: App,
     /// By key of [`App::networks`].
     pub networks: BTreeMap<String, NetworkSpec>,
+    /// Ports of the host that the kernel chose, by service and target port: whoever was told one can go on using it
+    /// after this process has been replaced.
+    #[serde(default)]
+    pub chosen_ports: BTreeMap<String, BTreeMap<u16, u16>>,
     pub going_down: bool,
 }
 

@@ -94,16 +94,21 @@ impl From<Vec<Diagnostic>> for Failure {
     }
 }
 
-impl From<ClusterError> for Failure {
-    fn from(error: ClusterError) -> Failure {
-        let kind = match error.kind {
+impl From<ClusterErrorKind> for Kind {
+    fn from(kind: ClusterErrorKind) -> Kind {
+        match kind {
             ClusterErrorKind::NotFound => Kind::NotFound,
             ClusterErrorKind::Invalid => Kind::Input,
             ClusterErrorKind::App => Kind::NotHeld,
             ClusterErrorKind::Image => Kind::Image,
             ClusterErrorKind::Host => Kind::Host,
-        };
-        Failure { hint: error.hint, ..Failure::new(kind, error.message) }
+        }
+    }
+}
+
+impl From<ClusterError> for Failure {
+    fn from(error: ClusterError) -> Failure {
+        Failure { hint: error.hint, ..Failure::new(error.kind.into(), error.message) }
     }
 }
 

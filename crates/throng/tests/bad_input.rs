@@ -166,6 +166,9 @@ fn a_port_that_is_taken_leaves_no_network_and_no_supervisor() {
     done.says(&format!("web: cannot listen on 127.0.0.1:{port}"))
         .says(&format!("`ss -ltnp sport = :{port}`"));
     bench.assert_clean();
+    bench.write("experiment.yaml", "stages:\n  - {name: start, up: }\n");
+    bench.fails(4, &["run", "--out", "report"]).says(&format!("cannot listen on 127.0.0.1:{port}"));
+    bench.assert_clean();
     // An app that is up stays as it is.
     bench.compose("services:\n  web: {image: probe, command: [serve, '80'], ports: ['127.0.0.1::80']}\n");
     bench.ok(&["up", "-d", "--wait"]);
@@ -177,6 +180,27 @@ fn a_port_that_is_taken_leaves_no_network_and_no_supervisor() {
     assert_eq!(bench.pids("web-1"), before);
     until("it answers as before", || web::get(&address, "/").ok());
     assert!(!bench.home.join(format!("engine/.networks/{}_more.json", bench.project)).exists());
+    bench.ok(&["down"]);
+    bench.assert_clean();
+}
+
+#[test]
+fn a_network_keeps_its_subnet_while_the_app_is_up() {
+    let Some(bench) = Bench::with_probe("a_network_keeps_its_subnet_while_the_app_is_up") else { return };
+    let compose = |subnet: &str| {
+        bench.compose(&format!(
+            "services:\n  web: {{image: probe, command: [serve, '80']}}\nnetworks: {{default: {{ipam: {{config: [{{subnet: {subnet}}}]}}}}}}\n"
+        ));
+    };
+    compose("10.213.7.0/24");
+    bench.ok(&["up", "-d", "--wait"]);
+    let before = bench.pids("web-1");
+    compose("10.213.8.0/24");
+    bench
+        .fails(2, &["up", "-d"])
+        .says("network default has 10.213.7.0/24 and cannot change to 10.213.8.0/24")
+        .says("hint: take the app down first");
+    assert_eq!(bench.pids("web-1"), before);
     bench.ok(&["down"]);
     bench.assert_clean();
 }

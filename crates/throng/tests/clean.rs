@@ -198,7 +198,7 @@ fn a_new_supervisor_takes_up_what_a_killed_one_left() {
     bench.ok(&["up", "-d", "--wait"]);
     // The first process of each: health checks come and go beside it.
     let pids = || ["web-1", "web-2", "chatty-1"].map(|name| bench.pids(name).first().copied());
-    let before = pids();
+    let (before, address) = (pids(), bench.address("web"));
     let supervisor = bench.supervisor().expect("a supervisor");
     support::kill(supervisor, Signal::KILL);
     until("it has ended", || (bench.supervisor() != Some(supervisor)).then_some(()));
@@ -215,7 +215,8 @@ fn a_new_supervisor_takes_up_what_a_killed_one_left() {
     bench.ok(&["up", "-d", "--wait"]);
     assert_eq!(pids(), before, "the file has not changed");
     bench.ok(&["logs"]).prints("chatty-1 | serving");
-    assert!(web::get(&bench.address("web"), "/").expect("an answer").body.starts_with("web-"));
+    assert_eq!(bench.address("web"), address, "a port that the kernel chose stays");
+    assert!(web::get(&address, "/").expect("an answer").body.starts_with("web-"));
 
     // What ends while nobody is there is noticed by the next one.
     support::kill(bench.supervisor().expect("a supervisor"), Signal::KILL);

@@ -66,7 +66,7 @@ fn an_app_comes_up_is_seen_scales_and_goes() {
         (&Value::from(bench.project.as_str()), &"running(1)".into())
     );
     let seen = support::leftovers::of(&bench);
-    for kind in ["process ", "interface thr", "interface tv", "control group ", "file "] {
+    for kind in ["process ", "interface thr", "control group ", "file "] {
         assert!(
             seen.iter().any(|what| what.starts_with(kind)),
             "the look at leftovers sees no {kind}: {seen:?}"

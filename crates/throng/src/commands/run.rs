@@ -15,6 +15,7 @@ use throng_model::app::App;
 use throng_model::run::{Outcome, Run, Stage};
 use throng_model::status::Readiness;
 use throng_model::units::format_micros;
+use throng_runtime::cluster::ClusterErrorKind;
 use throng_supervisor::client::{Client, projects};
 
 pub async fn run(context: &Context, arguments: RunArguments) -> Result<ExitCode> {
@@ -63,7 +64,7 @@ pub async fn run(context: &Context, arguments: RunArguments) -> Result<ExitCode>
         progress.done("nothing is left behind");
     }
     run.summary = throng_report::learn(&run);
-    finish(context, &arguments, &run)
+    finish(context, &arguments, &run, shown.refused)
 }
 
 /// Whether some named volume was there before the run: it holds somebody's data and is not the run's to remove.
@@ -128,7 +129,12 @@ fn details(context: &Context, app: &App) -> BTreeMap<String, String> {
     each.collect()
 }
 
-fn finish(context: &Context, arguments: &RunArguments, run: &Run) -> Result<ExitCode> {
+fn finish(
+    context: &Context,
+    arguments: &RunArguments,
+    run: &Run,
+    refused: Option<ClusterErrorKind>,
+) -> Result<ExitCode> {
     runs::keep(context, run)?;
     let out = arguments.out.clone().unwrap_or_else(|| runs::default_folder(&run.id));
     let written = throng_report::write(run, &out)?;
@@ -140,7 +146,10 @@ fn finish(context: &Context, arguments: &RunArguments, run: &Run) -> Result<Exit
         Outcome::Failed => {
             let error = run.stages.iter().find_map(|stage| Some((&stage.name, stage.error.as_ref()?)));
             Err(match error {
-                Some((stage, error)) => Failure::new(Kind::NotHeld, format!("stage {stage:?}: {error}")),
+                Some((stage, error)) => Failure::new(
+                    refused.map_or(Kind::NotHeld, Kind::from),
+                    format!("stage {stage:?}: {error}"),
+                ),
                 None => {
                     let all = run.stages.iter().flat_map(|stage| &stage.thresholds);
                     let broken = all.filter(|threshold| !threshold.held).count();
@@ -155,6 +164,8 @@ fn finish(context: &Context, arguments: &RunArguments, run: &Run) -> Result<Exit
 #[derive(Default)]
 struct Shown {
     progress: Option<Progress>,
+    /// Why the cluster refused a stage.
+    refused: Option<ClusterErrorKind>,
 }
 
 impl Observer for Shown {
@@ -190,6 +201,10 @@ impl Observer for Shown {
             let left = of.saturating_sub(passed).as_secs();
             progress.part(passed.as_millis() as u64, of.as_millis() as u64, &format!("{left} s left"));
         }
+    }
+
+    fn refused(&mut self, kind: ClusterErrorKind) {
+        self.refused = Some(kind);
     }
 
     fn stage_ends(&mut self, stage: &Stage) {
