@@ -1,7 +1,7 @@
 //! The program inside the tests' images: one static file that does what its first argument says.
 
 use std::io::{Read, Write};
-use std::net::{TcpListener, TcpStream, UdpSocket};
+use std::net::{Ipv4Addr, TcpListener, TcpStream, UdpSocket};
 use std::time::Duration;
 
 unsafe extern "C" {
@@ -71,6 +71,21 @@ fn main() {
                 Ok(length) => println!("{}", String::from_utf8_lossy(&buffer[..length])),
                 Err(error) => println!("{error}"),
             }
+        }
+        "hear" => {
+            let group: Ipv4Addr = argument.parse().expect("a group");
+            let socket = UdpSocket::bind((group, 5353)).expect("bind");
+            socket.join_multicast_v4(&group, &Ipv4Addr::UNSPECIFIED).expect("joined");
+            std::thread::spawn(|| serve("0.0.0.0:80"));
+            let mut buffer = [0u8; 100];
+            loop {
+                let (length, _) = socket.recv_from(&mut buffer).expect("a datagram");
+                println!("{}", String::from_utf8_lossy(&buffer[..length]));
+            }
+        }
+        "tell" => {
+            let socket = UdpSocket::bind("0.0.0.0:0").expect("bind");
+            socket.send_to(args[3].as_bytes(), (argument, 5353)).expect("sent");
         }
         "print" => println!("{argument}"),
         "print-for-ever" => loop {
