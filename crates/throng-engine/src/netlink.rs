@@ -52,7 +52,7 @@ pub struct Request {
 
 impl Request {
     /// Makes something that must not exist.
-    fn make(message: RouteNetlinkMessage) -> Self {
+    pub(super) fn make(message: RouteNetlinkMessage) -> Self {
         Request { message, flags: NLM_F_CREATE | NLM_F_EXCL }
     }
 
@@ -62,7 +62,7 @@ impl Request {
     }
 
     /// Changes, removes or asks for something that exists.
-    fn change(message: RouteNetlinkMessage) -> Self {
+    pub(super) fn change(message: RouteNetlinkMessage) -> Self {
         Request { message, flags: 0 }
     }
 }

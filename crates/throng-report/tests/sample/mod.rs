@@ -258,6 +258,7 @@ fn skeleton(shape: &Shape) -> Run {
             memory_bytes: 24 << 30,
             cgroup: "v1".into(),
             isolation: "containers (own namespaces)".into(),
+            unlimited: false,
             user: "root".into(),
             details: [
                 ("balancing policy".to_string(), "least requests of two choices".to_string()),
