@@ -5,7 +5,7 @@ use anyhow::{Context, Result};
 use std::path::PathBuf;
 
 /// Crates under `workloads/` whose images hold one static binary of the same name.
-const WORKLOADS: [&str; 1] = ["pdfmagic"];
+const WORKLOADS: [&str; 2] = ["hello", "pdfmagic"];
 
 pub fn build() -> Result<()> {
     let target = host()?;
