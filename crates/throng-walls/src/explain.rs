@@ -1,0 +1,273 @@
+//! Which wall was hit: from errors first, from counters where there are none.
+
+use crate::checks;
+use crate::evidence::{Evidence, Step, errno};
+use crate::predict::{Finding, State};
+use crate::table::{Wall, WallId};
+use serde::Serialize;
+
+/// Packets dropped from here on are no accident: a busy host drops a few now and then.
+const MANY_DROPS: u64 = 10;
+/// Network namespaces that may well be on their way out on an idle host.
+const MANY_NAMESPACES: u64 = 64;
+/// A start that takes this many times longer than before has become slow.
+const SLOWER: u32 = 2;
+/// Percent of time in which tasks waited for memory, and for CPU, from which that is the reason.
+const MEMORY_STALL: f64 = 20.0;
+const CPU_STALL: f64 = 80.0;
+
+/// The wall that was hit.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Explanation {
+    #[serde(flatten)]
+    pub row: &'static Wall,
+    /// What says so: the error, or the counter before and after.
+    pub evidence: Vec<String>,
+    /// The wall's check against the host as it was afterwards, with what would move it; only with a demand.
+    pub finding: Option<Finding>,
+}
+
+/// Names the wall that the evidence points at, and no other. `None` if it points at none: an error of the program, say.
+pub fn explain(evidence: &Evidence) -> Option<Explanation> {
+    let (id, reason) = by_messages(evidence)
+        .or_else(|| by_number(evidence))
+        .or_else(|| by_log(evidence))
+        .or_else(|| by_counters(evidence))
+        .or_else(|| by_slowness(evidence))
+        .or_else(|| by_pressure(evidence))?;
+    let mut reasons = vec![reason];
+    reasons.extend(support(id, evidence));
+    let finding = evidence.demand.as_ref().zip(evidence.after.as_ref());
+    let finding = finding.map(|(demand, host)| checks::check(id, host, demand));
+    Some(Explanation { row: id.wall(), evidence: reasons, finding })
+}
+
+type Named = (WallId, String);
+
+/// Words that belong to one wall alone, more specific ones first: all of the first, none of the second.
+const WORDS: [(&[&str], &[&str], WallId); 29] = [
+    (&["exchange full"], &[], WallId::BridgePorts),
+    (&["neighbor table overflow"], &[], WallId::NeighbourTable),
+    (&["neighbour table overflow"], &[], WallId::NeighbourTable),
+    (&["no buffer space available"], &[], WallId::NeighbourTable),
+    (&["sendto", "invalid argument"], &[], WallId::NeighbourTable),
+    (&["conntrack", "table full"], &[], WallId::ConnectionTracking),
+    (&["rejected by pids controller"], &[], WallId::PidsCgroup),
+    (&["session key", "quota exceeded"], &[], WallId::SessionKeyrings),
+    (&["session_keyring", "quota exceeded"], &[], WallId::SessionKeyrings),
+    (&["add_key", "quota exceeded"], &[], WallId::SessionKeyrings),
+    (&["keyctl", "quota exceeded"], &[], WallId::SessionKeyrings),
+    (&["fsnotify", "too many open files"], &[], WallId::Inotify),
+    (&["inotify", "too many open files"], &[], WallId::Inotify),
+    (&["inotify", "no space left on device"], &[], WallId::Inotify),
+    (&["number of file watchers reached"], &[], WallId::Inotify),
+    (&["too many open files"], &[], WallId::Descriptors),
+    (&["/sys/fs/cgroup", "no space left on device"], &[], WallId::MemoryCgroupIds),
+    (&["/sys/fs/cgroup", "mkdir", "resource temporarily unavailable"], &[], WallId::CgroupDescendants),
+    (&["timeout waiting for systemd"], &[], WallId::CgroupApply),
+    (&["unable to apply cgroup configuration"], &[], WallId::CgroupApply),
+    (&["address pool"], &[], WallId::AddressPools),
+    (&["no free subnet"], &[], WallId::AddressPools),
+    (&["no free address"], &[], WallId::AddressPools),
+    (&["toomanyrequests"], &[], WallId::ImagePulls),
+    (&["429 too many requests"], &[], WallId::ImagePulls),
+    (&["out of memory"], &[], WallId::Memory),
+    // Who listens at an address that the host lacks gets the same words.
+    (&["cannot assign requested address"], &["listen", "bind"], WallId::SourcePorts),
+    (&["eaddrnotavail"], &["listen", "bind"], WallId::SourcePorts),
+    (&["file watcher", "enospc"], &[], WallId::Inotify),
+];
+
+/// What a replica sees of frames that vanish.
+const UNREACHABLE: [&str; 4] = ["timed out", "no route to host", "host is unreachable", "100% packet loss"];
+
+fn by_messages(evidence: &Evidence) -> Option<Named> {
+    evidence.messages.iter().find_map(|message| {
+        let told = message.split("hint:").next().unwrap_or(message).trim();
+        let text = told.to_lowercase();
+        let id = by_words(&text).or_else(|| of_step(Step::of(&text), errno::of(&text)?, evidence))?;
+        Some((id, told.to_owned()))
+    })
+}
+
+fn by_words(text: &str) -> Option<WallId> {
+    let has = |word: &&str| text.contains(*word);
+    let rule = WORDS.iter().find(|(all, none, _)| all.iter().all(has) && !none.iter().any(has));
+    rule.map(|(.., id)| *id)
+}
+
+fn by_number(evidence: &Evidence) -> Option<Named> {
+    let number = evidence.errno?;
+    let id = of_step(evidence.step, number, evidence)?;
+    Some((id, std::io::Error::from_raw_os_error(number).to_string()))
+}
+
+/// The wall behind an error number, by what was being done.
+fn of_step(step: Option<Step>, number: i32, evidence: &Evidence) -> Option<WallId> {
+    Some(match (step, number) {
+        (_, errno::EXFULL) => WallId::BridgePorts,
+        (_, errno::ENOBUFS) => WallId::NeighbourTable,
+        (_, errno::EMFILE | errno::ENFILE) => WallId::Descriptors,
+        (_, errno::ENOMEM) => WallId::Memory,
+        (Some(Step::Connect | Step::Network), errno::EADDRNOTAVAIL) => WallId::SourcePorts,
+        (Some(Step::Process), errno::EAGAIN) => of_tasks(evidence),
+        (Some(Step::Cgroup), errno::EAGAIN) => WallId::CgroupDescendants,
+        (Some(Step::Process | Step::Namespace), errno::ENOSPC) => WallId::Namespaces,
+        (Some(Step::Cgroup), errno::ENOSPC) => WallId::MemoryCgroupIds,
+        (Some(Step::Mount), errno::ENOSPC) if !disk_is_full(evidence) => WallId::MountCount,
+        (_, errno::ENOSPC | errno::EDQUOT) => WallId::Disk,
+        _ => return None,
+    })
+}
+
+/// The kernel gives the same answer whoever refuses a task: a group's limit, or the host's.
+fn of_tasks(evidence: &Evidence) -> WallId {
+    let logged = evidence.kernel_log.iter().any(|line| line.contains("rejected by pids controller"));
+    let full =
+        evidence.after.iter().flat_map(|host| &host.control.ancestors).any(|group| {
+            group.pids_max.zip(group.pids_current).is_some_and(|(most, current)| current >= most)
+        });
+    if logged || full || evidence.group_growth(|group| group.pids_refused).is_some() {
+        WallId::PidsCgroup
+    } else {
+        WallId::ProcessIds
+    }
+}
+
+/// Less than a hundredth is free, of bytes or of inodes.
+fn disk_is_full(evidence: &Evidence) -> bool {
+    let disk = evidence.after.as_ref().and_then(|host| host.disk);
+    let low = |free: u64, all: u64| all > 0 && free < all.div_ceil(100);
+    disk.is_some_and(|disk| low(disk.bytes_free, disk.bytes) || low(disk.inodes_free, disk.inodes))
+}
+
+fn by_log(evidence: &Evidence) -> Option<Named> {
+    evidence
+        .kernel_log
+        .iter()
+        .find_map(|line| Some((by_words(&line.to_lowercase())?, line.trim().to_owned())))
+}
+
+/// Walls that only count. Each counter belongs to one wall; those that need a limit to be met come first.
+fn by_counters(evidence: &Evidence) -> Option<Named> {
+    if let Some((group, grown)) = evidence.group_growth(|group| group.pids_refused) {
+        return Some((WallId::PidsCgroup, format!("{group}/pids.events: {grown} more forks refused")));
+    }
+    let counter = |id, what: &str, least: u64, read: fn(&crate::Counters) -> Option<u64>| {
+        let grown = evidence.growth(|host| read(&host.counters));
+        (grown >= least).then(|| (id, format!("{what}: {grown} more")))
+    };
+    counter(WallId::ConnectionTracking, "packets that connection tracking dropped", 1, |c| c.conntrack_drops)
+        .or_else(|| {
+            counter(WallId::NeighbourTable, "times that the neighbour table (IPv4) was full", 1, |c| {
+                c.arp_fulls
+            })
+        })
+        .or_else(|| {
+            counter(WallId::NeighbourTable, "times that the neighbour table (IPv6) was full", 1, |c| {
+                c.ndisc_fulls
+            })
+        })
+        .or_else(|| {
+            let (group, grown) = evidence.group_growth(|group| group.oom_kills)?;
+            Some((WallId::Memory, format!("{group}: {grown} more tasks killed for want of memory")))
+        })
+        .or_else(|| counter(WallId::Memory, "tasks killed for want of memory", 1, |c| c.oom_kills))
+        .or_else(|| by_filter(evidence))
+        .or_else(|| {
+            let what = "packets dropped from a CPU's full queue (softnet_stat)";
+            counter(WallId::BroadcastBacklog, what, MANY_DROPS, |c| c.backlog_drops)
+        })
+}
+
+/// Replicas do not reach each other, and the host's filter drops what they send.
+fn by_filter(evidence: &Evidence) -> Option<Named> {
+    let lost = evidence.messages.iter().find(|message| {
+        let text = message.to_lowercase();
+        UNREACHABLE.iter().any(|words| text.contains(words))
+    })?;
+    let host = evidence.after.as_ref().or(evidence.before.as_ref())?;
+    let demand = evidence.demand.clone().unwrap_or_else(|| crate::Demand::of(2));
+    let finding = checks::check(WallId::DockerFilter, host, &demand);
+    (finding.state == State::InTheWay).then(|| (WallId::DockerFilter, format!("{lost}; {}", finding.note)))
+}
+
+/// Things that are not refused but take longer and longer: what else has grown along?
+fn by_slowness(evidence: &Evidence) -> Option<Named> {
+    let (before, after) = evidence.replicas?;
+    let grown = after.saturating_sub(before);
+    let namespaces = |host: &crate::Host| host.counters.net_namespaces;
+    if let (Some(first), Some(last)) =
+        (evidence.before.as_ref().and_then(namespaces), evidence.after.as_ref().and_then(namespaces))
+    {
+        let others = (last + before).saturating_sub(first + after);
+        if others >= MANY_NAMESPACES {
+            let told =
+                format!("{others} network namespaces of replicas that are gone are still being removed");
+            return Some((WallId::Namespaces, told));
+        }
+    }
+    let (first, last) = evidence.start?;
+    if grown == 0 || last < first.saturating_mul(SLOWER) {
+        return None;
+    }
+    let slower = format!("a start took {} ms, then {} ms", first.as_millis(), last.as_millis());
+    let along = |more: u64| more > 0 && more >= grown / 2;
+    let mounts = evidence.growth(|host| host.mounts);
+    let proxies = evidence.growth(|host| host.counters.port_proxies);
+    if along(proxies) {
+        return Some((WallId::PublishedPorts, format!("{slower}, with {proxies} more port proxies")));
+    }
+    along(mounts).then(|| (WallId::MountTable, format!("{slower}, with {mounts} more mounts on the host")))
+}
+
+fn by_pressure(evidence: &Evidence) -> Option<Named> {
+    let pressure = evidence.after.as_ref()?.pressure;
+    if let Some(stall) = pressure.memory.filter(|stall| stall.average >= MEMORY_STALL) {
+        return Some((
+            WallId::Memory,
+            format!("tasks waited for memory {} % of the last ten seconds", stall.average),
+        ));
+    }
+    let stall = pressure.cpu.filter(|stall| stall.average >= CPU_STALL)?;
+    Some((WallId::Cpu, format!("tasks waited for a CPU {} % of the last ten seconds", stall.average)))
+}
+
+/// What else speaks for the wall.
+fn support(id: WallId, evidence: &Evidence) -> Vec<String> {
+    let mut reasons = Vec::new();
+    let Some(host) = &evidence.after else { return reasons };
+    match id {
+        WallId::PidsCgroup => {
+            let full = host.control.ancestors.iter().find_map(|group| {
+                let (most, current) = group.pids_max.zip(group.pids_current)?;
+                (current >= most).then(|| format!("{}: {current} tasks of {most}", group.path.display()))
+            });
+            reasons.extend(full);
+        }
+        WallId::ProcessIds => {
+            let tasks = host.tasks.zip(host.setting("kernel.pid_max"));
+            reasons.extend(tasks.map(|(tasks, most)| format!("{tasks} tasks, kernel.pid_max is {most}")));
+        }
+        WallId::ConnectionTracking => {
+            let count = host.setting("net.netfilter.nf_conntrack_count");
+            let most = host.setting("net.netfilter.nf_conntrack_max");
+            reasons.extend(count.zip(most).map(|(count, most)| format!("{count} connections of {most}")));
+        }
+        WallId::SourcePorts => {
+            let waiting = host.counters.time_wait.zip(host.setting("net.ipv4.ip_local_port_range"));
+            reasons
+                .extend(waiting.map(|(tw, ports)| format!("{tw} connections in TIME_WAIT, {ports} ports")));
+        }
+        WallId::Disk => {
+            let room =
+                host.disk.map(|d| format!("{} bytes and {} inodes are free", d.bytes_free, d.inodes_free));
+            reasons.extend(room);
+        }
+        WallId::BridgePorts => {
+            reasons.extend(host.bridge_ports.map(|ports| format!("a bridge has {ports} ports")));
+        }
+        _ => {}
+    }
+    reasons
+}

@@ -1,0 +1,27 @@
+//! The walls of one Linux host: what stops a crowd of containers, how many it holds before that, how one sees it, and
+//! what moves it.
+//!
+//! [`table`] is the whole of the knowledge as data, one row a wall; `docs/walls.md` is made from it. [`Host`] is what
+//! this host says about itself at one moment. [`predict`] sets it against a [`Demand`], before anything starts;
+//! [`explain`] sets it against what went wrong, afterwards. Nothing here changes a host but [`fix`], which the command
+//! calls when it is asked to.
+//!
+//! What cannot be read is `None` and ends as [`State::Unknown`]: no value is ever assumed.
+
+mod checks;
+mod demand;
+mod evidence;
+mod explain;
+pub mod fix;
+mod host;
+mod predict;
+mod remedy;
+mod table;
+
+pub use demand::{Demand, Links, footprint};
+pub use evidence::{Evidence, Step};
+pub use explain::{Explanation, explain};
+pub use host::{Ancestor, Control, Counters, Disk, Filter, Host, Limit, Memory, Pressure, Source, Stall};
+pub use predict::{Finding, Report, State, Unit, predict};
+pub use remedy::{Change, Remedy};
+pub use table::{Wall, WallId, table};
