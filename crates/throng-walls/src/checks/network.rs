@@ -1,6 +1,6 @@
 //! Checks of links, packets and addresses.
 
-use super::{Bound, judge, judge_settings, roomy};
+use super::{Bound, judge, judge_settings};
 use crate::demand::{Demand, Links, footprint};
 use crate::host::Host;
 use crate::predict::{Finding, State};
@@ -86,8 +86,7 @@ pub fn neighbour_table(host: &Host, demand: &Demand) -> Finding {
         finding.note = "counts nothing that replicas learn about each other; --mesh does".into();
     }
     if let Some(change) = bounds.first().and_then(|bound| bound.change(demand.replicas)) {
-        let room = roomy(change.to);
-        let targets = [room / 8, room / 2, change.to];
+        let targets = [change.to / 8, change.to / 2, change.to];
         let changes = THRESHOLDS.iter().zip(targets).filter_map(|(name, to)| {
             let from = host.setting(name)?;
             (to > from).then(|| Change { setting: (*name).into(), from, to })

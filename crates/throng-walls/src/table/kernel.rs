@@ -135,7 +135,7 @@ pub const CGROUP_APPLY: Wall = Wall {
 
 pub const NAMESPACES: Wall = Wall {
     id: WallId::Namespaces,
-    name: "network-namespaces",
+    name: "namespaces",
     title: "namespaces",
     seen: &[
         "cannot start shop/web-1: cannot make a process: No space left on device (os error 28)",
