@@ -1,7 +1,7 @@
 //! What the ways to connect many network namespaces cost: `network_kinds [COUNT…]` (1000 4000 10000) makes that many
 //! namespaces, connects them in each way in turn, and prints one row for each. NETWORKS.md tells what was chosen.
 //!
-//! Each namespace takes two descriptors, so counts are limited to half of the open files that are allowed. Needs root.
+//! Each namespace takes one descriptor, so the limit of open files is that of the counts. Needs root.
 
 #![allow(dead_code)] // the engine uses the rest of its module
 #[path = "../src/netlink.rs"]
@@ -87,10 +87,9 @@ fn measure(kind: Kind, count: u32) -> io::Result<String> {
     let made = connect(kind, &names, &mut outer);
     let each = begin.elapsed().as_secs_f64() * 1e3 / f64::from(count);
     let used = (kernel_memory() - memory) as f64 / f64::from(count);
-    let outcome = made.and_then(|()| traffic(&names, &host));
+    let outcome = made.and_then(|()| traffic(names, &host));
     enter(&host)?;
     let begin = Instant::now();
-    drop(names);
     let result = outcome.map(|(text, sockets)| {
         drop(sockets);
         text
@@ -158,7 +157,7 @@ fn all(connection: &mut Connection, requests: Vec<Request>) -> io::Result<()> {
 }
 
 fn connect(kind: Kind, names: &[File], outer: &mut Connection) -> io::Result<()> {
-    let mut parent = 0;
+    let (mut parent, mut up) = (0, 0);
     let root = if matches!(kind, Kind::Routed) { 0 } else { bridge(outer, "tkroot", true)? };
     for (number, namespace) in (0..).zip(names) {
         enter(namespace)?;
@@ -167,21 +166,28 @@ fn connect(kind: Kind, names: &[File], outer: &mut Connection) -> io::Result<()>
         match kind {
             Kind::BridgeTree => {
                 if number % PORTS == 0 {
-                    parent = leaf(outer, root, number / PORTS)?;
+                    (parent, up) = leaf(outer, root, number / PORTS)?;
                 }
                 pair(outer, number, parent, me)?;
-                outer.request(netlink::set_neighbour(root, own, hardware(own)))?;
+                // As with macvlan: what nobody has learned would go to everybody.
+                all(
+                    outer,
+                    vec![
+                        netlink::set_behind_port(up, hardware(own)),
+                        netlink::set_behind_port(OUTER + number, hardware(own)),
+                        netlink::set_neighbour(root, own, hardware(own)),
+                    ],
+                )?;
             }
             Kind::Macvlan(behind) => {
                 if number % behind == 0 {
-                    parent = macvlan_parent(outer, root, number / behind)?;
+                    (parent, up) = macvlan_parent(outer, root, number / behind)?;
                 }
-                let port = outer.index_of(&format!("tkb{}", number / behind))?.unwrap_or(0);
                 all(
                     outer,
                     vec![
                         netlink::new_macvlan(parent, me, "eth0", INNER, hardware(own)),
-                        netlink::set_behind_port(port, hardware(own)),
+                        netlink::set_behind_port(up, hardware(own)),
                         netlink::set_neighbour(root, own, hardware(own)),
                     ],
                 )?;
@@ -214,7 +220,8 @@ fn bridge(outer: &mut Connection, name: &str, root: bool) -> io::Result<u32> {
     Ok(index)
 }
 
-fn leaf(outer: &mut Connection, root: u32, number: u32) -> io::Result<u32> {
+/// The leaf, and the root's port behind which it is.
+fn leaf(outer: &mut Connection, root: u32, number: u32) -> io::Result<(u32, u32)> {
     let leaf = bridge(outer, &format!("tkleaf{number}"), false)?;
     let (up, down) = (format!("tku{number}"), format!("tkd{number}"));
     all(
@@ -228,9 +235,8 @@ fn leaf(outer: &mut Connection, root: u32, number: u32) -> io::Result<u32> {
             netlink::link_up(Which::Name(&down)),
         ],
     )?;
-    outer.index_of(&up)?;
     outer.index_of(&down)?;
-    Ok(leaf)
+    Ok((leaf, outer.index_of(&up)?.unwrap_or(0)))
 }
 
 fn join_bridge(name: &str, bridge: u32) -> Request {
@@ -239,7 +245,8 @@ fn join_bridge(name: &str, bridge: u32) -> Request {
     Request::change(RouteNetlinkMessage::SetLink(message))
 }
 
-fn macvlan_parent(outer: &mut Connection, root: u32, number: u32) -> io::Result<u32> {
+/// The parent, and the bridge's port that is its other end.
+fn macvlan_parent(outer: &mut Connection, root: u32, number: u32) -> io::Result<(u32, u32)> {
     let (port, parent) = (format!("tkb{number}"), format!("tkp{number}"));
     all(
         outer,
@@ -252,8 +259,8 @@ fn macvlan_parent(outer: &mut Connection, root: u32, number: u32) -> io::Result<
             netlink::link_up(Which::Name(&port)),
         ],
     )?;
-    outer.index_of(&port)?;
-    Ok(outer.index_of(&parent)?.unwrap_or(0))
+    let port = outer.index_of(&port)?.unwrap_or(0);
+    Ok((outer.index_of(&parent)?.unwrap_or(0), port))
 }
 
 fn pair(outer: &mut Connection, number: u32, bridge: u32, pid: u32) -> io::Result<()> {
@@ -300,31 +307,37 @@ fn inside(own: Ipv4Addr) -> io::Result<()> {
 }
 
 /// The columns about packets, and the sockets that have received them.
-fn traffic(names: &[File], host: &File) -> io::Result<(String, Vec<UdpSocket>)> {
-    let listen = |namespace: &File| -> io::Result<UdpSocket> {
-        enter(namespace)?;
+fn traffic(names: Vec<File>, host: &File) -> io::Result<(String, Vec<UdpSocket>)> {
+    let listen = |namespace: File| -> io::Result<UdpSocket> {
+        enter(&namespace)?;
         let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, PORT))?;
         socket.join_multicast_v4(&GROUP, &Ipv4Addr::UNSPECIFIED)?;
         socket.set_multicast_loop_v4(false)?;
         Ok(socket)
     };
-    let sockets: Vec<UdpSocket> = names.iter().map(listen).collect::<io::Result<_>>()?;
+    let sockets: Vec<UdpSocket> = names.into_iter().map(listen).collect::<io::Result<_>>()?;
     enter(host)?;
     let from_host = UdpSocket::bind((GATEWAY, 0)).or_else(|_| UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0)))?;
-    let mut times = Vec::new();
+    let (mut times, mut lost) = (Vec::new(), 0);
     let step = (sockets.len() / SAMPLES).max(1);
     for (number, socket) in (0..).zip(&sockets).step_by(step) {
         socket.set_read_timeout(Some(PATIENCE))?;
         let begin = Instant::now();
         from_host.send_to(b"first", (address(number), PORT))?;
-        socket.recv_from(&mut [0; 16])?;
-        times.push(begin.elapsed());
+        match socket.recv_from(&mut [0; 16]) {
+            Ok(_) => times.push(begin.elapsed()),
+            Err(_) => lost += 1,
+        }
     }
     times.sort_unstable();
-    let at = |share: f64| times[((times.len() - 1) as f64 * share) as usize].as_secs_f64() * 1e3;
+    let at = |share: f64| {
+        let place = (times.len().saturating_sub(1) as f64 * share) as usize;
+        times.get(place).map_or(f64::NAN, |time| time.as_secs_f64() * 1e3)
+    };
     let one = reached(&sockets, &sockets[..1])?;
     let many = reached(&sockets, &sockets[..AT_ONCE.min(sockets.len())])?;
-    let text = format!("{:.2} / {:.2} | {one} | {many}", at(0.5), at(0.99));
+    let lost = if lost > 0 { format!(", {lost} lost") } else { String::new() };
+    let text = format!("{:.2} / {:.2}{lost} | {one} | {many}", at(0.5), at(0.99));
     Ok((text, sockets))
 }
 

@@ -15,9 +15,15 @@ use std::ffi::{CStr, CString, c_char};
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI32, AtomicU32, Ordering};
+use std::time::Duration;
 
 /// Trees of mounts that one replica can bring along: bind mounts and device nodes.
 pub const MAX_TREES: usize = 128;
+
+/// How long an earlier process' namespace may take to disappear. The kernel takes them down one batch after another:
+/// for thousands at once it needs seconds.
+pub const BUSY_TRIES: u32 = 6_000;
+pub const BUSY_PAUSE: Duration = Duration::from_millis(5);
 
 /// One system call, or a few that belong together. Paths are the host's before [`Op::EnterRoot`], the replica's after.
 #[derive(Debug)]
@@ -103,6 +109,11 @@ pub enum Op {
     HostName(Vec<u8>),
     /// Waits until the parent has done its part (interfaces, state on disk).
     AwaitGo,
+    /// As [`Op::Network`], tried again for up to [`BUSY_TRIES`] times [`BUSY_PAUSE`] while an address is in use.
+    NetworkUp {
+        batch: Vec<u8>,
+        requests: usize,
+    },
     /// A batch of rtnetlink requests in the child's own network namespace, each asking for an acknowledgement.
     Network {
         batch: Vec<u8>,
@@ -262,6 +273,7 @@ impl Child<'_> {
             Op::Unshare(flags) => sys::unshare(*flags),
             Op::Join { pidfd, flags } => sys::setns(*pidfd, *flags),
             Op::AwaitGo => self.await_go(),
+            Op::NetworkUp { batch, requests } => network_up(batch, *requests),
             Op::Network { batch, requests } => sys::netlink_batch(batch, *requests),
             Op::HostName(name) => sys::host_name(name),
             Op::Limit { resource, soft, hard } => sys::limit(*resource, *soft, *hard),
@@ -344,6 +356,16 @@ fn allow(result: Result<(), Errno>, fine: Errno) -> Result<(), Errno> {
         Err(errno) if errno == fine => Ok(()),
         other => other,
     }
+}
+
+fn network_up(batch: &[u8], requests: usize) -> Result<(), Errno> {
+    for _ in 0..BUSY_TRIES {
+        match sys::netlink_batch(batch, requests) {
+            Err(Errno::IN_USE) => sys::sleep(BUSY_PAUSE),
+            other => return other,
+        }
+    }
+    Err(Errno::IN_USE)
 }
 
 fn freeze(path: &CStr) -> Result<(), Errno> {

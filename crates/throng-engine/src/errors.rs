@@ -30,6 +30,9 @@ fn hint(errno: i32) -> Option<&'static str> {
         libc::EPERM | libc::EACCES => {
             "this user may not do that; run as root, or force `--isolation process`"
         }
+        libc::EADDRINUSE => {
+            "another replica has this address, or the kernel is still taking down thousands that had been stopped"
+        }
         libc::EXFULL => "the bridge has as many ports as the kernel allows (1,023)",
         libc::ENODEV | libc::EOPNOTSUPP => "this kernel lacks a feature that is needed here",
         _ => return None,
@@ -80,7 +83,7 @@ fn describe(op: &Op) -> String {
             format!("make {} read-only", path.to_string_lossy())
         }
         Op::EnterRoot { .. } | Op::LeaveOldRoot => "change the root".into(),
-        Op::Network { .. } => "set up its interfaces".into(),
+        Op::Network { .. } | Op::NetworkUp { .. } => "set up its interfaces".into(),
         Op::HostName(_) => "set its host name".into(),
         Op::Limit { .. } => "set its limits".into(),
         Op::BoundCapabilities(_) | Op::SetCapabilities(_) => "drop capabilities".into(),

@@ -426,6 +426,35 @@ impl Connection {
         }
     }
 
+    /// IPv4 addresses of an interface, with the lengths of their prefixes.
+    pub fn addresses(&mut self, index: u32) -> io::Result<Vec<(Ipv4Addr, u8)>> {
+        let (first, mut batch) = (self.next, Vec::new());
+        let mut wanted = AddressMessage::default();
+        wanted.header.family = AddressFamily::Inet;
+        append(&mut batch, RouteNetlinkMessage::GetAddress(wanted), NLM_F_REQUEST | NLM_F_DUMP, first);
+        self.next = first.wrapping_add(1);
+        self.socket.send(&batch, 0)?;
+        let mut addresses = Vec::new();
+        loop {
+            for message in self.receive(first)? {
+                match message.payload {
+                    NetlinkPayload::Done(_) => return Ok(addresses),
+                    NetlinkPayload::Error(error) => return Err(error.to_io()),
+                    NetlinkPayload::InnerMessage(RouteNetlinkMessage::NewAddress(found))
+                        if found.header.index == index =>
+                    {
+                        let local = found.attributes.iter().find_map(|attribute| match attribute {
+                            AddressAttribute::Local(IpAddr::V4(address)) => Some(*address),
+                            _ => None,
+                        });
+                        addresses.extend(local.map(|address| (address, found.header.prefix_len)));
+                    }
+                    _ => {}
+                }
+            }
+        }
+    }
+
     fn send(&mut self, requests: Vec<Request>) -> io::Result<()> {
         let (first, count) = (self.next, requests.len());
         self.next = first.wrapping_add(count as u32);

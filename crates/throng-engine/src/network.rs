@@ -256,6 +256,13 @@ impl Control {
         allow_existing(connection.request(netlink::new_bridge(&name, hardware(spec.gateway))))?;
         let bridge = connection.index_of(&name)?.ok_or_else(no_device)?;
         let subnet = spec.subnet;
+        let wanted = (spec.gateway, subnet.prefix_len());
+        if let Some(other) = connection.addresses(bridge)?.into_iter().find(|found| *found != wanted) {
+            let (address, length) = other;
+            return Err(io::Error::other(format!(
+                "its bridge {name} exists with address {address}/{length}"
+            )));
+        }
         let requests = [
             netlink::without_ipv6_address(Which::Index(bridge)),
             netlink::join_group(bridge, group(bridge)),
@@ -408,19 +415,33 @@ fn allow_existing(result: io::Result<()>) -> io::Result<()> {
     }
 }
 
-/// What the replica itself asks for in its own namespace: loopback, addresses, and the way out.
-pub fn inner_batch(legs: &[(Ipv4Addr, &NetworkSpec)]) -> (Vec<u8>, usize) {
+/// What the replica itself asks for in its own namespace, first until it succeeds: loopback and its legs up. As long as
+/// the kernel has not taken down an earlier process' namespace, the hardware address is in use.
+pub fn legs_up(legs: &[Leg]) -> (Vec<u8>, usize) {
     let mut requests = vec![netlink::loopback_up()];
-    for (index, (address, network)) in (FIRST_INDEX..).zip(legs) {
-        let subnet = network.subnet;
+    for leg in legs {
+        let index = FIRST_INDEX + leg.number;
         requests.push(netlink::without_ipv6_address(Which::Index(index)));
         requests.push(netlink::link_up(Which::Index(index)));
-        requests.push(netlink::new_address(index, *address, subnet.prefix_len(), subnet.broadcast()));
-        requests.push(netlink::set_neighbour(index, network.gateway, hardware(network.gateway)));
     }
-    if let Some((_, network)) = legs.first().filter(|(_, network)| !network.internal) {
-        requests.push(netlink::default_route(FIRST_INDEX, network.gateway));
+    batch(requests)
+}
+
+/// Then: its addresses, and the way out.
+pub fn legs_addressed(legs: &[Leg]) -> (Vec<u8>, usize) {
+    let mut requests = vec![];
+    for leg in legs {
+        let (index, gateway, subnet) = (FIRST_INDEX + leg.number, leg.network.gateway, leg.network.subnet);
+        requests.push(netlink::new_address(index, leg.address, subnet.prefix_len(), subnet.broadcast()));
+        requests.push(netlink::set_neighbour(index, gateway, hardware(gateway)));
     }
+    if let Some(leg) = legs.first().filter(|leg| !leg.network.internal) {
+        requests.push(netlink::default_route(FIRST_INDEX, leg.network.gateway));
+    }
+    batch(requests)
+}
+
+fn batch(requests: Vec<netlink::Request>) -> (Vec<u8>, usize) {
     let count = requests.len();
     (netlink::encode(1, requests), count)
 }

@@ -7,7 +7,7 @@ use crate::replica::{Inner, Phase, Replica};
 use crate::usage::{self, Usage};
 use crate::{exec, logs, start, state};
 use async_trait::async_trait;
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -148,18 +148,18 @@ fn still_running(id: &ReplicaId) -> RuntimeError {
 
 fn create_network(core: &Core, network: &NetworkSpec) -> Result<()> {
     let path = core.store.network(&network.name);
-    match state::read::<NetworkSpec>(&path) {
-        Some(known) if known.subnet != network.subnet || known.gateway != network.gateway => {
-            return Err(RuntimeError::new(
-                ErrorKind::Invalid,
-                format!("network {} exists with subnet {}", network.name, known.subnet),
-            )
-            .hint("take the project down first, or give the network another name"));
-        }
-        _ => state::write(&path, network)
-            .map_err(|e| host(format_args!("cannot record network {}", network.name), e))?,
+    if let Some(known) = state::read::<NetworkSpec>(&path)
+        && (known.subnet != network.subnet || known.gateway != network.gateway)
+    {
+        return Err(RuntimeError::new(
+            ErrorKind::Invalid,
+            format!("network {} exists with subnet {}", network.name, known.subnet),
+        )
+        .hint("take the project down first, or give the network another name"));
     }
-    core.open_network(network)
+    // Recorded once it is there; one that is there and not recorded is found by its name.
+    core.open_network(network)?;
+    state::write(&path, network).map_err(|e| host(format_args!("cannot record network {}", network.name), e))
 }
 
 fn remove_network(core: &Core, name: &str) -> Result<()> {
@@ -267,10 +267,12 @@ fn from_usage(usage: Usage) -> Statistics {
 }
 
 impl Engine {
-    /// Removes everything of a project, whatever its state: processes, groups, interfaces, networks, folders.
+    /// Removes everything of a project, whatever its state: processes, groups, interfaces, folders, and the networks
+    /// that its replicas and nobody else's are attached to.
     pub async fn sweep(&self, project: &str) -> Result<()> {
         check_project(project)?;
         self.core.load(project).await?;
+        let networks = networks_of(&self.core.of_project(project));
         let gate = Arc::new(Semaphore::new(MAX_SWEEPING));
         let mut tasks = JoinSet::new();
         for replica in self.core.of_project(project) {
@@ -295,12 +297,20 @@ impl Engine {
             return Err(failure);
         }
         let (core, project) = (self.core.clone(), project.to_owned());
-        blocking(move || sweep_rest(&core, &project)).await?
+        blocking(move || sweep_rest(&core, &project, &networks)).await?
     }
 }
 
+fn networks_of(replicas: &[Arc<Replica>]) -> BTreeSet<String> {
+    let names = |replica: &Arc<Replica>| -> Vec<String> {
+        let inner = replica.inner();
+        inner.spec.iter().flat_map(|spec| &spec.networks).map(|leg| leg.network.clone()).collect()
+    };
+    replicas.iter().flat_map(names).collect()
+}
+
 /// What no replica on disk accounts for.
-fn sweep_rest(core: &Core, project: &str) -> Result<()> {
+fn sweep_rest(core: &Core, project: &str, networks: &BTreeSet<String>) -> Result<()> {
     let failed = |e: std::io::Error| host(format_args!("cannot sweep {project}"), e);
     for name in core.cgroups.names(project) {
         if let Some(group) = core.cgroups.group(project, &name) {
@@ -308,12 +318,8 @@ fn sweep_rest(core: &Core, project: &str) -> Result<()> {
         }
     }
     core.cgroups.remove_project(project);
-    for path in core.store.networks() {
-        let spec: Option<NetworkSpec> = state::read(&path);
-        let prefix = format!("{project}_");
-        if let Some(spec) = spec.filter(|s| s.name.starts_with(&prefix)) {
-            remove_network(core, &spec.name)?;
-        }
+    for name in networks.iter().filter(|name| core.attached(name).is_none()) {
+        remove_network(core, name)?;
     }
     state::remove_tree(&core.store.project(project)).map_err(failed)
 }

@@ -4,7 +4,7 @@ use crate::child::{Job, Op};
 use crate::engine::Core;
 use crate::errors::{failed_start, host};
 use crate::layers::Layers;
-use crate::network::{Leg, Links, inner_batch, pair_name};
+use crate::network::{Leg, Links, legs_addressed, legs_up, pair_name};
 use crate::plan::{self, Root, Sys, text};
 use crate::replica::{Phase, Replica, Running};
 use crate::spawn::{Failure, Starting};
@@ -264,8 +264,9 @@ impl<'a> Attempt<'a> {
         ops.extend(plan::root(&core.ground, &root)?);
         ops.push(Op::HostName(spec.hostname.as_bytes().to_vec()));
         ops.push(Op::AwaitGo);
-        let legs: Vec<_> = self.legs.iter().map(|leg| (leg.address, &leg.network)).collect();
-        let (batch, requests) = inner_batch(&legs);
+        let (batch, requests) = legs_up(&self.legs);
+        ops.push(Op::NetworkUp { batch, requests });
+        let (batch, requests) = legs_addressed(&self.legs);
         ops.push(Op::Network { batch, requests });
         ops.extend(plan::ending(&core.ground, &spec.process, identity, &spec.hostname)?);
         Ok(ops)

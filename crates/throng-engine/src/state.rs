@@ -77,11 +77,6 @@ impl Store {
         self.root.join(NETWORKS).join(format!("{name}.json"))
     }
 
-    pub fn networks(&self) -> Vec<PathBuf> {
-        let entries = fs::read_dir(self.root.join(NETWORKS)).into_iter().flatten().flatten();
-        entries.map(|e| e.path()).filter(|p| p.extension().is_some_and(|e| e == "json")).collect()
-    }
-
     /// Every replica of which a folder is left. The name is the folder's: the files in it may be damaged.
     pub fn replicas(&self, project: &str) -> Vec<ReplicaId> {
         let entries = fs::read_dir(self.project(project)).into_iter().flatten().flatten();

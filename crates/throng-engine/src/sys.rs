@@ -26,6 +26,7 @@ impl Errno {
     pub const NOT_A_FILE: Errno = Errno(libc::ENOTDIR);
     pub const MANY: Errno = Errno(libc::EMFILE);
     pub const CANCELLED: Errno = Errno(libc::ECANCELED);
+    pub const IN_USE: Errno = Errno(libc::EADDRINUSE);
     pub const UNKNOWN: Errno = Errno(libc::ENOSYS);
     pub const NO_PROCESS: Errno = Errno(libc::ESRCH);
 
@@ -400,6 +401,15 @@ pub fn fchdir(fd: RawFd) -> Outcome {
 pub fn pivot_root(new: &CStr, old: &CStr) -> Outcome {
     // SAFETY: C strings.
     check(unsafe { libc::syscall(libc::SYS_pivot_root, new.as_ptr(), old.as_ptr()) })
+}
+
+pub fn sleep(time: Duration) {
+    let time = libc::timespec {
+        tv_sec: time.as_secs() as libc::time_t,
+        tv_nsec: time.subsec_nanos() as libc::c_long,
+    };
+    // SAFETY: the time is valid for the call; all signals are blocked, so it is not cut short.
+    unsafe { libc::nanosleep(&raw const time, null_mut()) };
 }
 
 pub fn host_name(name: &[u8]) -> Outcome {

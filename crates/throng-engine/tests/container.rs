@@ -2,7 +2,7 @@
 
 mod common;
 
-use common::{Bench, first_answer, is_root, skip};
+use common::{Bench, bridge_of, first_answer, is_root, skip, traces};
 use std::path::Path;
 use std::time::{Duration, Instant};
 use throng_model::replica::{
@@ -357,44 +357,11 @@ async fn a_log_is_rotated_under_a_writing_replica() {
     bench.end().await;
 }
 
-/// Everything on the host that a replica could leave behind, as far as it names this project's things.
-fn traces(project: &str, bridge: &str) -> Vec<String> {
-    let mut found = Vec::new();
-    for link in std::fs::read_dir("/sys/class/net").expect("links").flatten() {
-        let name = link.file_name().into_string().expect("a name");
-        let port = std::fs::read_link(link.path().join("master")).unwrap_or_default();
-        if name == bridge || port.ends_with(bridge) {
-            found.push(name);
-        }
-    }
-    let neighbours = std::fs::read_to_string("/proc/net/arp").expect("neighbours");
-    found.extend(neighbours.lines().filter(|l| l.ends_with(bridge)).map(str::to_owned));
-    for hierarchy in std::fs::read_dir("/sys/fs/cgroup").into_iter().flatten().flatten() {
-        let folder = hierarchy.path().join("throng").join(project);
-        found.extend(folder.exists().then(|| folder.display().to_string()));
-    }
-    let mounts = std::fs::read_to_string("/proc/self/mounts").expect("mounts");
-    found.extend(mounts.lines().filter(|l| l.contains("overlay") && l.contains(project)).map(str::to_owned));
-    for process in std::fs::read_dir("/proc").expect("processes").flatten() {
-        let groups = std::fs::read_to_string(process.path().join("cgroup")).unwrap_or_default();
-        found.extend(groups.contains(&format!("/throng/{project}/")).then(|| groups.clone()));
-    }
-    found
-}
-
 #[tokio::test(flavor = "multi_thread")]
 async fn nothing_is_left() {
     needs_root!("nothing_is_left");
     let bench = Bench::new("engine-traces", 10).await;
-    let bridge = {
-        let before: Vec<_> =
-            std::fs::read_dir("/sys/class/net").expect("links").flatten().map(|l| l.path()).collect();
-        let address = before.iter().find(|p| {
-            let hardware = std::fs::read_to_string(p.join("address")).unwrap_or_default();
-            hardware.trim() == "02:54:0a:c7:0a:01"
-        });
-        address.expect("the bridge").file_name().expect("a name").to_string_lossy().into_owned()
-    };
+    let bridge = bridge_of(&bench.network).expect("the bridge");
     for ordinal in 1..=20 {
         let spec = bench.spec("web", ordinal, &["serve"]);
         bench.engine.create(&spec).await.expect("created");

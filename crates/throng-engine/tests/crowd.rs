@@ -2,7 +2,7 @@
 
 mod common;
 
-use common::{Bench, exec, first_answer, is_root, options, skip, spec};
+use common::{Bench, bridge_of, exec, first_answer, is_root, options, skip, spec};
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -71,6 +71,9 @@ async fn one_network_carries_more_replicas_than_a_bridge_has_ports() {
     let folder = tempfile::tempdir().expect("a folder");
     let engine = Engine::open(options(folder.path())).expect("the engine opens");
     let network = network(PROJECT, "10.198.0.0/20", "10.198.0.1");
+    // A run that was killed leaves its replicas.
+    engine.sweep(PROJECT).await.expect("a clean start");
+    engine.remove_network(&network.name).await.expect("none is left");
     engine.create_network(&network).await.expect("a network");
     let web = |ordinal| spec(PROJECT, &network, "web", ordinal, &["hear", GROUP]);
     let ids: Vec<ReplicaId> = (1..=CROWD).map(|ordinal| web(ordinal).id).collect();
@@ -146,4 +149,56 @@ async fn replicas_with_ports_of_their_own_stay_in_reach() {
     let answer = first_answer(&engine, web(1).networks[0].address, PATIENCE).await;
     assert_eq!(answer.expect("from the host"), "ok\n");
     engine.sweep(PROJECT).await.expect("swept");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_network_cannot_change_its_subnet() {
+    if !is_root() {
+        return skip("a_network_cannot_change_its_subnet", "needs root");
+    }
+    let bench = Bench::new("engine-subnet", 23).await;
+    let other = network("engine-subnet", "10.199.24.0/24", "10.199.24.1");
+    let error = bench.engine.create_network(&other).await.expect_err("it has another one");
+    assert!(error.message.contains("10.199.23.0/24"), "{error}");
+    // Nor where only the interfaces are left, and nothing on disk tells of them.
+    let folder = tempfile::tempdir().expect("a folder");
+    let forgetful = Engine::open(options(folder.path())).expect("another engine opens");
+    let error = forgetful.create_network(&other).await.expect_err("its bridge has another one");
+    assert!(error.message.contains("10.199.23.1/24"), "{error}");
+    forgetful.create_network(&bench.network).await.expect("the same one is fine");
+    bench.end().await;
+}
+
+/// The networks of `shop` are not those of `shop_old`, although their names begin alike.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_sweep_takes_no_other_projects_network() {
+    if !is_root() {
+        return skip("a_sweep_takes_no_other_projects_network", "needs root");
+    }
+    let (old, new) = (Bench::new("engine-shop_old", 25).await, Bench::new("engine-shop", 26).await);
+    let server = new.spec("web", 1, &["serve"]);
+    start(&new.engine, &server).await;
+    new.engine.sweep(&new.project).await.expect("swept");
+    assert!(bridge_of(&new.network).is_none(), "its own network is gone");
+    assert!(bridge_of(&old.network).is_some(), "the other one is not");
+    new.end().await;
+    old.end().await;
+}
+
+/// The kernel takes an interface down some time after its process has ended; until then its address is in use.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_replica_starts_again_at_once() {
+    if !is_root() {
+        return skip("a_replica_starts_again_at_once", "needs root");
+    }
+    let bench = Bench::new("engine-again", 27).await;
+    let server = bench.spec("web", 1, &["serve"]);
+    start(&bench.engine, &server).await;
+    for generation in 2..8 {
+        bench.engine.stop(&server.id, generation, 9, PATIENCE).await.expect("stopped");
+        bench.engine.start(&server.id, generation).await.expect("started again");
+        let answer = first_answer(&bench.engine, server.networks[0].address, PATIENCE).await;
+        assert_eq!(answer.expect("an answer"), "ok\n");
+    }
+    bench.end().await;
 }

@@ -83,6 +83,7 @@ impl Bench {
             internal: false,
         };
         engine.sweep(project).await.expect("a clean start");
+        engine.remove_network(&network.name).await.expect("none is left");
         engine.create_network(&network).await.expect("a network");
         Bench { engine, project: project.into(), network, folder }
     }
@@ -93,6 +94,7 @@ impl Bench {
 
     pub async fn end(self) {
         self.engine.sweep(&self.project).await.expect("swept");
+        self.engine.remove_network(&self.network.name).await.expect("removed");
     }
 }
 
@@ -170,4 +172,40 @@ pub async fn exec(engine: &Engine, id: &ReplicaId, args: &[&str]) -> (Exit, Stri
     let mut text = String::new();
     std::io::Read::read_to_string(&mut reader, &mut text).expect("output");
     (exit, text)
+}
+
+/// Name of the network's bridge, which is known by its hardware address: that follows from the gateway's.
+pub fn bridge_of(network: &NetworkSpec) -> Option<String> {
+    let [a, b, c, d] = network.gateway.octets();
+    let wanted = format!("02:54:{a:02x}:{b:02x}:{c:02x}:{d:02x}");
+    let links = std::fs::read_dir("/sys/class/net").expect("links").flatten();
+    let has = |folder: &Path| {
+        std::fs::read_to_string(folder.join("address")).is_ok_and(|text| text.trim() == wanted)
+    };
+    links.filter(|link| has(&link.path())).find_map(|link| link.file_name().into_string().ok())
+}
+
+/// Everything on the host that a replica could leave behind, as far as it names this project's things.
+pub fn traces(project: &str, bridge: &str) -> Vec<String> {
+    let mut found = Vec::new();
+    for link in std::fs::read_dir("/sys/class/net").expect("links").flatten() {
+        let name = link.file_name().into_string().expect("a name");
+        let port = std::fs::read_link(link.path().join("master")).unwrap_or_default();
+        if name == bridge || port.ends_with(bridge) {
+            found.push(name);
+        }
+    }
+    let neighbours = std::fs::read_to_string("/proc/net/arp").expect("neighbours");
+    found.extend(neighbours.lines().filter(|l| l.ends_with(bridge)).map(str::to_owned));
+    for hierarchy in std::fs::read_dir("/sys/fs/cgroup").into_iter().flatten().flatten() {
+        let folder = hierarchy.path().join("throng").join(project);
+        found.extend(folder.exists().then(|| folder.display().to_string()));
+    }
+    let mounts = std::fs::read_to_string("/proc/self/mounts").expect("mounts");
+    found.extend(mounts.lines().filter(|l| l.contains("overlay") && l.contains(project)).map(str::to_owned));
+    for process in std::fs::read_dir("/proc").expect("processes").flatten() {
+        let groups = std::fs::read_to_string(process.path().join("cgroup")).unwrap_or_default();
+        found.extend(groups.contains(&format!("/throng/{project}/")).then(|| groups.clone()));
+    }
+    found
 }
