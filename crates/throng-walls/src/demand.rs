@@ -105,6 +105,16 @@ impl Demand {
         }
     }
 
+    /// The same mix with another number of replicas.
+    pub fn at(&self, replicas: u64) -> Demand {
+        Demand {
+            replicas,
+            largest_network: self.share(self.largest_network, replicas),
+            limited: self.share(self.limited, replicas),
+            ..self.clone()
+        }
+    }
+
     /// A part of this demand that grows with the number of replicas, for another number of them.
     pub(crate) fn share(&self, part: u64, replicas: u64) -> u64 {
         let whole = u128::from(self.replicas.max(1));

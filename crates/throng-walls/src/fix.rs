@@ -105,7 +105,9 @@ impl Fixer {
         for change in record.changes.into_iter().rev() {
             let outcome = match self.read(&change.setting) {
                 None => Undone::Gone,
-                Some(now) if now != change.to && now != change.from => Undone::ChangedSince(now),
+                // The change itself had failed.
+                Some(now) if now == change.from => Undone::PutBack,
+                Some(now) if now != change.to => Undone::ChangedSince(now),
                 Some(_) => {
                     self.write(&change.setting, change.from)?;
                     Undone::PutBack

@@ -149,6 +149,8 @@ pub struct Host {
     pub filter: Filter,
     /// Ports of the bridge that has most.
     pub bridge_ports: Option<u64>,
+    /// Whether the kernel has macvlan interfaces, or a module for them.
+    pub macvlan: Option<bool>,
     pub counters: Counters,
 }
 
@@ -179,6 +181,7 @@ impl Host {
             disk: disk(source),
             filter: Filter::read(source, user),
             bridge_ports: bridge_ports(source),
+            macvlan: macvlan(source),
             counters: Counters::read(source),
         }
     }
@@ -291,6 +294,21 @@ fn bridge_ports(source: &Source) -> Option<u64> {
         std::fs::read_dir(entry.path().join("brif")).map_or(0, |ports| ports.count() as u64)
     };
     Some(interfaces.flatten().map(ports).max().unwrap_or(0))
+}
+
+/// Loaded or built in (proc_kallsyms(5) has the names of its functions), or to be loaded (modules.dep(5)).
+fn macvlan(source: &Source) -> Option<bool> {
+    let symbols = source.read("proc/kallsyms");
+    if symbols.as_ref().is_some_and(|text| text.contains(" macvlan_common_newlink")) {
+        return Some(true);
+    }
+    let kernel = source.read("proc/sys/kernel/osrelease")?;
+    let modules = source.read(Path::new("lib/modules").join(kernel.trim()).join("modules.dep"));
+    match (symbols, modules) {
+        (_, Some(modules)) if modules.contains("/macvlan.ko") => Some(true),
+        (Some(_), Some(_)) => Some(false),
+        _ => None,
+    }
 }
 
 #[cfg(test)]

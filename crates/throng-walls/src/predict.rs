@@ -7,6 +7,9 @@ use crate::remedy::Remedy;
 use crate::table::{Wall, WallId, table};
 use serde::Serialize;
 
+/// Walls that come first get a remedy even if nobody needs one: what would make room for twice as many.
+const SHOWN: usize = 2;
+
 /// How a wall stands to a demand, from worst to best but for the last two.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "kebab-case")]
@@ -97,6 +100,11 @@ pub fn predict(host: &Host, demand: &Demand) -> Report {
         (!blocks, finding.holds.unwrap_or(u64::MAX), finding.state, finding.row.id)
     };
     findings.sort_by_key(order);
+    let shown = findings.iter_mut().filter(|finding| finding.holds.is_some()).take(SHOWN);
+    for finding in shown.filter(|finding| finding.remedy.is_none()) {
+        let twice = demand.at(finding.holds.unwrap_or_default().max(demand.replicas).saturating_mul(2));
+        finding.remedy = checks::check(finding.row.id, host, &twice).remedy;
+    }
     Report {
         demand: demand.clone(),
         holds: findings.iter().filter_map(|finding| finding.holds).min(),

@@ -155,9 +155,11 @@ fn between(change: impl FnOnce(&mut Host)) -> Evidence {
     Evidence { before: Some(before), after: Some(after), ..Evidence::default() }
 }
 
+type Change = (fn(&mut Host), Option<WallId>);
+
 #[test]
 fn silent_walls_are_found_by_their_counters() {
-    let changes: [(fn(&mut Host), Option<WallId>); 9] = [
+    let changes: [Change; 9] = [
         (|_| {}, None),
         (|host| host.counters.backlog_drops = Some(10_000_009), None),
         (|host| host.counters.backlog_drops = Some(10_000_500), Some(WallId::BroadcastBacklog)),

@@ -26,6 +26,9 @@ fn a_common_machine_holds_what_its_memory_holds() {
     assert_eq!(report.holds, Some(25_600));
     let order: Vec<_> = report.in_order().map(|(finding, _)| finding.row.id).collect();
     assert_eq!(order[..2], [WallId::Memory, WallId::ProcessIds]);
+    let next = report.finding(WallId::ProcessIds).expect("judged");
+    assert_eq!(command(next), "sysctl -w kernel.pid_max=131072", "what would hold twice as many");
+    assert_eq!(throng_walls::fix::safe_changes(&report), [], "but nobody needs it");
     assert_eq!(state(&report, WallId::BridgePorts), (State::Ok, None));
     assert_eq!(state(&report, WallId::MountCount), (State::Ok, None));
     assert_eq!(state(&report, WallId::Disk).0, State::Unknown, "a host on paper has no disk");

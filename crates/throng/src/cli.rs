@@ -119,6 +119,8 @@ pub enum Command {
     Save(SaveArguments),
     /// List apps that are up
     Ls(FormatArguments),
+    /// Say what this host holds: which limit comes first, which next, and what moves it
+    Doctor(DoctorArguments),
     /// Print a completion script for a shell
     Completions { shell: clap_complete::Shell },
     /// Write manual pages, one for each command, into a folder
@@ -135,6 +137,49 @@ pub enum Command {
 
 #[derive(Debug, Args)]
 pub struct FormatArguments {
+    #[arg(long, value_enum, default_value_t)]
+    pub format: Format,
+}
+
+/// Changes nothing without --fix. Ends with code 1 if a wall is in the way of that many replicas.
+#[derive(Debug, Args)]
+pub struct DoctorArguments {
+    /// How many replicas [default: those of the Compose file here, or 1000]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=10_000_000))]
+    pub replicas: Option<u64>,
+    /// Replica count of a service of the Compose file: --scale web=3
+    #[arg(long, value_name = "SERVICE=N")]
+    pub scale: Vec<String>,
+    /// Processes and threads of each replica
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u64).range(1..=1_000_000))]
+    pub processes_per_replica: u64,
+    /// Memory of each replica's program, as in 64m [default: the limits in the Compose file]
+    #[arg(long, value_name = "SIZE")]
+    pub memory_per_replica: Option<String>,
+    /// What each replica writes to disk, logs included, as in 1g
+    #[arg(long, value_name = "SIZE")]
+    pub disk_per_replica: Option<String>,
+    /// Published ports [default: those of the Compose file]
+    #[arg(long, value_name = "N")]
+    pub published: Option<u64>,
+    /// Connections that each replica keeps, where the host's filter tracks them
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    pub connections: u64,
+    /// Connections at once from this host to one published port
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    pub clients: u64,
+    /// inotify instances of each replica: programs that watch files have one
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    pub watchers: u64,
+    /// Every replica talks to every other one of its network
+    #[arg(long)]
+    pub mesh: bool,
+    /// Raise the settings that are in the way and safe to raise at run time
+    #[arg(long)]
+    pub fix: bool,
+    /// Put back what --fix has changed
+    #[arg(long, conflicts_with_all = ["fix", "replicas", "scale"])]
+    pub undo: bool,
     #[arg(long, value_enum, default_value_t)]
     pub format: Format,
 }
