@@ -7,6 +7,7 @@ mod process;
 mod test;
 
 use anyhow::Result;
+use rustix::process::{Resource, getrlimit, setrlimit};
 use std::process::ExitCode;
 
 const USAGE: &str = "\
@@ -20,6 +21,7 @@ Tasks of this repository:
 ";
 
 fn main() -> ExitCode {
+    allow_open_files();
     let mut arguments = std::env::args().skip(1);
     let task = arguments.next().unwrap_or_default();
     let rest: Vec<String> = arguments.collect();
@@ -30,6 +32,13 @@ fn main() -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+/// Tests and measurements hold thousands of replicas and connections; many shells begin with a soft limit of 1,024.
+fn allow_open_files() {
+    let limit = getrlimit(Resource::Nofile);
+    // Refused, it is missed where the files are opened, and named there.
+    let _ = setrlimit(Resource::Nofile, rustix::process::Rlimit { current: limit.maximum, ..limit });
 }
 
 fn run(task: &str, rest: &[String]) -> Result<ExitCode> {

@@ -7,6 +7,7 @@ mod balancer;
 mod built;
 mod children;
 mod containers;
+mod crowd;
 mod docker;
 mod load;
 mod machine;
@@ -28,7 +29,7 @@ use std::time::Duration;
 const USAGE: &str = "\
 usage: cargo xtask bench [PART…] [--quick] [--page]
 
-  containers, balancer, load, pdfmagic   the parts; all of them if none is named
+  containers, crowd, balancer, load, pdfmagic   the parts; all of them if none is named
   --quick   few and short rounds, written below cargo's target folder instead of docs/
   --page    measure nothing, make the page from the records that are there
 
@@ -46,17 +47,19 @@ const NOT_HELD: u8 = 2;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Part {
     Containers,
+    Crowd,
     Balancer,
     Load,
     Pdfmagic,
 }
 
 impl Part {
-    pub const ALL: [Part; 4] = [Part::Containers, Part::Balancer, Part::Load, Part::Pdfmagic];
+    pub const ALL: [Part; 5] = [Part::Containers, Part::Crowd, Part::Balancer, Part::Load, Part::Pdfmagic];
 
     pub fn name(self) -> &'static str {
         match self {
             Part::Containers => "containers",
+            Part::Crowd => "crowd",
             Part::Balancer => "balancer",
             Part::Load => "load",
             Part::Pdfmagic => "pdfmagic",
@@ -66,6 +69,7 @@ impl Part {
     fn measure(self, session: &Session) -> Result<Measured> {
         match self {
             Part::Containers => containers::measure(session),
+            Part::Crowd => crowd::measure(session),
             Part::Balancer => balancer::measure(session),
             Part::Load => load::measure(session),
             Part::Pdfmagic => pdfmagic::measure(session),

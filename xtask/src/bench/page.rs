@@ -38,6 +38,7 @@ pub fn page(records: &[(Part, Option<Record>)]) -> String {
 fn heading(part: Part) -> &'static str {
     match part {
         Part::Containers => "Containers: start to first answer, beside Docker",
+        Part::Crowd => "Crowd: ten thousand replicas in one network",
         Part::Balancer => "Balancer: a small answer through one thread, beside nginx and HAProxy",
         Part::Load => "Load generator: the same server under load, beside wrk and oha",
         Part::Pdfmagic => "pdfmagic: an image to a PDF, beside ImageMagick",
@@ -67,6 +68,7 @@ fn bar(comparison: &Comparison) -> String {
         Some(Bar::Times(1.0)) => "at least as good".to_owned(),
         Some(Bar::Times(times)) => format!("at most {} % worse", number((1.0 - times) * 100.0)),
         Some(Bar::AtMost(most)) => format!("at most {} {}", number(most), comparison.unit),
+        Some(Bar::AtLeast(least)) => format!("at least {} {}", number(least), comparison.unit),
         None => "none".to_owned(),
     }
 }
@@ -74,7 +76,7 @@ fn bar(comparison: &Comparison) -> String {
 /// What was reached, in words: what the bar speaks of.
 pub fn measured(comparison: &Comparison) -> String {
     match (comparison.bar, comparison.ratio(), comparison.best_peer()) {
-        (Some(Bar::AtMost(_)), _, _) => {
+        (Some(Bar::AtMost(_) | Bar::AtLeast(_)), _, _) => {
             let ours = comparison.ours().and_then(|ours| Spread::of(&ours.rounds));
             ours.map_or_else(|| "nothing".into(), |ours| format!("{} {}", spread(ours), comparison.unit))
         }

@@ -76,6 +76,8 @@ pub enum Bar {
     Times(f64),
     /// Our own figure is at most this.
     AtMost(f64),
+    /// Our own figure is at least this.
+    AtLeast(f64),
 }
 
 /// Median and range of a subject's rounds.
@@ -137,6 +139,7 @@ impl Comparison {
         match self.bar? {
             Bar::Times(least) => self.ratio().map(|ratio| ratio.median >= least),
             Bar::AtMost(most) => Spread::of(&self.ours()?.rounds).map(|ours| ours.median <= most),
+            Bar::AtLeast(least) => Spread::of(&self.ours()?.rounds).map(|ours| ours.median >= least),
         }
     }
 }
