@@ -407,7 +407,7 @@ fn settings(version: u8, controller: &str, resources: &Resources) -> Vec<(&'stat
 }
 
 fn read(folder: &Path, file: &str) -> String {
-    fs::read_to_string(folder.join(file)).unwrap_or_default()
+    crate::usage::kernel_file(&folder.join(file), str::to_owned)
 }
 
 fn number(text: &str) -> Option<u64> {

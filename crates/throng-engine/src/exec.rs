@@ -240,6 +240,7 @@ impl Step {
             upper: &self.upper,
             work: &work,
             mount_point: &mount_point,
+            skeleton: None,
             read_only: false,
             volatile: true,
             mounts: &[],

@@ -116,6 +116,8 @@ pub struct Root<'a> {
     pub work: &'a Path,
     /// An empty folder; the overlay appears there, in the child's namespace only.
     pub mount_point: &'a Path,
+    /// Lies under the layers.
+    pub skeleton: Option<&'a Path>,
     pub read_only: bool,
     /// Leaves out flushing to the device when the last process ends: the writable layer need not outlive the host's
     /// own life.
@@ -208,7 +210,8 @@ fn overlay_options(ground: &Ground, root: &Root<'_>) -> Outcome<String> {
         let path = path.to_str().ok_or_else(|| invalid(format!("{} is not UTF-8", path.display())))?;
         Ok(path.replace('\\', "\\\\").replace(':', "\\:").replace(',', "\\,"))
     };
-    let lower = root.layers.iter().rev().map(|p| escape(p)).collect::<Outcome<Vec<_>>>()?;
+    let layers = root.layers.iter().rev().map(PathBuf::as_path).chain(root.skeleton);
+    let lower = layers.map(&escape).collect::<Outcome<Vec<_>>>()?;
     // An image without layers still needs a lower folder; the mount point is empty.
     let lower = if lower.is_empty() { escape(root.mount_point)? } else { lower.join(":") };
     let mut options =

@@ -34,10 +34,6 @@ fn work(folder: &Path) -> PathBuf {
     folder.join("work")
 }
 
-fn mount_point(folder: &Path) -> PathBuf {
-    folder.join("root")
-}
-
 fn private(folder: &Path, number: usize) -> PathBuf {
     folder.join(format!("private-{number}"))
 }
@@ -45,7 +41,7 @@ fn private(folder: &Path, number: usize) -> PathBuf {
 /// Makes everything of the replica that lies on disk.
 pub fn prepare(folder: &Path, spec: &ReplicaSpec) -> Result<()> {
     let failed = |e: io::Error| host(format_args!("cannot prepare {}", spec.id), e);
-    for below in [upper(folder), work(folder), mount_point(folder)] {
+    for below in [upper(folder), work(folder)] {
         fs::create_dir_all(below).map_err(failed)?;
     }
     // The root folder of the replica is the writable layer's.
@@ -253,7 +249,8 @@ impl<'a> Attempt<'a> {
             layers: &spec.root.layers,
             upper: &upper(folder),
             work: &work(folder),
-            mount_point: &mount_point(folder),
+            mount_point: &core.store.mount_point(),
+            skeleton: Some(&core.store.skeleton()),
             read_only: spec.root.read_only,
             volatile: true,
             mounts: &spec.mounts,

@@ -1,8 +1,10 @@
 //! What is kept on disk of each replica, so that another supervisor can take over.
 //!
 //! `<state>/<project>/<name>/` holds `spec.json` (the order), `life.json` (its latest process), `upper` and `work`
-//! (the writable layer), `root` (where the child mounts it, in a namespace of its own), `log`, `log.1` …, and
-//! `private-<n>` folders. `<state>/.networks/<name>.json` holds a network. Files are written beside their place and
+//! (the writable layer), `log`, `log.1` …, and `private-<n>` folders. `<state>/.networks/<name>.json` holds a network. In
+//! `<state>/.root` each child mounts its root, in a namespace of its own; `<state>/.skeleton` lies under every image and
+//! holds the folders that every root must have. To have either for each replica would cost as much as all the rest of its
+//! folders. Files are written beside their place and
 //! renamed, so a reader sees the old text or the new one. They are not flushed to the device: after a power loss no
 //! process is left to describe, the boot id tells so, and a damaged text reads as "nothing known".
 
@@ -20,6 +22,10 @@ use throng_model::replica::{Exit, ReplicaId, ReplicaSpec};
 /// Grows when the meaning of a file changes; a file of another version reads as "nothing known".
 const VERSION: u32 = 1;
 const NETWORKS: &str = ".networks";
+const ROOT: &str = ".root";
+const SKELETON: &str = ".skeleton";
+/// What is in a skeleton: where a root's other file systems are mounted.
+const BONES: [&str; 3] = ["proc", "sys", "dev"];
 const SPEC: &str = "spec.json";
 const LIFE: &str = "life.json";
 
@@ -59,7 +65,12 @@ pub struct Store {
 
 impl Store {
     pub fn open(root: &Path) -> io::Result<Self> {
-        fs::create_dir_all(root.join(NETWORKS))?;
+        for folder in [NETWORKS, ROOT] {
+            fs::create_dir_all(root.join(folder))?;
+        }
+        for bone in BONES {
+            fs::create_dir_all(root.join(SKELETON).join(bone))?;
+        }
         // Replicas run with other user ids; none of them has any business among the others' files.
         fs::set_permissions(root, std::os::unix::fs::PermissionsExt::from_mode(0o711))?;
         Ok(Store { root: root.canonicalize()? })
@@ -71,6 +82,16 @@ impl Store {
 
     pub fn replica(&self, id: &ReplicaId) -> PathBuf {
         self.root.join(&id.project).join(id.name())
+    }
+
+    /// An empty folder on which roots are mounted.
+    pub fn mount_point(&self) -> PathBuf {
+        self.root.join(ROOT)
+    }
+
+    /// The lowest layer of every root.
+    pub fn skeleton(&self) -> PathBuf {
+        self.root.join(SKELETON)
     }
 
     pub fn network(&self, name: &str) -> PathBuf {

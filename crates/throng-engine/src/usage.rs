@@ -3,8 +3,10 @@
 //! A process that begins a session of its own is not counted, nor is one that has ended unnoticed by its parent; pages
 //! that several share are counted for each.
 
+use rustix::fs::{Mode, OFlags};
 use std::collections::HashMap;
 use std::fs;
+use std::path::Path;
 use std::time::Duration;
 
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -42,16 +44,29 @@ pub fn of_sessions(leaders: &[u32]) -> HashMap<u32, Usage> {
     found
 }
 
+/// Bytes of a kernel's file that are read at most; the longest are some 4,000.
+const LONGEST: usize = 16 << 10;
+
+/// A file of the kernel's, as far as [`LONGEST`] goes; nothing if there is none. Such files have no size to be asked for
+/// first, and come as a whole: three system calls, where the standard library needs five.
+pub fn kernel_file<T>(path: &Path, parse: impl FnOnce(&str) -> T) -> T {
+    let mut buffer = [0u8; LONGEST];
+    let read = rustix::fs::open(path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())
+        .and_then(|file| rustix::io::read(file, &mut buffer));
+    let text = buffer.get(..read.unwrap_or(0)).unwrap_or_default();
+    parse(std::str::from_utf8(text).unwrap_or_default())
+}
+
 /// Bytes in memory that a process holds, and of these the bytes of no file; nothing if it has ended.
 pub fn held(pid: i32) -> (u64, u64) {
-    let statm = fs::read_to_string(format!("/proc/{pid}/statm")).unwrap_or_default();
-    let ((resident, shared), page) = (parse_statm(&statm), rustix::param::page_size() as u64);
+    let statm = kernel_file(Path::new(&format!("/proc/{pid}/statm")), parse_statm);
+    let ((resident, shared), page) = (statm, rustix::param::page_size() as u64);
     (resident * page, resident.saturating_sub(shared) * page)
 }
 
 /// Bytes that the namespace of a process has received and sent, but for those to itself; nothing if it has ended.
 pub fn traffic(pid: u32) -> (u64, u64) {
-    parse_traffic(&fs::read_to_string(format!("/proc/{pid}/net/dev")).unwrap_or_default())
+    kernel_file(Path::new(&format!("/proc/{pid}/net/dev")), parse_traffic)
 }
 
 /// Two lines of headings, then `name: received` and seven more, `sent` and seven more (proc_pid_net(5)).
