@@ -32,8 +32,8 @@ pub fn explain(evidence: &Evidence) -> Option<Explanation> {
     let (id, reason) = by_messages(evidence)
         .or_else(|| by_number(evidence))
         .or_else(|| by_log(evidence))
-        .or_else(|| by_counters(evidence))
         .or_else(|| by_slowness(evidence))
+        .or_else(|| by_counters(evidence))
         .or_else(|| by_pressure(evidence))?;
     let mut reasons = vec![reason];
     reasons.extend(support(id, evidence));
@@ -148,36 +148,34 @@ fn by_log(evidence: &Evidence) -> Option<Named> {
         .find_map(|line| Some((by_words(&line.to_lowercase())?, line.trim().to_owned())))
 }
 
-/// Walls that only count. Each counter belongs to one wall; those that need a limit to be met come first.
+/// Walls that only count. Counters of the replicas' own groups come before those of the whole host, which others move
+/// too, and last the one that moves a little on any busy host.
 fn by_counters(evidence: &Evidence) -> Option<Named> {
     if let Some((group, grown)) = evidence.group_growth(|group| group.pids_refused) {
         return Some((WallId::PidsCgroup, format!("{group}/pids.events: {grown} more forks refused")));
     }
-    let counter = |id, what: &str, least: u64, read: fn(&crate::Counters) -> Option<u64>| {
+    if let Some((group, grown)) = evidence.group_growth(|group| group.oom_kills) {
+        return Some((WallId::Memory, format!("{group}: {grown} more tasks killed for want of memory")));
+    }
+    type Read = fn(&crate::Counters) -> Option<u64>;
+    let counter = |(id, what, least, read): (WallId, &str, u64, Read)| {
         let grown = evidence.growth(|host| read(&host.counters));
         (grown >= least).then(|| (id, format!("{what}: {grown} more")))
     };
-    counter(WallId::ConnectionTracking, "packets that connection tracking dropped", 1, |c| c.conntrack_drops)
-        .or_else(|| {
-            counter(WallId::NeighbourTable, "times that the neighbour table (IPv4) was full", 1, |c| {
-                c.arp_fulls
-            })
-        })
-        .or_else(|| {
-            counter(WallId::NeighbourTable, "times that the neighbour table (IPv6) was full", 1, |c| {
-                c.ndisc_fulls
-            })
-        })
-        .or_else(|| {
-            let (group, grown) = evidence.group_growth(|group| group.oom_kills)?;
-            Some((WallId::Memory, format!("{group}: {grown} more tasks killed for want of memory")))
-        })
-        .or_else(|| counter(WallId::Memory, "tasks killed for want of memory", 1, |c| c.oom_kills))
+    let limits: [(WallId, &str, u64, Read); 4] = [
+        (WallId::ConnectionTracking, "connections that found the tracking table full", 1, |c| {
+            c.conntrack_drops
+        }),
+        (WallId::NeighbourTable, "times that the neighbour table (IPv4) was full", 1, |c| c.arp_fulls),
+        (WallId::NeighbourTable, "times that the neighbour table (IPv6) was full", 1, |c| c.ndisc_fulls),
+        (WallId::Memory, "tasks killed for want of memory", 1, |c| c.oom_kills),
+    ];
+    let dropped = "packets dropped from a CPU's full queue (softnet_stat)";
+    limits
+        .into_iter()
+        .find_map(counter)
         .or_else(|| by_filter(evidence))
-        .or_else(|| {
-            let what = "packets dropped from a CPU's full queue (softnet_stat)";
-            counter(WallId::BroadcastBacklog, what, MANY_DROPS, |c| c.backlog_drops)
-        })
+        .or_else(|| counter((WallId::BroadcastBacklog, dropped, MANY_DROPS, |c| c.backlog_drops)))
 }
 
 /// Replicas do not reach each other, and the host's filter drops what they send.
@@ -201,7 +199,7 @@ fn by_slowness(evidence: &Evidence) -> Option<Named> {
         (evidence.before.as_ref().and_then(namespaces), evidence.after.as_ref().and_then(namespaces))
     {
         let others = (last + before).saturating_sub(first + after);
-        if others >= MANY_NAMESPACES {
+        if after < before && others >= MANY_NAMESPACES {
             let told =
                 format!("{others} network namespaces of replicas that are gone are still being removed");
             return Some((WallId::Namespaces, told));

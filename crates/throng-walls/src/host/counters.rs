@@ -11,7 +11,7 @@ pub struct Counters {
     /// How often the table of IPv4, and of IPv6, neighbours was full.
     pub arp_fulls: Option<u64>,
     pub ndisc_fulls: Option<u64>,
-    /// Packets that connection tracking dropped, for want of room nearly always.
+    /// Packets that connection tracking dropped, and connections that it forgot early, both for want of room.
     pub conntrack_drops: Option<u64>,
     /// Connections that a full accept queue refused.
     pub listen_overflows: Option<u64>,
@@ -32,11 +32,13 @@ impl Counters {
         let netstat = source.read("proc/net/netstat").unwrap_or_default();
         let sockets = source.read("proc/net/sockstat").unwrap_or_default();
         let table = |path: &str, column: &str| source.read(path).and_then(|text| sum_column(&text, column));
+        let tracking = "proc/net/stat/nf_conntrack";
+        let conntrack = table(tracking, "drop").zip(table(tracking, "early_drop"));
         Counters {
             backlog_drops: source.read("proc/net/softnet_stat").and_then(|text| backlog_drops(&text)),
             arp_fulls: table("proc/net/stat/arp_cache", "table_fulls"),
             ndisc_fulls: table("proc/net/stat/ndisc_cache", "table_fulls"),
-            conntrack_drops: table("proc/net/stat/nf_conntrack", "drop"),
+            conntrack_drops: conntrack.map(|(dropped, forgotten)| dropped + forgotten),
             listen_overflows: paired(&netstat, "TcpExt:", "ListenOverflows"),
             time_wait_overflows: paired(&netstat, "TcpExt:", "TCPTimeWaitOverflow"),
             time_wait: time_wait(&sockets),
