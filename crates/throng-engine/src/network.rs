@@ -453,9 +453,10 @@ fn parent_number(network: &NetworkSpec, address: Ipv4Addr) -> u32 {
 }
 
 /// The port of the bridge, and the parent behind it. Both begin as the bridge does, and fit the kernel's 15 characters.
+/// The letters are no hexadecimal digits, or some network's bridge would be called like one of its ports.
 fn parent_names(network: &str, number: u32) -> (String, String) {
     let bridge = digest(&[network], 8);
-    (format!("{BRIDGE_PREFIX}{bridge}b{number:x}"), format!("{BRIDGE_PREFIX}{bridge}p{number:x}"))
+    (format!("{BRIDGE_PREFIX}{bridge}u{number:x}"), format!("{BRIDGE_PREFIX}{bridge}p{number:x}"))
 }
 
 fn group(bridge: u32) -> u32 {
@@ -509,6 +510,10 @@ mod tests {
         let (port, parent) = parent_names(&long, MAX_PARENTS - 1);
         assert_ne!(port, parent);
         assert!(port.len() <= 15 && parent.len() <= 15, "{port} {parent}");
+        // The digest of this one goes on with what port 2 could have been called.
+        let (port, parent) = parent_names("crowd_default", 2);
+        assert_eq!(bridge_name("crowd_default"), "thrce3280b4b2");
+        assert!(![port, parent].contains(&bridge_name("crowd_default")));
     }
 
     #[test]
