@@ -21,7 +21,9 @@ mod table;
 pub use demand::{Demand, Links, footprint};
 pub use evidence::{Evidence, Step};
 pub use explain::{Explanation, explain};
-pub use host::{Ancestor, Control, Counters, Disk, Filter, Host, Limit, Memory, Pressure, Source, Stall};
+pub use host::{
+    Ancestor, Control, Counters, Disk, Filter, Host, Limit, Memory, Pressure, SETTINGS, Source, Stall,
+};
 pub use predict::{Finding, Report, State, Unit, predict};
 pub use remedy::{Change, PERMANENT_FILE, Remedy};
 pub use table::{Wall, WallId, table};

@@ -210,7 +210,8 @@ pub fn cpu(host: &Host, demand: &Demand) -> Finding {
     let bound = Bound::new("cores", cores.saturating_mul(1_000), move |n| n.saturating_mul(each));
     let finding = judge(id, demand, &[bound.unit(Unit::Millicores)]);
     if each == 0 {
-        return Finding { state: State::Unknown, ..finding }.noted("what one replica computes is not known");
+        return Finding { state: State::Unknown, needed: None, ..finding }
+            .noted("what one replica computes is not known");
     }
     finding
         .or_by(|_| Remedy::by_hand("run fewer replicas, or put less load on them", "cores are not a setting"))

@@ -4,6 +4,7 @@
 use crate::inside::{assert_named, here, inside, run};
 use crate::support::skip;
 use crate::tasks::{Crowd, no_process};
+use std::cell::Cell;
 use std::path::{Path, PathBuf};
 use throng_walls::{Demand, Evidence, State, WallId, explain, predict};
 
@@ -12,6 +13,7 @@ struct Group {
     real: PathBuf,
     /// Where the hierarchy is mounted.
     top: PathBuf,
+    covered: Cell<bool>,
 }
 
 impl Group {
@@ -29,7 +31,7 @@ impl Group {
         })?;
         let real = top.join(format!("throng-walls-{}", std::process::id()));
         std::fs::create_dir(&real).ok()?;
-        Some(Group { real, top })
+        Some(Group { real, top, covered: Cell::new(false) })
     }
 
     fn write(&self, files: [&str; 2], value: &str) {
@@ -37,23 +39,30 @@ impl Group {
         std::fs::write(file, value).expect("a limit is set");
     }
 
-    /// Makes it the top as everybody here sees it, until this is called again.
+    /// Makes it the top as everybody in this mount namespace sees it.
     fn cover(&self) {
         rustix::mount::mount_bind(&self.real, &self.top).expect("mounted over the top");
+        self.covered.set(true);
+    }
+
+    fn uncover(&self) {
+        if self.covered.replace(false) {
+            rustix::mount::unmount(&self.top, rustix::mount::UnmountFlags::DETACH).expect("uncovered");
+        }
     }
 }
 
 impl Drop for Group {
     fn drop(&mut self) {
-        // Nothing of the sort if it was not covered.
-        let _ = rustix::mount::unmount(&self.top, rustix::mount::UnmountFlags::DETACH);
-        for _ in 0..200 {
+        self.uncover();
+        // The kernel may still be burying the last task.
+        for _ in 0..500 {
             if std::fs::remove_dir(&self.real).is_ok() {
                 return;
             }
             std::thread::sleep(std::time::Duration::from_millis(10));
         }
-        eprintln!("{} is left", self.real.display());
+        assert!(std::thread::panicking(), "{} is left", self.real.display());
     }
 }
 
@@ -82,7 +91,7 @@ fn a_group_refuses_tasks() {
         let report = predict(&here(), &Demand::of(100));
         assert_eq!(report.finding(WallId::PidsCgroup).map(|f| f.state), Some(State::InTheWay));
         // Back to where it was, so that the group can be removed.
-        rustix::mount::unmount(&group.top, rustix::mount::UnmountFlags::DETACH).expect("uncovered");
+        group.uncover();
         let path = home.lines().find_map(|line| {
             let mut parts = line.splitn(3, ':').skip(1);
             let (controllers, path) = (parts.next()?, parts.next()?);

@@ -105,10 +105,7 @@ fn descriptors_are_used_up() {
 fn as_fresh_user(uid: u32, program: &str) -> Option<String> {
     let id = uid.to_string();
     let run_as = ["--reuid", &id, "--regid", &id, "--clear-groups", "perl", "-e", program];
-    match run("setpriv", &run_as) {
-        Ok(_) => None,
-        Err(error) => Some(error),
-    }
+    run("setpriv", &run_as).err()
 }
 
 /// Numbers of `add_key` and `inotify_init1` (asm/unistd.h).

@@ -30,7 +30,7 @@ pub fn run(context: &Context, arguments: &DoctorArguments) -> Result<ExitCode> {
     if arguments.format == Format::Table {
         out!("{}", show(&host, &report));
     }
-    let fixed = if changes.is_empty() { Ok(()) } else { fix(context, &changes) };
+    let fixed = if changes.is_empty() { Ok(()) } else { fix(context, &host, &changes) };
     if !changes.is_empty() {
         host = Host::read(&source);
         report = predict(&host, &demand);
@@ -55,7 +55,12 @@ fn fixer(context: &Context) -> Result<Fixer> {
     Ok(Fixer::new("/", &context.paths.data))
 }
 
-fn fix(context: &Context, changes: &[Change]) -> Result<()> {
+fn fix(context: &Context, host: &Host, changes: &[Change]) -> Result<()> {
+    if host.is_root() != Some(true) {
+        let names: Vec<_> = changes.iter().map(|change| change.setting.as_str()).collect();
+        return Err(Failure::new(Kind::Host, format!("only root may change {}", names.join(", ")))
+            .hint("nothing was changed; run the same as root, or have somebody run the commands above"));
+    }
     Ok(fixer(context)?.apply(changes)?)
 }
 
@@ -152,7 +157,7 @@ fn show(host: &Host, report: &Report) -> String {
         order.contains(&finding.row.id) || matches!(finding.state, State::InTheWay | State::Tight)
     };
     for finding in judged.iter().filter(told) {
-        text += &details(style, report, finding);
+        text += &details(style, host.is_root() == Some(true), finding);
     }
     let unknown = judged.iter().filter(|finding| finding.state == State::Unknown && !finding.note.is_empty());
     for finding in unknown {
@@ -217,7 +222,7 @@ fn paint(style: Style, line: &str, state: State) -> String {
     format!("{before}{painted}{}", &rest[word.len()..])
 }
 
-fn details(style: Style, report: &Report, finding: &Finding) -> String {
+fn details(style: Style, root: bool, finding: &Finding) -> String {
     let mut text = format!("\n{}", style.bold(finding.row.title));
     if let (Some(setting), Some(live)) = (&finding.setting, finding.live) {
         text += &format!(": {setting} is {}", amount(live, finding.unit));
@@ -236,19 +241,34 @@ fn details(style: Style, report: &Report, finding: &Finding) -> String {
         State::InTheWay | State::Tight => "",
         _ => " (room for twice as many)",
     };
-    text += &format!("  {}{purpose}\n", style.cyan(&remedy.command));
-    let by = if remedy.safe && finding.state == State::InTheWay {
-        "safe at run time, --fix does it: "
-    } else if remedy.safe {
-        "safe at run time: "
-    } else {
-        "by hand: "
+    // What is to be typed is never broken up: one setting a line.
+    let typed = |line: &str| format!("  {}{purpose}\n", style.cyan(line));
+    let set = |value: fn(&Change) -> u64| -> String {
+        remedy.changes.iter().map(|c| typed(&format!("sysctl -w {}={}", c.setting, value(c)))).collect()
+    };
+    text += &if remedy.changes.is_empty() { typed(&remedy.command) } else { set(|change| change.to) };
+    let by = match (remedy.safe, root, finding.state) {
+        (true, true, State::InTheWay) => "safe at run time, --fix does it: ",
+        (true, true, _) => "safe at run time: ",
+        (true, false, _) => "safe at run time, but root must do it: ",
+        (false, ..) => "by hand: ",
     };
     text += &indented(by, &remedy.why);
-    for (label, line) in [("permanent: ", &remedy.permanent), ("undo: ", &remedy.undo)] {
-        text += &line.as_ref().map(|line| indented(label, line)).unwrap_or_default();
+    if remedy.changes.is_empty() {
+        for (label, line) in [("permanent: ", &remedy.permanent), ("undo: ", &remedy.undo)] {
+            text += &line.as_ref().map(|line| indented(label, line)).unwrap_or_default();
+        }
+    } else {
+        text += &indented("permanent: in ", throng_walls::PERMANENT_FILE);
+        for change in &remedy.changes {
+            text += &format!("    {} = {}\n", change.setting, change.to);
+        }
+        text += "  undo:\n";
+        for change in &remedy.changes {
+            text += &format!("    sysctl -w {}={}\n", change.setting, change.from);
+        }
     }
-    if finding.state == State::InTheWay && report.demand.replicas > 1 {
+    if finding.state == State::InTheWay {
         let seen = finding.row.seen.first().map_or(finding.row.silent, |seen| seen);
         text += &indented("otherwise: ", seen);
     }
@@ -268,7 +288,8 @@ fn verdict(style: Style, report: &Report) -> String {
             let next =
                 order.next().map(|(next, at)| format!(", the next {} ({})", next.row.title, digits(at)));
             let next = next.unwrap_or_default();
-            format!("This host holds about {} replicas; the first wall is {first}{next}.", digits(holds))
+            let replicas = if holds == 1 { "replica" } else { "replicas" };
+            format!("This host holds about {} {replicas}; the first wall is {first}{next}.", digits(holds))
         }
         _ => "No wall that is known limits their number here.".into(),
     };
@@ -286,7 +307,8 @@ fn show_fix(report: &Report, changes: &[Change], done: bool) -> String {
         return "\nNothing to change: no wall in the way is moved by a setting that is safe at run time.\n"
             .into();
     }
-    let mut text = format!("\n{}\n", style.bold(if done { "Changed" } else { "To be changed" }));
+    let mut text =
+        format!("\n{}\n", style.bold(if done { "Changed" } else { "Not all of this could be changed" }));
     for change in changes {
         text += &format!("  {}: {} -> {}\n", change.setting, change.from, change.to);
     }
@@ -366,18 +388,31 @@ mod tests {
     }
 
     #[test]
-    fn no_line_but_commands_is_wider_than_a_page() {
+    fn no_line_is_wider_than_a_page() {
+        let mut host = Host { tasks: Some(200), mounts: Some(3_000), ..Host::default() };
+        for (name, value) in throng_walls::SETTINGS.iter().zip(100..) {
+            host.settings.insert(name, value);
+        }
+        host.filter.drops_forwarded = Some(true);
         let demand = Demand {
             links: Links::Pairs,
             processes: 3,
             mesh: true,
             memory: 1 << 30,
-            ..Demand::of(1_000_000)
+            watchers: 1,
+            connections: 9,
+            clients: 30_000,
+            published: 30_000,
+            ..Demand::of(1_000)
         };
-        let text = show(&Host::default(), &predict(&Host::default(), &demand));
-        let commands = ["sysctl", "echo"];
-        for line in text.lines().filter(|line| !commands.iter().any(|word| line.contains(word))) {
+        let report = predict(&host, &demand);
+        let text = show(&host, &report) + &show_fix(&report, &safe_changes(&report), true);
+        for line in text.lines() {
             assert!(line.chars().count() <= WIDTH, "{line}");
+        }
+        for expected in ["  sysctl -w net.ipv4.neigh.default.gc_thresh1=", "Whatever their number: Docker's"]
+        {
+            assert!(text.contains(expected), "{text}");
         }
     }
 }
