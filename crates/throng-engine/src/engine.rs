@@ -430,10 +430,10 @@ impl Core {
 
     /// Records that the replica's process has ended, and frees what only a running one needs.
     fn record_end(&self, replica: &Arc<Replica>, end: End) {
-        if let Some(group) = self.cgroups.group(&replica.id.project, &replica.id.name()) {
-            if let Err(error) = group.clear() {
-                tracing::warn!("the control group of {} is left: {error}", replica.id);
-            }
+        if let Some(group) = self.cgroups.group(&replica.id.project, &replica.id.name())
+            && let Err(error) = group.clear()
+        {
+            tracing::warn!("the control group of {} is left: {error}", replica.id);
         }
         self.detach(replica);
         let life = state::read_life(&replica.folder).map(|life| Life { end: Some(end), ..life });
