@@ -140,7 +140,7 @@ struct Bench {
 impl Bench {
     async fn measure(&self, plan: &Plan) -> Result<()> {
         crowd::drop_caches()?;
-        let memory = Memory::read()?;
+        let (memory, overflows) = (Memory::read()?, neighbour_overflows());
         self.engine.create_network(&self.network).await?;
         self.start_all(plan, &memory).await?;
         tokio::time::sleep(Duration::from_secs(1)).await;
@@ -148,6 +148,7 @@ impl Bench {
         println!("descriptors of this process: {}", std::fs::read_dir("/proc/self/fd")?.count());
         println!("{:?}", self.traces()?);
         self.ask_all(plan.count).await?;
+        println!("times that the table of neighbours was full: {}", neighbour_overflows() - overflows);
         self.statistics(plan.count).await;
         let begin = Instant::now();
         self.remove_all(plan.count).await?;
@@ -319,6 +320,13 @@ async fn ask(address: SocketAddr) -> Result<()> {
         bail!("it answers {:?}", String::from_utf8_lossy(&start));
     }
     Ok(())
+}
+
+/// `table_fulls` of all CPUs, the last column of the kernel's statistics.
+fn neighbour_overflows() -> u64 {
+    let text = std::fs::read_to_string("/proc/net/stat/arp_cache").unwrap_or_default();
+    let last = |line: &str| u64::from_str_radix(line.split_ascii_whitespace().last()?, 16).ok();
+    text.lines().skip(1).filter_map(last).sum()
 }
 
 /// CPU time of this process and of the children it has waited for.

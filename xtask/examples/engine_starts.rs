@@ -5,6 +5,8 @@
 //! HOME, starts replicas of it with these arguments one after another, then TOTAL of them AT-ONCE at a time, and
 //! prints `{"one_after_another_ms":[…],"at_once_ms":[…],"at_once_seconds":…}`. Needs root.
 
+#[path = "crowd/mod.rs"]
+mod crowd;
 #[path = "../src/bench/probe.rs"]
 mod probe;
 
@@ -15,8 +17,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 use throng_engine::{Engine, EngineOptions, IsolationChoice};
 use throng_image::Store;
-use throng_model::app::Resources;
-use throng_model::replica::{Attachment, LogPolicy, NetworkSpec, Process, ReplicaId, ReplicaSpec, RootFs};
+use throng_model::replica::{NetworkSpec, Process, ReplicaSpec, RootFs};
 use throng_runtime::Runtime;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::Semaphore;
@@ -79,7 +80,7 @@ async fn run(plan: &Plan) -> Result<serde_json::Value> {
         _ = stop.recv() => Err(anyhow::anyhow!("interrupted")),
     };
     // Replicas outlive their supervisor by design, so they must be removed whatever happened.
-    bench.engine.sweep(PROJECT).await?;
+    bench.clear().await?;
     result
 }
 
@@ -98,12 +99,7 @@ impl Bench {
         let layers = store.layers(&image)?;
         let mut args = image.config.entrypoint.clone().unwrap_or_default();
         args.extend(plan.arguments.iter().cloned());
-        let network = NetworkSpec {
-            name: format!("{PROJECT}_default"),
-            subnet: SUBNET.parse().context("the subnet")?,
-            gateway: Ipv4Addr::new(10, 197, 0, 1),
-            internal: false,
-        };
+        let network = crowd::network(PROJECT, SUBNET)?;
         let process =
             Process { args, env: image.config.env.clone(), cwd: "/".into(), user: image.config.user.clone() };
         let root =
@@ -112,13 +108,13 @@ impl Bench {
     }
 
     async fn measure(&self, plan: &Plan) -> Result<serde_json::Value> {
-        self.engine.sweep(PROJECT).await?;
+        self.clear().await?;
         self.engine.create_network(&self.network).await?;
         let mut serial = Vec::new();
         for ordinal in 1..=plan.one_after_another {
             serial.push(self.order(ordinal).run().await?);
         }
-        self.engine.sweep(PROJECT).await?;
+        self.clear().await?;
         self.engine.create_network(&self.network).await?;
         let begin = Instant::now();
         let together = self.start_at_once(plan).await?;
@@ -130,6 +126,11 @@ impl Bench {
             "at_once_ms": milliseconds(&together),
             "at_once_seconds": seconds,
         }))
+    }
+
+    async fn clear(&self) -> Result<()> {
+        self.engine.sweep(PROJECT).await?;
+        Ok(self.engine.remove_network(&self.network.name).await?)
     }
 
     async fn start_at_once(&self, plan: &Plan) -> Result<Vec<Duration>> {
@@ -152,27 +153,9 @@ impl Bench {
     }
 
     fn order(&self, ordinal: u32) -> Start {
-        let address = Ipv4Addr::from(u32::from(self.network.gateway) + ordinal);
-        let spec = self.spec(ordinal, address);
+        let spec = crowd::spec(PROJECT, ordinal, &self.network, &self.root, &self.process);
+        let address = spec.networks.first().map_or(Ipv4Addr::UNSPECIFIED, |leg| leg.address);
         Start { engine: self.engine.clone(), spec, address: (address, self.port).into() }
-    }
-
-    fn spec(&self, ordinal: u32, address: Ipv4Addr) -> ReplicaSpec {
-        let id = ReplicaId { project: PROJECT.into(), service: "web".into(), ordinal };
-        ReplicaSpec {
-            hostname: id.name(),
-            id,
-            generation: 1,
-            config_hash: String::new(),
-            root: self.root.clone(),
-            process: self.process.clone(),
-            mounts: Vec::new(),
-            networks: vec![Attachment { network: self.network.name.clone(), address }],
-            resources: Resources::default(),
-            log: LogPolicy::default(),
-            stop_signal: 15,
-            stop_grace_period: Duration::from_secs(1),
-        }
     }
 }
 
