@@ -9,7 +9,7 @@ use std::process::ExitCode;
 use throng_model::app::App;
 use throng_model::units::{format_bytes, parse_bytes};
 use throng_walls::fix::{FixError, Fixer, Undone, safe_changes};
-use throng_walls::{Change, Demand, Finding, Host, Links, Report, Source, State, Unit, predict};
+use throng_walls::{Change, Demand, Finding, Host, Links, Remedy, Report, Source, State, Unit, predict};
 
 /// Asked about where nothing says how many.
 const DEFAULT_REPLICAS: u64 = 1_000;
@@ -237,42 +237,39 @@ fn details(style: Style, root: bool, finding: &Finding) -> String {
     let Some(remedy) = &finding.remedy else {
         return text + &indented("what moves it: ", finding.row.moves);
     };
-    let purpose = match finding.state {
-        State::InTheWay | State::Tight => "",
-        _ => " (room for twice as many)",
-    };
-    // What is to be typed is never broken up: one setting a line.
-    let typed = |line: &str| format!("  {}{purpose}\n", style.cyan(line));
-    let set = |value: fn(&Change) -> u64| -> String {
-        remedy.changes.iter().map(|c| typed(&format!("sysctl -w {}={}", c.setting, value(c)))).collect()
-    };
-    text += &if remedy.changes.is_empty() { typed(&remedy.command) } else { set(|change| change.to) };
-    let by = match (remedy.safe, root, finding.state) {
-        (true, true, State::InTheWay) => "safe at run time, --fix does it: ",
-        (true, true, _) => "safe at run time: ",
-        (true, false, _) => "safe at run time, but root must do it: ",
-        (false, ..) => "by hand: ",
-    };
-    text += &indented(by, &remedy.why);
-    if remedy.changes.is_empty() {
-        for (label, line) in [("permanent: ", &remedy.permanent), ("undo: ", &remedy.undo)] {
-            text += &line.as_ref().map(|line| indented(label, line)).unwrap_or_default();
-        }
-    } else {
-        text += &indented("permanent: in ", throng_walls::PERMANENT_FILE);
-        for change in &remedy.changes {
-            text += &format!("    {} = {}\n", change.setting, change.to);
-        }
-        text += "  undo:\n";
-        for change in &remedy.changes {
-            text += &format!("    sysctl -w {}={}\n", change.setting, change.from);
-        }
-    }
+    text += &steps(style, root, finding.state, remedy);
     if finding.state == State::InTheWay {
         let seen = finding.row.seen.first().map_or(finding.row.silent, |seen| seen);
         text += &indented("otherwise: ", seen);
     }
     text
+}
+
+/// What moves a wall, and back. What is to be typed is never broken up: one setting a line.
+fn steps(style: Style, root: bool, state: State, remedy: &Remedy) -> String {
+    let purpose = match state {
+        State::InTheWay | State::Tight => "",
+        _ => " (room for twice as many)",
+    };
+    let typed = |line: &str| format!("  {}{purpose}\n", style.cyan(line));
+    let by = match (remedy.safe, root, state) {
+        (true, true, State::InTheWay) => "safe at run time, --fix does it: ",
+        (true, true, _) => "safe at run time: ",
+        (true, false, _) => "safe at run time, but root must do it: ",
+        (false, ..) => "by hand: ",
+    };
+    let why = indented(by, &remedy.why);
+    if remedy.changes.is_empty() {
+        let more = [("permanent: ", &remedy.permanent), ("undo: ", &remedy.undo)];
+        let more = more.into_iter().filter_map(|(label, text)| Some(indented(label, text.as_ref()?)));
+        return typed(&remedy.command) + &why + &more.collect::<String>();
+    }
+    let each = |line: &dyn Fn(&Change) -> String| remedy.changes.iter().map(line).collect::<String>();
+    let command = each(&|change| typed(&format!("sysctl -w {}={}", change.setting, change.to)));
+    let lasting = each(&|change| format!("    {} = {}\n", change.setting, change.to));
+    let back = each(&|change| format!("    sysctl -w {}={}\n", change.setting, change.from));
+    let file = throng_walls::PERMANENT_FILE;
+    format!("{command}{why}  permanent: in {file}\n{lasting}  undo:\n{back}")
 }
 
 fn indented(label: &str, text: &str) -> String {
@@ -359,7 +356,7 @@ fn digits(value: u64) -> String {
     let plain = value.to_string();
     let mut text = String::new();
     for (number, digit) in plain.chars().enumerate() {
-        if number > 0 && (plain.len() - number) % 3 == 0 {
+        if number > 0 && (plain.len() - number).is_multiple_of(3) {
             text.push(',');
         }
         text.push(digit);
