@@ -194,6 +194,9 @@ impl<'a> Planner<'a> {
             }
             // The highest ordinals leave first, as in a StatefulSet.
             for (&ordinal, _) in replicas.iter().rev().filter(|&(&ordinal, r)| ordinal > keep && !r.busy) {
+                if self.room.retirements == 0 {
+                    return;
+                }
                 self.retire(name, ordinal);
             }
         }

@@ -65,14 +65,16 @@ impl Actor {
     pub(super) fn carry_out(&mut self, plan: Plan) {
         let waiting = plan.waiting.into_iter().map(|w| (w.service, (w.reason, w.hopeless))).collect();
         self.waiting = waiting;
+        let mut leaving = Vec::new();
         for step in plan.steps {
             match step {
                 Step::Launch { service, ordinal } => self.launch((service, ordinal)),
                 Step::Restart { service, ordinal } => self.restart((service, ordinal)),
-                Step::Retire { service, ordinal } => self.retire((service, ordinal)),
+                Step::Retire { service, ordinal } => leaving.extend(self.take_out((service, ordinal))),
                 Step::Probe { service, ordinal } => self.probe((service, ordinal)),
             }
         }
+        self.retire(leaving);
     }
 
     pub(super) fn launch(&mut self, key: Key) {
@@ -136,7 +138,8 @@ impl Actor {
         self.begin_launch(key, spec);
     }
 
-    pub(super) fn retire(&mut self, key: Key) {
+    /// Marks a replica as leaving and says how it is to be let go.
+    fn take_out(&mut self, key: Key) -> Option<(Key, steps::Retirement)> {
         self.generation += 1;
         let id = self.id(&key);
         let grace = self.grace;
@@ -150,12 +153,20 @@ impl Actor {
             grace: grace.or(stop.map(|(_, grace)| grace)).unwrap_or(STOP_GRACE),
             proxies,
         };
-        let Some((view, detail)) = Self::replica(&mut self.world, &mut self.details, &key) else { return };
+        let (view, detail) = Self::replica(&mut self.world, &mut self.details, &key)?;
         view.busy = true;
         detail.leaving = true;
-        // The balancers must know before the replica is asked to leave.
-        self.tell(&key.0.clone());
-        self.tasks.spawn(steps::retire(self.fixed.engine.clone(), key, order));
+        Some((key, order))
+    }
+
+    /// Lets go of replicas that have been taken out. The balancers must know before they are asked to leave; they are
+    /// told once for all.
+    fn retire(&mut self, leaving: Vec<(Key, steps::Retirement)>) {
+        let services: BTreeSet<String> = leaving.iter().map(|((service, _), _)| service.clone()).collect();
+        services.iter().for_each(|service| self.tell(service));
+        for (key, order) in leaving {
+            self.tasks.spawn(steps::retire(self.fixed.engine.clone(), key, order));
+        }
     }
 
     pub(super) fn probe(&mut self, key: Key) {
