@@ -14,6 +14,7 @@ mod evidence;
 mod explain;
 pub mod fix;
 mod host;
+mod kernel_log;
 mod predict;
 mod remedy;
 mod table;
@@ -24,6 +25,7 @@ pub use explain::{Explanation, explain};
 pub use host::{
     Ancestor, Control, Counters, Disk, Filter, Host, Limit, Memory, Pressure, SETTINGS, Source, Stall,
 };
+pub use kernel_log::KernelLog;
 pub use predict::{Finding, Report, State, Unit, predict};
 pub use remedy::{Change, PERMANENT_FILE, Remedy};
 pub use table::{Wall, WallId, table};

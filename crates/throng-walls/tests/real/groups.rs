@@ -6,7 +6,7 @@ use crate::support::skip;
 use crate::tasks::{Crowd, no_process};
 use std::cell::Cell;
 use std::path::{Path, PathBuf};
-use throng_walls::{Demand, Evidence, State, WallId, explain, predict};
+use throng_walls::{Demand, Evidence, KernelLog, State, WallId, explain, predict};
 
 /// A group with a limit; removed when dropped.
 struct Group {
@@ -109,7 +109,7 @@ fn a_group_runs_out_of_memory() {
         let Some(group) = Group::new("memory") else { return skip(name, "no memory controller") };
         group.write(["memory.max", "memory.limit_in_bytes"], "33554432");
         group.cover();
-        let before = here();
+        let (before, log) = (here(), KernelLog::open().expect("root may read it"));
         let script = format!(
             "echo 0 > {}; exec perl -e 'my @all; push @all, \"x\" x 1048576 for 1..256'",
             group.top.join("cgroup.procs").display()
@@ -119,6 +119,9 @@ fn a_group_runs_out_of_memory() {
         assert_named(&evidence, WallId::Memory);
         let reason = &explain(&evidence).expect("named").evidence[0];
         assert!(reason.starts_with(&group.top.display().to_string()), "{reason}");
+        // The kernel says so too, and that alone is enough.
+        let kernel_log: Vec<_> = log.lines().into_iter().filter(|line| line.contains("perl")).collect();
+        assert_named(&Evidence { kernel_log, ..Evidence::default() }, WallId::Memory);
         let report = predict(&here(), &Demand { memory: 8 << 20, ..Demand::of(10) });
         let finding = report.finding(WallId::Memory).expect("judged");
         assert_eq!((finding.state, finding.holds.is_some_and(|n| n < 5)), (State::InTheWay, true));
