@@ -4,7 +4,7 @@ use crate::inside::{assert_named, here, inside, run};
 use crate::support::skip;
 use std::fs::File;
 use std::process::{Child, Command, Stdio};
-use throng_walls::{Demand, Evidence, Host, State, WallId, predict};
+use throng_walls::{Demand, Evidence, Host, State, WallId, explain, predict};
 
 /// Processes that sleep, until one cannot be made. They are killed when dropped.
 pub struct Crowd(Vec<Child>);
@@ -23,14 +23,21 @@ impl Crowd {
     }
 }
 
-impl Drop for Crowd {
-    fn drop(&mut self) {
+impl Crowd {
+    /// Kills all, then waits for each.
+    pub fn end(&mut self) {
         for child in &mut self.0 {
             let _ = child.kill();
         }
         for child in &mut self.0 {
             let _ = child.wait();
         }
+    }
+}
+
+impl Drop for Crowd {
+    fn drop(&mut self) {
+        self.end();
     }
 }
 
@@ -215,4 +222,42 @@ fn namespaces_of_a_user_are_used_up() {
             WallId::Namespaces,
         );
     });
+}
+
+#[test]
+fn namespaces_outlive_their_processes() {
+    const MEMBERS: u64 = 400;
+    const TRIES: u32 = 4;
+    let name = "tasks::namespaces_outlive_their_processes";
+    if here().counters.net_namespaces.is_none() && rustix::process::geteuid().is_root() {
+        return skip(name, "the kernel does not count network namespaces in /proc/slabinfo");
+    }
+    inside(name, &["-m"], || {
+        let teardown = || {
+            let members: Vec<Child> = (0..MEMBERS).map(|_| member()).collect();
+            let before = here();
+            let mut crowd = Crowd(members);
+            crowd.end();
+            let (before, after) = (Some(before), Some(here()));
+            explain(&Evidence { before, after, replicas: Some((MEMBERS, 0)), ..Evidence::default() })
+        };
+        // Others may end, or the kernel be quick, at the very moment.
+        let named = (0..TRIES).filter_map(|_| teardown()).find(|named| named.row.id == WallId::Namespaces);
+        let evidence = named.expect("removal takes its time").evidence;
+        assert!(evidence[0].contains("still being removed"), "{evidence:?}");
+    });
+}
+
+/// A process that has a network namespace by now.
+fn member() -> Child {
+    let mut child = Command::new("unshare")
+        .args(["-n", "sh", "-c", "echo ready; exec sleep 600"])
+        .stdout(Stdio::piped())
+        .spawn()
+        .expect("unshare runs");
+    let mut line = String::new();
+    let out = child.stdout.take().expect("a pipe");
+    std::io::BufRead::read_line(&mut std::io::BufReader::new(out), &mut line).expect("read");
+    assert_eq!(line, "ready\n");
+    child
 }
