@@ -26,8 +26,9 @@ pub mod footprint {
     pub const DESCRIPTORS: u64 = 1;
     /// Descriptors of the supervisor that do not grow: sockets, logs being rotated, starts under way.
     pub const DESCRIPTORS_BASE: u64 = 256;
-    /// Mounts inside a replica beside its volumes: root, /proc, /sys, /dev and what is below, 11 masks, 5 read-only.
-    pub const MOUNTS: u64 = 28;
+    /// The most mounts inside a replica beside its volumes: root, /proc, /sys, control groups, /dev and what is below
+    /// it, 11 masks, 5 read-only, and for an ordinary user 6 devices.
+    pub const MOUNTS: u64 = 30;
     /// Files and folders of a replica on disk, its own writes not counted: its folder, specification, state, log, the
     /// two folders of overlayfs with what it puts there, the mount point, /etc with three files.
     pub const INODES: u64 = 16;

@@ -7,9 +7,8 @@ use throng_walls::table;
 const INTRODUCTION: &str = "\
 # The walls of one Linux host
 
-What stops a crowd of containers on one machine, what one sees of it, and what moves it. `throng doctor --replicas N` sets
-each of these against the host at hand and says which comes first; it changes nothing without `--fix`. Errors of the
-engine are looked up here too.
+What stops a crowd of containers on one machine, what one sees of it, and what moves it. `throng doctor --replicas N`
+sets each of these against the host at hand and says which comes first; it changes nothing without `--fix`.
 
 This page is made from the table that the checks work by: `THRONG_UPDATE_DOCS=1 cargo test -p throng-walls --test docs`.
 ";
@@ -24,26 +23,42 @@ fn page() -> String {
     }
     for row in table() {
         let _ = writeln!(page, "\n## {}\n", row.name);
-        let _ = writeln!(page, "**Limit.** {}.\n\n**Why.** {}.\n", capital(row.limit), capital(row.why));
+        paragraph(&mut page, "Limit", &sentence(row.limit));
+        paragraph(&mut page, "Why", &sentence(row.why));
         if row.silent.is_empty() {
             let _ = writeln!(page, "**What one sees.**\n\n```text\n{}\n```\n", row.seen.join("\n"));
         } else {
-            let _ = writeln!(page, "**What one sees.** No error: {}.\n", row.silent);
+            paragraph(&mut page, "What one sees", &format!("No error: {}.", row.silent));
         }
-        let _ = writeln!(
-            page,
-            "**Here.** {}.\n\n**What moves it.** {}.\n",
-            capital(row.here),
-            capital(row.moves)
-        );
-        let _ = writeln!(page, "**Reference.** {}.", row.reference);
+        paragraph(&mut page, "Here", &sentence(row.here));
+        paragraph(&mut page, "What moves it", &sentence(row.moves));
+        paragraph(&mut page, "Reference", &format!("{}.", row.reference));
+        // One empty line between sections, none at the end.
+        page.pop();
     }
     page
 }
 
-fn capital(text: &str) -> String {
+/// In lines of at most 120 columns.
+fn paragraph(page: &mut String, label: &str, text: &str) {
+    let mut line = format!("**{label}.**");
+    for word in text.split_whitespace() {
+        if line.chars().count() + 1 + word.chars().count() > 120 {
+            let _ = writeln!(page, "{line}");
+            line = word.into();
+        } else {
+            let _ = write!(line, " {word}");
+        }
+    }
+    let _ = writeln!(page, "{line}\n");
+}
+
+/// With a capital letter and a full stop.
+fn sentence(text: &str) -> String {
     let mut letters = text.chars();
-    letters.next().map_or_else(String::new, |first| first.to_uppercase().chain(letters).collect())
+    let text: String =
+        letters.next().map_or_else(String::new, |first| first.to_uppercase().chain(letters).collect());
+    text + "."
 }
 
 #[test]

@@ -2,6 +2,7 @@
 
 mod support;
 
+use proptest::prelude::*;
 use std::time::Duration;
 use support::Paper;
 use throng_walls::{Demand, Evidence, Host, Step, WallId, explain, table};
@@ -285,4 +286,11 @@ fn with_a_demand_it_says_what_would_move_the_wall() {
     assert_eq!(explanation.evidence[1], "200 tasks, kernel.pid_max is 32768");
     let remedy = explanation.finding.expect("judged").remedy.expect("a remedy");
     assert_eq!(remedy.command, "sysctl -w kernel.pid_max=65536");
+}
+
+proptest! {
+    #[test]
+    fn no_message_does_harm(message: String, errno: Option<i32>, kernel_log: Vec<String>) {
+        let _ = explain(&Evidence { messages: vec![message], errno, kernel_log, ..Evidence::default() });
+    }
 }

@@ -28,7 +28,7 @@ pub const MOUNT_COUNT: Wall = Wall {
     silent: "",
     limit: "`fs.mount-max` mounts in each mount namespace",
     why: "a limit against programs that mount without end; it counts what a namespace began with",
-    here: "each replica has its own namespace: the host's mounts, 28 of the engine's, and its volumes",
+    here: "each replica has its own namespace: the host's mounts, at most 30 of the engine's, and its volumes",
     moves: "a higher limit, fewer mounts on the host",
     reference: "<https://github.com/moby/moby/issues/45760>; Documentation/admin-guide/sysctl/fs",
 };
