@@ -2,7 +2,7 @@
 //! own, runs into it with plain system calls or commands, and gives the true error and the true counters to `explain`.
 //! No setting of the host is changed.
 //!
-//! Root only. Debian packages: iproute2, util-linux, nftables, iptables, iputils-ping, perl-base.
+//! Root only. Debian packages: iproute2, util-linux, nftables, iptables, perl-base.
 
 mod groups;
 mod inside;
