@@ -274,7 +274,7 @@ impl Child<'_> {
             Op::Join { pidfd, flags } => sys::setns(*pidfd, *flags),
             Op::AwaitGo => self.await_go(),
             Op::NetworkUp { batch, requests } => network_up(batch, *requests),
-            Op::Network { batch, requests } => sys::netlink_batch(batch, *requests),
+            Op::Network { batch, requests } => sys::rtnetlink::send_batch(batch, *requests),
             Op::HostName(name) => sys::host_name(name),
             Op::Limit { resource, soft, hard } => sys::limit(*resource, *soft, *hard),
             Op::Umask(mask) => {
@@ -360,7 +360,7 @@ fn allow(result: Result<(), Errno>, fine: Errno) -> Result<(), Errno> {
 
 fn network_up(batch: &[u8], requests: usize) -> Result<(), Errno> {
     for _ in 0..BUSY_TRIES {
-        match sys::netlink_batch(batch, requests) {
+        match sys::rtnetlink::send_batch(batch, requests) {
             Err(Errno::IN_USE) => sys::sleep(BUSY_PAUSE),
             other => return other,
         }

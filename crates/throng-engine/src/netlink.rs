@@ -28,8 +28,6 @@ pub struct Link {
     pub name: String,
     /// Index of the bridge whose port it is.
     pub bridge: Option<u32>,
-    pub received: u64,
-    pub sent: u64,
 }
 
 /// A locally administered hardware address.
@@ -474,13 +472,11 @@ impl Connection {
 }
 
 fn read(message: LinkMessage) -> Link {
-    let mut link =
-        Link { index: message.header.index, name: String::new(), bridge: None, received: 0, sent: 0 };
+    let mut link = Link { index: message.header.index, name: String::new(), bridge: None };
     for attribute in message.attributes {
         match attribute {
             LinkAttribute::IfName(name) => link.name = name,
             LinkAttribute::Controller(index) => link.bridge = Some(index),
-            LinkAttribute::Stats64(stats) => (link.received, link.sent) = (stats.rx_bytes, stats.tx_bytes),
             _ => {}
         }
     }
