@@ -7,9 +7,11 @@
 //! - [`health`]: when to probe next, and what a probe's result changes.
 //! - [`restart`]: whether and when an ended replica starts again.
 //! - [`pace`]: how many replicas may start now, how many health checks the host can afford.
+//! - [`ceiling`]: the search for the largest count that holds.
 //! - [`address`]: which subnet and which address is the next free one.
 
 pub mod address;
+pub mod ceiling;
 pub mod health;
 pub mod pace;
 pub mod plan;

@@ -37,6 +37,15 @@ pub struct Reading {
     pub disk: f64,
 }
 
+impl Reading {
+    /// Whether the host has come to rest, `usual` tasks for each core having been runnable before.
+    pub fn settled(&self, usual: f64) -> bool {
+        self.runnable <= (usual * RUNNABLE_MORE).max(RUNNABLE)
+            && self.memory <= MEMORY_PRESSURE
+            && self.disk <= DISK_PRESSURE
+    }
+}
+
 /// Decides how many replicas may start now.
 #[derive(Debug, Clone)]
 pub struct Pace {
@@ -63,7 +72,7 @@ impl Pace {
             return self.left;
         }
         let up = *self.up.get_or_insert(now);
-        let settled = self.settled(&read());
+        let settled = read().settled(self.usual);
         if !settled && now.saturating_sub(up) < PATIENCE {
             return 0;
         }
@@ -76,12 +85,6 @@ impl Pace {
     /// What the host is like while nothing starts: work that goes on anyway is no reason to wait.
     pub fn nothing_starts(&mut self, reading: &Reading) {
         self.usual += USUAL_WEIGHT * (reading.runnable - self.usual);
-    }
-
-    fn settled(&self, reading: &Reading) -> bool {
-        reading.runnable <= (self.usual * RUNNABLE_MORE).max(RUNNABLE)
-            && reading.memory <= MEMORY_PRESSURE
-            && reading.disk <= DISK_PRESSURE
     }
 
     pub fn began(&mut self, count: usize) {
@@ -201,10 +204,9 @@ mod tests {
 
     #[test]
     fn memory_and_disk_count_too() {
-        let pace = Pace::new(2);
-        assert!(pace.settled(&CALM));
-        assert!(!pace.settled(&Reading { memory: 0.2, ..CALM }));
-        assert!(!pace.settled(&Reading { disk: 0.6, ..CALM }));
+        assert!(CALM.settled(0.0));
+        assert!(!Reading { memory: 0.2, ..CALM }.settled(0.0));
+        assert!(!Reading { disk: 0.6, ..CALM }.settled(0.0));
     }
 
     #[test]

@@ -9,6 +9,7 @@
 //! - [`client`]: how a command finds, starts and talks to the supervisor of a project.
 //! - [`serve`]: the supervisor's process.
 //! - [`protocol`]: what both say to each other.
+//! - [`host`]: how pressed this host is.
 //! - [`paths`]: where everything lives on this host.
 //!
 //! The supervisor may die at any moment: replicas and their logs go on without it, and the next one adopts them.
@@ -16,7 +17,6 @@
 mod actor;
 mod apply;
 mod front;
-mod host;
 mod listing;
 mod names;
 mod server;
@@ -25,6 +25,7 @@ mod state;
 mod steps;
 
 pub mod client;
+pub mod host;
 pub mod paths;
 pub mod protocol;
 

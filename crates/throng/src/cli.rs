@@ -121,6 +121,8 @@ pub enum Command {
     Ls(FormatArguments),
     /// Say what this host holds: which limit comes first, which next, and what moves it
     Doctor(DoctorArguments),
+    /// Scale a service up until something gives, and name it
+    Ceiling(Box<CeilingArguments>),
     /// Print a completion script for a shell
     Completions { shell: clap_complete::Shell },
     /// Write manual pages, one for each command, into a folder
@@ -340,6 +342,22 @@ pub struct LoadArguments {
     /// Load images from this archive (docker save or OCI layout) instead of putting load on something
     #[arg(short, long, value_name = "FILE", conflicts_with = "target")]
     pub input: Option<PathBuf>,
+    #[command(flatten)]
+    pub shape: LoadShape,
+    /// Fail unless this holds: 'p95<200ms', 'errors<1%', 'rate>100/s'; may be given several times
+    #[arg(long, value_name = "THRESHOLD")]
+    pub require: Vec<String>,
+    /// Print the whole result as JSON
+    #[arg(long)]
+    pub json: bool,
+    /// Write an HdrHistogram log
+    #[arg(long, value_name = "FILE")]
+    pub hdr_log: Option<PathBuf>,
+}
+
+/// What is sent, and when.
+#[derive(Debug, Args)]
+pub struct LoadShape {
     /// Closed loop: how many clients, each sending its next request when the last one was answered
     #[arg(short, long, default_value_t = 1, conflicts_with = "rate")]
     pub clients: u32,
@@ -400,15 +418,35 @@ pub struct LoadArguments {
     /// Seed of arrivals and images
     #[arg(long, default_value_t = 1)]
     pub seed: u64,
-    /// Fail unless this holds: 'p95<200ms', 'errors<1%', 'rate>100/s'; may be given several times
+}
+
+#[derive(Debug, Args)]
+pub struct CeilingArguments {
+    /// SERVICE[:PORT][/PATH] of the app that is up; the port and the path are what --until loads
+    #[arg(value_name = "SERVICE")]
+    pub target: String,
+    /// Stop here even if everything still holds
+    #[arg(long, value_name = "N", default_value_t = 10_000)]
+    pub most: u32,
+    /// Replicas more each time: a number, or `auto` for twice as many until something gives
+    #[arg(long, value_name = "auto|N", default_value = "auto")]
+    pub batch: String,
+    /// Hold only while this is so under load: 'p99<50ms', 'errors<1%'; may be given several times
     #[arg(long, value_name = "THRESHOLD")]
-    pub require: Vec<String>,
-    /// Print the whole result as JSON
+    pub until: Vec<String>,
+    /// The longest that a count may take to be ready and settled
+    #[arg(long, value_name = "DURATION", default_value = "120s")]
+    pub patience: String,
+    /// How long a count must stay ready
+    #[arg(long, value_name = "DURATION", default_value = "2s")]
+    pub hold: String,
+    /// Leave the app at the count that was found instead of the one that it had
     #[arg(long)]
-    pub json: bool,
-    /// Write an HdrHistogram log
-    #[arg(long, value_name = "FILE")]
-    pub hdr_log: Option<PathBuf>,
+    pub stay: bool,
+    #[command(flatten)]
+    pub shape: LoadShape,
+    #[arg(long, value_enum, default_value_t)]
+    pub format: Format,
 }
 
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, ValueEnum)]

@@ -29,7 +29,10 @@ pub enum Kind {
 /// Exit code and meaning of each kind, as `throng help exit-codes` and the manual page print them.
 pub const EXIT_CODES: [(u8, &str); 7] = [
     (0, "success"),
-    (1, "it ran but did not hold: a threshold, a replica that does not come up, a host too small for the crowd"),
+    (
+        1,
+        "it ran but did not hold: a threshold, a replica that does not come up, a host too small for the crowd",
+    ),
     (2, "the command line or a file that a person wrote is wrong"),
     (3, "no such app, service, image or run"),
     (4, "the host refuses: permission, a limit, no space, a port taken"),

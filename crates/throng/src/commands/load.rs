@@ -1,6 +1,6 @@
 //! `throng load`: flags to a load, a load to a table, thresholds to an exit code.
 
-use crate::cli::{ArrivalsArgument, ImageFormatArgument, LoadArguments};
+use crate::cli::{ArrivalsArgument, ImageFormatArgument, LoadArguments, LoadShape};
 use crate::failure::{Failure, Kind, Result, chain, io};
 use crate::project::Context;
 use crate::terminal::{Progress, Style, table};
@@ -13,6 +13,7 @@ use throng_load::{
 use throng_model::run::LoadResult;
 use throng_model::units::{format_bytes, format_micros, parse_duration};
 use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
 use url::Url;
 
 /// Requests of each client when neither a number nor a duration is given.
@@ -22,15 +23,8 @@ pub async fn run(context: &Context, arguments: LoadArguments) -> Result<ExitCode
     let interrupted = super::interrupted()?;
     let thresholds: Vec<Threshold> =
         arguments.require.iter().map(|text| text.parse().map_err(failure)).collect::<Result<_>>()?;
-    let mut spec = LoadSpec::new(target(context, &arguments).await?, schedule(&arguments)?);
-    spec.request = request(&arguments)?;
-    spec.timeout = duration(&arguments.timeout)?;
-    spec.threads = arguments.threads.unwrap_or(0);
-    spec.seed = arguments.seed;
-    spec.follow_redirects = arguments.follow_redirects;
-    spec.success = arguments.success.parse().map_err(failure)?;
-    spec.http2 = arguments.http2;
-    spec.check().map_err(failure)?;
+    let target = target(context, arguments.target.as_deref().unwrap_or_default()).await?;
+    let spec = spec(target, &arguments.shape)?;
     let begin = SystemTime::now();
     let load = with_progress(spec, interrupted.clone()).await?;
     if let Some(path) = &arguments.hdr_log {
@@ -61,18 +55,31 @@ pub async fn run(context: &Context, arguments: LoadArguments) -> Result<ExitCode
     Ok(ExitCode::SUCCESS)
 }
 
-fn failure(error: LoadError) -> Failure {
+/// The load that the flags describe, checked.
+pub fn spec(target: Url, shape: &LoadShape) -> Result<LoadSpec> {
+    let mut spec = LoadSpec::new(target, schedule(shape)?);
+    spec.request = request(shape)?;
+    spec.timeout = duration(&shape.timeout)?;
+    spec.threads = shape.threads.unwrap_or(0);
+    spec.seed = shape.seed;
+    spec.follow_redirects = shape.follow_redirects;
+    spec.success = shape.success.parse().map_err(failure)?;
+    spec.http2 = shape.http2;
+    spec.check().map_err(failure)?;
+    Ok(spec)
+}
+
+pub fn failure(error: LoadError) -> Failure {
     let hint = error.hint().map(str::to_owned);
     Failure { hint, ..Failure::new(Kind::Input, chain(&error)) }
 }
 
-fn duration(text: &str) -> Result<Duration> {
+pub fn duration(text: &str) -> Result<Duration> {
     parse_duration(text).map_err(|error| Failure::new(Kind::Input, error.to_string()))
 }
 
 /// A URL as it is; otherwise `SERVICE[:PORT][/PATH]` of the app that is up.
-async fn target(context: &Context, arguments: &LoadArguments) -> Result<Url> {
-    let text = arguments.target.as_deref().unwrap_or_default();
+pub async fn target(context: &Context, text: &str) -> Result<Url> {
     let wrong = |error: url::ParseError| Failure::new(Kind::Input, format!("{text}: {error}"));
     if text.contains("://") {
         return Url::parse(text).map_err(wrong);
@@ -92,18 +99,18 @@ async fn target(context: &Context, arguments: &LoadArguments) -> Result<Url> {
     Url::parse(&format!("http://{address}{}", if path.is_empty() { "/" } else { path })).map_err(wrong)
 }
 
-fn schedule(arguments: &LoadArguments) -> Result<Schedule> {
-    let length = arguments.duration.as_deref().map(duration).transpose()?;
-    if let Some(rate) = arguments.rate {
-        let arrivals = match arguments.arrivals {
+fn schedule(shape: &LoadShape) -> Result<Schedule> {
+    let length = shape.duration.as_deref().map(duration).transpose()?;
+    if let Some(rate) = shape.rate {
+        let arrivals = match shape.arrivals {
             ArrivalsArgument::Poisson => Arrivals::Poisson,
             ArrivalsArgument::Constant => Arrivals::Constant,
         };
         let duration = length.unwrap_or_default();
-        let max_connections = arguments.max_connections.unwrap_or_else(default_connections);
+        let max_connections = shape.max_connections.unwrap_or_else(default_connections);
         return Ok(Schedule::Open { rate, duration, arrivals, max_connections });
     }
-    let requests = match (arguments.requests, length) {
+    let requests = match (shape.requests, length) {
         (Some(_), Some(_)) => {
             return Err(Failure::new(Kind::Input, "--requests and --duration both end the load")
                 .hint("give one of them"));
@@ -111,28 +118,28 @@ fn schedule(arguments: &LoadArguments) -> Result<Schedule> {
         (None, Some(length)) => Requests::For(length),
         (count, None) => Requests::PerClient(count.unwrap_or(REQUESTS_USUAL)),
     };
-    let think = arguments.think.as_deref().map(duration).transpose()?.unwrap_or_default();
-    Ok(Schedule::Closed { clients: arguments.clients, requests, think })
+    let think = shape.think.as_deref().map(duration).transpose()?.unwrap_or_default();
+    Ok(Schedule::Closed { clients: shape.clients, requests, think })
 }
 
-fn request(arguments: &LoadArguments) -> Result<RequestSpec> {
+fn request(shape: &LoadShape) -> Result<RequestSpec> {
     let header = |text: &String| match text.split_once(':') {
         Some((name, value)) => Ok((name.trim().to_owned(), value.trim().to_owned())),
         None => {
             Err(Failure::new(Kind::Input, format!("{text:?} is not a header")).hint("write `Name: value`"))
         }
     };
-    let headers = arguments.header.iter().map(header).collect::<Result<_>>()?;
-    let body = body(arguments)?;
+    let headers = shape.header.iter().map(header).collect::<Result<_>>()?;
+    let body = body(shape)?;
     let usual = if matches!(body, Body::Empty) { "GET" } else { "POST" };
-    let method = arguments.method.clone().unwrap_or_else(|| usual.into());
+    let method = shape.method.clone().unwrap_or_else(|| usual.into());
     Ok(RequestSpec { method, headers, body })
 }
 
-fn body(arguments: &LoadArguments) -> Result<Body> {
-    let image = arguments.image.as_deref().map(|size| image(size, arguments.image_format)).transpose()?;
-    let mut parts: Vec<Part> = arguments.form.iter().map(|text| part(text)).collect::<Result<_>>()?;
-    match (image, &arguments.image_field) {
+fn body(shape: &LoadShape) -> Result<Body> {
+    let image = shape.image.as_deref().map(|size| image(size, shape.image_format)).transpose()?;
+    let mut parts: Vec<Part> = shape.form.iter().map(|text| part(text)).collect::<Result<_>>()?;
+    match (image, &shape.image_field) {
         (Some(image), Some(field)) => parts.push(Part {
             name: field.clone(),
             filename: Some(match image.format {
@@ -152,7 +159,7 @@ fn body(arguments: &LoadArguments) -> Result<Body> {
     if !parts.is_empty() {
         return Ok(Body::Multipart(parts));
     }
-    match &arguments.data {
+    match &shape.data {
         Some(data) => Ok(Body::Bytes(content(data)?.into())),
         None => Ok(Body::Empty),
     }
@@ -194,7 +201,7 @@ fn content(text: &str) -> Result<Vec<u8>> {
     }
 }
 
-async fn with_progress(spec: LoadSpec, interrupted: tokio_util::sync::CancellationToken) -> Result<Load> {
+async fn with_progress(spec: LoadSpec, interrupted: CancellationToken) -> Result<Load> {
     let label = format!("load {}", spec.target);
     let (sender, mut progress) = watch::channel(throng_load::Progress::default());
     let load = throng_load::run_detailed(spec, sender, interrupted);

@@ -1,6 +1,7 @@
 //! One module per group of commands. Each turns what was typed into calls of the other crates.
 
 mod app;
+mod ceiling;
 mod doctor;
 mod images;
 mod listings;
@@ -46,6 +47,7 @@ async fn dispatch(context: &Context, command: Command) -> Result<ExitCode> {
         Command::Up(arguments) => return app::up(context, arguments).await,
         Command::Exec(arguments) => return app::exec(context, arguments).await,
         Command::Doctor(arguments) => return doctor::run(context, &arguments),
+        Command::Ceiling(arguments) => return ceiling::run(context, &arguments).await,
         Command::Load(arguments) => match &arguments.input {
             Some(archive) => images::load(context, archive).await?,
             None => return load::run(context, *arguments).await,

@@ -40,7 +40,8 @@ fn files(bench: &Bench) -> Vec<String> {
     let mut left = Vec::new();
     for below in ["engine", "engine/.networks", "projects", "run"] {
         let folder = bench.home.join(below);
-        let kept = |name: &String| name == ".networks" || name == "networks.lock";
+        let kept =
+            |name: &String| [".networks", "networks.lock", ".root", ".skeleton"].contains(&name.as_str());
         let extra = names(&folder).into_iter().filter(|name| !kept(name));
         left.extend(extra.map(|name| format!("file {}", folder.join(name).display())));
     }
