@@ -70,6 +70,23 @@ fn a_full_mesh_grows_the_neighbour_table_with_the_square() {
     assert_eq!(state(&report, WallId::NeighbourTable), (State::Tight, Some(32)));
 }
 
+#[test]
+fn no_table_is_let_grow_beyond_what_memory_holds() {
+    let host = Paper::host().read();
+    let mesh = |replicas| predict(&host, &Demand { mesh: true, ..Demand::of(replicas) });
+    let remedy =
+        |report: &Report| report.finding(WallId::NeighbourTable).and_then(|f| f.remedy.clone()).expect("one");
+    assert!(remedy(&mesh(2_000)).safe, "four million entries");
+    assert!(!remedy(&mesh(10_000)).safe, "a hundred million entries are 40 GB");
+    let tracked = predict(&host, &Demand { connections: 100_000, ..Demand::of(10_000) });
+    let finding = tracked.finding(WallId::ConnectionTracking).expect("judged");
+    assert_eq!(finding.state, State::DoesNotApply);
+    let paper = Paper::host();
+    paper.set("net.netfilter.nf_conntrack_max", "10000");
+    let tracked = predict(&paper.read(), &Demand { connections: 100_000, ..Demand::of(10_000) });
+    assert!(throng_walls::fix::safe_changes(&tracked).is_empty());
+}
+
 /// One change of the paper host, the demand, the wall that must be in the way, and what it then holds.
 type Case = (&'static str, fn(&Paper), fn() -> Demand, WallId, Option<u64>, &'static str);
 

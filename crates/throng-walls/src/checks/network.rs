@@ -16,6 +16,11 @@ const THRESHOLDS: [&str; 3] = [
     "net.ipv4.neigh.default.gc_thresh2",
     "net.ipv4.neigh.default.gc_thresh3",
 ];
+/// Bytes of an entry in the neighbour table, and of one connection that is tracked, with its place in a hash table.
+const NEIGHBOUR: u64 = 400;
+const CONNECTION: u64 = 320;
+/// The share of the memory that is available, as a divisor, up to which a table of the kernel's may be let grow.
+const MEMORY_SHARE: u64 = 4;
 const PORT_RANGE: &str = "net.ipv4.ip_local_port_range";
 const NO_NETWORK: &str = "plain processes have no network of their own";
 
@@ -30,6 +35,11 @@ fn largest(demand: &Demand, replicas: u64) -> u64 {
 
 fn parents(members: u64) -> u64 {
     members.div_ceil(footprint::BEHIND_PARENT).min(footprint::PARENTS)
+}
+
+/// The most entries of so many bytes that a table may hold without harm; none where memory cannot be read.
+fn entries_for(host: &Host, bytes: u64) -> u64 {
+    host.memory.map_or(0, |memory| memory.available / MEMORY_SHARE / bytes).min(INT_MAX)
 }
 
 pub fn bridge_ports(demand: &Demand) -> Finding {
@@ -79,7 +89,7 @@ pub fn neighbour_table(host: &Host, demand: &Demand) -> Finding {
         let peers = if demand.mesh { largest(demand, n).saturating_sub(1) } else { 0 };
         n.saturating_mul(peers.saturating_add(learned))
     };
-    let bound = Bound::of(host, THRESHOLDS[2], INT_MAX, entries);
+    let bound = Bound::of(host, THRESHOLDS[2], entries_for(host, NEIGHBOUR), entries);
     let bounds: Vec<_> = bound.into_iter().collect();
     let mut finding = judge(id, demand, &bounds);
     if !demand.mesh && finding.live.is_some() {
@@ -94,7 +104,12 @@ pub fn neighbour_table(host: &Host, demand: &Demand) -> Finding {
         let why = "an entry takes some 400 bytes, and only those that are used are there";
         finding.remedy = Remedy::raise(changes.collect(), why);
     }
-    finding.or_by(|_| Remedy::by_hand("let replicas talk to fewer others", "the table cannot grow so far"))
+    finding.or_by(|_| {
+        Remedy::by_hand(
+            "let replicas talk to fewer others",
+            "so large a table would take more than a quarter of the memory that is available",
+        )
+    })
 }
 
 pub fn connection_tracking(host: &Host, demand: &Demand) -> Finding {
@@ -105,9 +120,13 @@ pub fn connection_tracking(host: &Host, demand: &Demand) -> Finding {
     }
     let used = host.setting("net.netfilter.nf_conntrack_count").unwrap_or(0);
     let each = demand.connections;
-    let bound = Bound::of(host, name, INT_MAX, move |n| used.saturating_add(n.saturating_mul(each)));
+    let most = entries_for(host, CONNECTION);
+    let bound = Bound::of(host, name, most, move |n| used.saturating_add(n.saturating_mul(each)));
     let why = "an entry takes some 320 bytes; chains of the hash table grow longer with it";
-    let finding = judge_settings(id, demand, &bound.into_iter().collect::<Vec<_>>(), why);
+    let finding = judge_settings(id, demand, &bound.into_iter().collect::<Vec<_>>(), why).or_by(|_| {
+        let why = "so large a table would take more than a quarter of the memory that is available";
+        Remedy::by_hand("keep fewer connections, or do not track those between replicas", why)
+    });
     if each == 0 { finding.noted("counts no connections of replicas; --connections N does") } else { finding }
 }
 
