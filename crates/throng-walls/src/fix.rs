@@ -29,7 +29,10 @@ impl FixError {
     /// What to do about it.
     pub fn hint(&self) -> String {
         match self {
-            FixError::Setting { setting, .. } => format!("become root, or have {setting} set for you"),
+            FixError::Setting { .. } => {
+                "root of the host itself must do it; `throng doctor --undo` puts back what was changed before"
+                    .into()
+            }
             FixError::Record { .. } => "nothing was changed; the folder must be writable".into(),
             FixError::Damaged { path, .. } => {
                 format!("set the values in it by hand with `sysctl -w`, then remove {}", path.display())

@@ -4,17 +4,22 @@ use crate::inside::{assert_named, here, inside, run};
 use crate::support::skip;
 use std::fs::File;
 use std::process::{Child, Command, Stdio};
-use throng_walls::{Demand, Evidence, Host, State, WallId, explain, predict};
+use throng_walls::fix::{Fixer, safe_changes};
+use throng_walls::{Demand, Evidence, Host, Report, State, WallId, explain, predict};
 
 /// Processes that sleep, until one cannot be made. They are killed when dropped.
 pub struct Crowd(Vec<Child>);
+
+fn sleeper() -> std::io::Result<Child> {
+    Command::new("sleep").arg("600").stdin(Stdio::null()).spawn()
+}
 
 impl Crowd {
     /// With the error that ended it.
     pub fn until_refused(most: usize) -> (Crowd, std::io::Error) {
         let mut crowd = Crowd(Vec::new());
         loop {
-            match Command::new("sleep").arg("600").stdin(Stdio::null()).spawn() {
+            match sleeper() {
                 Ok(child) => crowd.0.push(child),
                 Err(error) => return (crowd, error),
             }
@@ -69,6 +74,7 @@ fn process_ids_are_used_up() {
         drop(crowd);
         let report = predict(&before, &Demand::of(400));
         assert_eq!(report.finding(WallId::ProcessIds).map(|f| f.state), Some(State::InTheWay));
+        moves_and_goes_back(&report);
         assert_named(
             &Evidence {
                 messages: no_process(&error),
@@ -79,6 +85,20 @@ fn process_ids_are_used_up() {
             WallId::ProcessIds,
         );
     });
+}
+
+/// What is said to be safe lets more processes in, and undoing it leaves the limit as it was.
+fn moves_and_goes_back(report: &Report) {
+    let folder = tempfile::tempdir().expect("a folder");
+    let fixer = Fixer::new("/", folder.path());
+    let changes = safe_changes(report);
+    let of_pids: Vec<_> = changes.into_iter().filter(|change| change.setting == "kernel.pid_max").collect();
+    assert_eq!(of_pids.len(), 1);
+    fixer.apply(&of_pids).expect("this namespace's own");
+    let crowd = Crowd((0..320).map(|_| sleeper().expect("there is room now")).collect());
+    drop(crowd);
+    fixer.undo().expect("put back");
+    assert_eq!(here().setting("kernel.pid_max"), Some(301));
 }
 
 #[test]

@@ -35,12 +35,12 @@ pub fn run(context: &Context, arguments: &DoctorArguments) -> Result<ExitCode> {
         host = Host::read(&source);
         report = predict(&host, &demand);
     }
+    fixed?;
     match arguments.format {
         Format::Json => outln!("{}", json!({"host": host, "report": report, "changed": changes})),
-        Format::Table if arguments.fix => out!("{}", show_fix(&report, &changes, fixed.is_ok())),
+        Format::Table if arguments.fix => out!("{}", show_fix(&report, &changes)),
         Format::Table => {}
     }
-    fixed?;
     Ok(if report.fits { ExitCode::SUCCESS } else { ExitCode::from(Kind::NotHeld.code()) })
 }
 
@@ -298,14 +298,15 @@ fn verdict(style: Style, report: &Report) -> String {
     if report.fits { style.green(&text) } else { style.red(&text) }
 }
 
-fn show_fix(report: &Report, changes: &[Change], done: bool) -> String {
+fn show_fix(report: &Report, changes: &[Change]) -> String {
     let style = Style::for_stdout();
     if changes.is_empty() {
-        return "\nNothing to change: no wall in the way is moved by a setting that is safe at run time.\n"
-            .into();
+        return wrap(
+            "Nothing to change: no wall in the way is moved by a setting that is safe at run time.",
+            WIDTH,
+        ) + "\n";
     }
-    let mut text =
-        format!("\n{}\n", style.bold(if done { "Changed" } else { "Not all of this could be changed" }));
+    let mut text = format!("\n{}\n", style.bold("Changed"));
     for change in changes {
         text += &format!("  {}: {} -> {}\n", change.setting, change.from, change.to);
     }
@@ -313,11 +314,8 @@ fn show_fix(report: &Report, changes: &[Change], done: bool) -> String {
     for change in changes {
         text += &format!("  {} = {}\n", change.setting, change.to);
     }
-    if done {
-        text += "\nTo put everything back: throng doctor --undo\n";
-        text += &format!("\n{}\n", verdict(style, report));
-    }
-    text
+    text += "\nTo put everything back: throng doctor --undo\n";
+    text + &format!("\n{}\n", verdict(style, report))
 }
 
 fn undo(context: &Context, format: Format) -> Result<()> {
@@ -386,7 +384,8 @@ mod tests {
 
     #[test]
     fn no_line_is_wider_than_a_page() {
-        let mut host = Host { tasks: Some(200), mounts: Some(3_000), ..Host::default() };
+        let memory = Some(throng_walls::Memory { total: 16 << 30, available: 8 << 30 });
+        let mut host = Host { tasks: Some(200), mounts: Some(3_000), memory, ..Host::default() };
         for (name, value) in throng_walls::SETTINGS.iter().zip(100..) {
             host.settings.insert(name, value);
         }
@@ -403,7 +402,7 @@ mod tests {
             ..Demand::of(1_000)
         };
         let report = predict(&host, &demand);
-        let text = show(&host, &report) + &show_fix(&report, &safe_changes(&report), true);
+        let text = show(&host, &report) + &show_fix(&report, &safe_changes(&report));
         for line in text.lines() {
             assert!(line.chars().count() <= WIDTH, "{line}");
         }
