@@ -319,7 +319,7 @@ fn show(outcome: &Outcome<'_>) -> String {
             ]
         })
         .collect();
-    let mut text = format!("\n{}\n", table(&["REPLICAS", "AFTER", "", "WALL"], &rows));
+    let mut text = format!("\n{}\n", table(&["REPLICAS", "AFTER", "RESULT", "WALL"], &rows));
     let count = style.bold(&outcome.stable.to_string());
     text += &match outcome.broke {
         None => format!(
