@@ -38,10 +38,12 @@ const EVENTS_KEPT: usize = 10_000;
 /// Messages taken in before planning once.
 const TAKEN_AT_ONCE: usize = 1_024;
 const SAMPLE_EVERY: Duration = Duration::from_secs(1);
+/// Reading what replicas use rests for this many times the time that it took: a tenth of a core at most.
+const SAMPLE_REST: u32 = 9;
 
 /// Planning looks at every replica. After it has taken some time it rests for this many times that time, at most so
 /// long, while what happens is taken in: a crowd of ten thousand is not planned anew for each of them.
-const REST: u32 = 4;
+const REST: u32 = 9;
 const REST_MOST: Duration = Duration::from_millis(250);
 /// How often the host is looked at while replicas wait for it to settle, and checks for their turn.
 const SETTLING_LOOK: Duration = Duration::from_millis(20);
@@ -201,6 +203,9 @@ pub struct Actor {
     epoch: Instant,
     tasks: JoinSet<Outcome>,
     sampling: bool,
+    /// When the running sampling began, and before when the next one does not.
+    sampling_since: Instant,
+    sampled_enough_until: Instant,
     feed: broadcast::Sender<Arc<Reply>>,
     readiness: watch::Sender<Arc<BTreeMap<String, Readiness>>>,
     /// What the balancers and the directory were last told, to tell them only of changes.
@@ -244,6 +249,8 @@ impl Actor {
             epoch: Instant::now(),
             tasks: JoinSet::new(),
             sampling: false,
+            sampling_since: Instant::now(),
+            sampled_enough_until: Instant::now(),
             feed,
             readiness,
             told: HashMap::new(),

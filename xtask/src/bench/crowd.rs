@@ -19,6 +19,8 @@ const PORT: u16 = 8080;
 const PATIENCE: Duration = Duration::from_secs(900);
 /// How long one replica may take to answer when all are asked.
 const ANSWER: Duration = Duration::from_secs(10);
+/// Before the replica is there, nobody says that its address does not exist, so each attempt is short.
+const ATTEMPT: Duration = Duration::from_millis(1);
 /// Replicas that are asked at the same time.
 const ASKING: usize = 32;
 /// Replicas started one after another for the median of a first answer.
@@ -167,7 +169,8 @@ impl Crowd {
             let begin = Instant::now();
             let mut order = self.command(&["scale", "--no-wait", &format!("web={}", number + 1)]);
             let mut order = order.stderr(Stdio::null()).spawn().context("cannot start throng")?;
-            let answered = probe::first_answer(address, ANSWER).map(|()| begin.elapsed().as_secs_f64() * 1e3);
+            let answered =
+                probe::answer_by(address, ANSWER, ATTEMPT).map(|()| begin.elapsed().as_secs_f64() * 1e3);
             order.wait().context("cannot wait for throng")?;
             answered.with_context(|| format!("replica {} does not answer", number + 1))
         };
@@ -417,7 +420,7 @@ fn method(sizes: &Sizes, own: f64) -> Vec<String> {
         format!("Start: from `throng scale web={few}`, and later `web={all}`, of an app without replicas, until the command returns with all of them ready."),
         "Each replica is then asked for `GET /healthz` at its own address from this host, and its name (`web-17`) at the network's name server, which must give that address.".into(),
         format!("Memory: what MemAvailable has fallen by after all are up, divided by their number, less {:.2} MB, which is what one such server takes of the host outside any container (mean of {ALONE}).", own / 1e6),
-        "First answer: from starting the command `throng scale --no-wait` with one more to the 200 of the new replica, tried every 0.3 ms.".into(),
+        "First answer: from starting the command `throng scale --no-wait` with one more to the 200 of the new replica, tried about every 1.3 ms.".into(),
         "The curve counts control groups every 20 ms.".into(),
     ]
 }

@@ -14,9 +14,14 @@ const ANSWER: Duration = Duration::from_secs(5);
 
 /// Waits until `GET /healthz` at the address is answered with 200, at most for `patience`.
 pub fn first_answer(address: SocketAddr, patience: Duration) -> io::Result<()> {
+    answer_by(address, patience, ATTEMPT)
+}
+
+/// The same, each attempt to connect given up after `attempt`.
+pub fn answer_by(address: SocketAddr, patience: Duration, attempt: Duration) -> io::Result<()> {
     let end = Instant::now() + patience;
     loop {
-        match ask(address) {
+        match ask(address, attempt) {
             Ok(()) => return Ok(()),
             Err(error) if Instant::now() > end => return Err(error),
             Err(_) => std::thread::sleep(EVERY),
@@ -24,9 +29,9 @@ pub fn first_answer(address: SocketAddr, patience: Duration) -> io::Result<()> {
     }
 }
 
-fn ask(address: SocketAddr) -> io::Result<()> {
+fn ask(address: SocketAddr, attempt: Duration) -> io::Result<()> {
     const WANTED: &[u8] = b"HTTP/1.1 200 ";
-    let mut stream = TcpStream::connect_timeout(&address, ATTEMPT)?;
+    let mut stream = TcpStream::connect_timeout(&address, attempt)?;
     stream.set_read_timeout(Some(ANSWER))?;
     stream.write_all(
         format!("GET /healthz HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n").as_bytes(),

@@ -138,6 +138,10 @@ impl Actor {
         if self.starting == 0 && !self.held {
             self.pace.nothing_starts(&self.host.read());
         }
+        // A sampling that takes longer than its period is not piled up on.
+        if self.sampling || Instant::now() < self.sampled_enough_until {
+            return;
+        }
         let running: Vec<(Key, ReplicaId)> = self
             .world
             .iter()
@@ -148,16 +152,16 @@ impl Actor {
             .map(|(service, ordinal, _)| (service.clone(), *ordinal))
             .map(|key| (key.clone(), self.id(&key)))
             .collect();
-        // A sampling that takes longer than its period is not piled up on.
-        if self.sampling || running.is_empty() {
+        if running.is_empty() {
             return;
         }
-        self.sampling = true;
+        (self.sampling, self.sampling_since) = (true, Instant::now());
         self.tasks.spawn(steps::sample(self.fixed.engine.clone(), running));
     }
 
     pub(super) fn sampled(&mut self, at: Instant, samples: Vec<(Key, Option<Statistics>)>) {
         self.sampling = false;
+        self.sampled_enough_until = Instant::now() + self.sampling_since.elapsed() * SAMPLE_REST;
         let mut sent = Vec::new();
         for (key, statistics) in samples {
             let detail = self.details.get_mut(&key.0).and_then(|details| details.get_mut(&key.1));
