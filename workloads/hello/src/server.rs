@@ -192,7 +192,7 @@ fn named<'a>(
     request: &'a httparse::Request<'_, '_>,
     name: &'static str,
 ) -> impl Iterator<Item = &'a httparse::Header<'a>> {
-    request.headers.iter().map(|header| &*header).filter(move |header| header.name.eq_ignore_ascii_case(name))
+    request.headers.iter().filter(move |header| header.name.eq_ignore_ascii_case(name))
 }
 
 fn whole(request: &httparse::Request<'_, '_>, length: usize) -> Parsed {
