@@ -159,7 +159,16 @@ fn create_network(core: &Core, network: &NetworkSpec) -> Result<()> {
     }
     // Recorded once it is there; one that is there and not recorded is found by its name.
     core.open_network(network)?;
-    state::write(&path, network).map_err(|e| host(format_args!("cannot record network {}", network.name), e))
+    state::write(&path, network).map_err(|e| {
+        // What nobody would find again must not stay, unless replicas of an earlier supervisor use it.
+        if !path.exists()
+            && core.attached(&network.name).is_none()
+            && let Err(error) = remove_network(core, &network.name)
+        {
+            tracing::warn!("{error}");
+        }
+        host(format_args!("cannot record network {}", network.name), e)
+    })
 }
 
 fn remove_network(core: &Core, name: &str) -> Result<()> {
