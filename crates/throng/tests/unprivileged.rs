@@ -196,7 +196,9 @@ impl User {
         for below in ["home/engine", "home/engine/.networks", "home/projects", "home/run", "tmp"] {
             left.extend(names(below).into_iter().map(|name| format!("{below}/{name}")));
         }
-        left.retain(|name| name != "home/engine/.networks" && name != "home/run/networks.lock");
+        let kept =
+            ["home/engine/.networks", "home/engine/.root", "home/engine/.skeleton", "home/run/networks.lock"];
+        left.retain(|name| !kept.contains(&name.as_str()));
         assert!(left.is_empty(), "{left:?}");
     }
 
