@@ -275,7 +275,7 @@ fn a_damaged_state_file_is_named_and_can_be_removed() {
     let before = bench.pids("web-1");
     let supervisor = bench.supervisor().expect("a supervisor");
     support::kill(supervisor, Signal::KILL);
-    until("it has ended", || (bench.supervisor() != Some(supervisor)).then_some(()));
+    until("it has ended", || (!bench.listens()).then_some(()));
     let state = bench.home.join("projects").join(&bench.project).join("state.json");
     let text = std::fs::read_to_string(&state).expect("the state");
     std::fs::write(&state, &text[..text.len() / 2]).expect("written");

@@ -201,7 +201,7 @@ fn a_new_supervisor_takes_up_what_a_killed_one_left() {
     let (before, address) = (pids(), bench.address("web"));
     let supervisor = bench.supervisor().expect("a supervisor");
     support::kill(supervisor, Signal::KILL);
-    until("it has ended", || (bench.supervisor() != Some(supervisor)).then_some(()));
+    until("it has ended", || (!bench.listens()).then_some(()));
     assert_eq!(pids(), before, "replicas go on without a supervisor");
 
     let replicas = bench.ps();

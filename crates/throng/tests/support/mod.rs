@@ -248,6 +248,12 @@ impl Bench {
         found.into_iter().find(|(_, words)| words.iter().any(|word| word == "supervise")).map(|(pid, _)| pid)
     }
 
+    /// Whether a supervisor takes connections. A killed one does so for a moment longer than its memory lives.
+    pub fn listens(&self) -> bool {
+        let socket = self.home.join("run").join(format!("{}.sock", self.project));
+        std::os::unix::net::UnixStream::connect(socket).is_ok()
+    }
+
     /// Fails unless nothing of this test is left on the host, which may take the kernel a moment.
     #[track_caller]
     pub fn assert_clean(&self) {
