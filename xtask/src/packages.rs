@@ -26,6 +26,8 @@ pub const FOR_TESTS: &[Package] = &[
     package("docker-compose", "docker-compose"),
     package("busybox-static", "busybox"),
     package("uidmap", "newuidmap"),
+    package("nftables", "nft"),
+    package("iptables", "iptables"),
 ];
 
 /// The peers that are measured beside this project.
