@@ -202,10 +202,9 @@ pub struct Actor {
     events: VecDeque<Event>,
     epoch: Instant,
     tasks: JoinSet<Outcome>,
-    sampling: bool,
-    /// When the running sampling began, and before when the next one does not.
-    sampling_since: Instant,
-    sampled_enough_until: Instant,
+    /// When the sampling under way began, and before when the next one does not.
+    sampling: Option<Instant>,
+    next_sampling: Instant,
     feed: broadcast::Sender<Arc<Reply>>,
     readiness: watch::Sender<Arc<BTreeMap<String, Readiness>>>,
     /// What the balancers and the directory were last told, to tell them only of changes.
@@ -248,9 +247,8 @@ impl Actor {
             events: VecDeque::new(),
             epoch: Instant::now(),
             tasks: JoinSet::new(),
-            sampling: false,
-            sampling_since: Instant::now(),
-            sampled_enough_until: Instant::now(),
+            sampling: None,
+            next_sampling: Instant::now(),
             feed,
             readiness,
             told: HashMap::new(),
@@ -348,7 +346,8 @@ impl Actor {
             }
             let begin = Instant::now();
             if self.answers.is_empty() && begin < rested {
-                wake = Some(wake.map_or(rested, |wake: Instant| wake.min(rested)));
+                // What was due before is planned for then, too; waking up for it earlier would only spin.
+                wake = Some(rested);
                 continue;
             }
             wake = self.plan();

@@ -53,10 +53,7 @@ pub fn measure(session: &Session) -> Result<Measured> {
     let large = crowd.rise_and_fall(session, sizes.crowd, own)?;
     Ok(Measured {
         busy_before,
-        versions: machine::versions(&[("rustc", &["--version"])])
-            .into_iter()
-            .chain([("throng".to_owned(), env!("CARGO_PKG_VERSION").to_owned())])
-            .collect(),
+        versions: machine::versions(&[]),
         method: method(&sizes, own),
         comparisons: comparisons(&sizes, &first, &small, &large),
     })
@@ -224,15 +221,12 @@ impl Drop for Alone {
 }
 
 /// Counts replicas while they come, by their control groups: nothing that is measured does any work for it.
-struct Watch {
-    begin: Instant,
-    reached: std::thread::JoinHandle<Vec<Duration>>,
-}
+struct Watch(std::thread::JoinHandle<Vec<Duration>>);
 
 impl Watch {
     fn start(count: usize) -> Watch {
         let begin = Instant::now();
-        let reached = std::thread::spawn(move || {
+        Watch(std::thread::spawn(move || {
             let rows = count / ROW;
             let mut reached = Vec::new();
             while reached.len() < rows && begin.elapsed() < PATIENCE {
@@ -242,15 +236,13 @@ impl Watch {
                 std::thread::sleep(Duration::from_millis(20));
             }
             reached
-        });
-        Watch { begin, reached }
+        }))
     }
 
     /// Milliseconds for each replica of each row.
     fn rows(self) -> Vec<f64> {
-        let reached = self.reached.join().unwrap_or_default();
+        let reached = self.0.join().unwrap_or_default();
         let before = std::iter::once(Duration::ZERO).chain(reached.iter().copied());
-        debug_assert!(reached.iter().all(|at| self.begin.elapsed() >= *at));
         reached
             .iter()
             .zip(before)
@@ -271,10 +263,7 @@ fn groups() -> usize {
 
 /// Bytes that the host could still give to programs.
 fn available() -> Result<f64> {
-    let text = std::fs::read_to_string("/proc/meminfo").context("/proc/meminfo")?;
-    let line = text.lines().find_map(|line| line.strip_prefix("MemAvailable:"));
-    let kib = line.and_then(|line| line.trim().trim_end_matches("kB").trim().parse::<f64>().ok());
-    Ok(kib.context("/proc/meminfo has no MemAvailable")? * 1024.0)
+    Ok(machine::memory("MemAvailable").context("/proc/meminfo has no MemAvailable")? as f64)
 }
 
 /// How many replicas answer at their own addresses and are found under their own names.
@@ -320,14 +309,6 @@ fn resolve(server: SocketAddr, name: &str) -> Result<Ipv4Addr> {
 }
 
 fn comparisons(sizes: &Sizes, first: &[f64], small: &Seen, large: &Seen) -> Vec<Comparison> {
-    let ours = |key: &str, title: String, unit: &str, better, rounds: Vec<f64>, bar| Comparison {
-        key: key.into(),
-        title,
-        unit: unit.into(),
-        better,
-        subjects: vec![Subject { name: "throng".into(), role: Role::Ours, rounds }],
-        bar: Some(bar),
-    };
     let rate = |seen: &Seen, count: usize| count as f64 / seen.start.as_secs_f64();
     let (all, few) = (super::page::number(sizes.crowd as f64), super::page::number(sizes.small as f64));
     let mut found = vec![
@@ -335,7 +316,6 @@ fn comparisons(sizes: &Sizes, first: &[f64], small: &Seen, large: &Seen) -> Vec<
             "well",
             format!("Replicas that run, answer at their own addresses and have names, of {all}"),
             "replicas",
-            Better::Higher,
             vec![large.well as f64],
             Bar::AtLeast(sizes.crowd as f64),
         ),
@@ -343,7 +323,6 @@ fn comparisons(sizes: &Sizes, first: &[f64], small: &Seen, large: &Seen) -> Vec<
             "start-small",
             format!("Start, average to {few}"),
             "replicas/s",
-            Better::Higher,
             vec![rate(small, sizes.small)],
             Bar::AtLeast(250.0),
         ),
@@ -351,7 +330,6 @@ fn comparisons(sizes: &Sizes, first: &[f64], small: &Seen, large: &Seen) -> Vec<
             "start",
             format!("Start, average to {all}"),
             "replicas/s",
-            Better::Higher,
             vec![rate(large, sizes.crowd)],
             Bar::AtLeast(120.0),
         ),
@@ -359,7 +337,6 @@ fn comparisons(sizes: &Sizes, first: &[f64], small: &Seen, large: &Seen) -> Vec<
             "memory",
             format!("Memory of the host for each of {all}, beyond the program's own"),
             "MB",
-            Better::Lower,
             vec![large.memory / 1e6],
             Bar::AtMost(0.8),
         ),
@@ -367,7 +344,6 @@ fn comparisons(sizes: &Sizes, first: &[f64], small: &Seen, large: &Seen) -> Vec<
             "down-small",
             format!("`throng down` of {few}"),
             "s",
-            Better::Lower,
             vec![small.down.as_secs_f64()],
             Bar::AtMost(4.0),
         ),
@@ -375,7 +351,6 @@ fn comparisons(sizes: &Sizes, first: &[f64], small: &Seen, large: &Seen) -> Vec<
             "down",
             format!("`throng down` of {all}"),
             "s",
-            Better::Lower,
             vec![large.down.as_secs_f64()],
             Bar::AtMost(40.0),
         ),
@@ -383,17 +358,28 @@ fn comparisons(sizes: &Sizes, first: &[f64], small: &Seen, large: &Seen) -> Vec<
             "first",
             "From the order to the first answer of one more replica, the command included".into(),
             "ms",
-            Better::Lower,
             first.to_vec(),
             Bar::AtMost(15.0),
         ),
     ];
     if let (Some(begin), Some(end)) = (large.rows.first(), large.rows.last()) {
         let title = "The last thousand starts, times the first thousand".to_owned();
-        found.push(ours("flat", title, "times", Better::Lower, vec![end / begin], Bar::AtMost(3.0)));
+        found.push(ours("flat", title, "times", vec![end / begin], Bar::AtMost(3.0)));
         found.push(curve(&large.rows));
     }
     found
+}
+
+/// One of our own figures. What is to be reached says which direction is better.
+fn ours(key: &str, title: String, unit: &str, rounds: Vec<f64>, bar: Bar) -> Comparison {
+    Comparison {
+        key: key.into(),
+        title,
+        unit: unit.into(),
+        better: if matches!(bar, Bar::AtMost(_)) { Better::Lower } else { Better::Higher },
+        subjects: vec![Subject { name: "throng".into(), role: Role::Ours, rounds }],
+        bar: Some(bar),
+    }
 }
 
 /// What a start costs as the crowd grows: one row for each thousand.

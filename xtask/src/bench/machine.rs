@@ -11,14 +11,20 @@ pub fn describe() -> Machine {
         let value = line.and_then(|line| line.split_once(separator)).map(|(_, value)| value);
         value.map_or_else(|| "unknown".to_owned(), |value| value.trim().trim_matches('"').to_owned())
     };
-    let kibibytes = value(&read("/proc/meminfo"), "MemTotal", ':');
     Machine {
         cpu: value(&read("/proc/cpuinfo"), "model name", ':'),
         cores: std::thread::available_parallelism().map_or(0, usize::from),
-        memory_bytes: kibibytes.trim_end_matches(" kB").parse::<u64>().unwrap_or(0) << 10,
+        memory_bytes: memory("MemTotal").unwrap_or(0),
         kernel: read("/proc/sys/kernel/osrelease").trim().to_owned(),
         distribution: value(&read("/etc/os-release"), "PRETTY_NAME", '='),
     }
+}
+
+/// Bytes of one field of proc_meminfo(5).
+pub fn memory(field: &str) -> Option<u64> {
+    let text = std::fs::read_to_string("/proc/meminfo").ok()?;
+    let rest = text.lines().find_map(|line| line.strip_prefix(field)?.strip_prefix(':'))?;
+    rest.trim().strip_suffix(" kB")?.trim().parse::<u64>().ok()?.checked_mul(1024)
 }
 
 /// Time of all processors since the machine's start, in ticks: all of it, and what was spent idle.

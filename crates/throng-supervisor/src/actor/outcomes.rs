@@ -139,7 +139,7 @@ impl Actor {
             self.pace.nothing_starts(&self.host.read());
         }
         // A sampling that takes longer than its period is not piled up on.
-        if self.sampling || Instant::now() < self.sampled_enough_until {
+        if self.sampling.is_some() || Instant::now() < self.next_sampling {
             return;
         }
         let running: Vec<(Key, ReplicaId)> = self
@@ -155,13 +155,13 @@ impl Actor {
         if running.is_empty() {
             return;
         }
-        (self.sampling, self.sampling_since) = (true, Instant::now());
+        self.sampling = Some(Instant::now());
         self.tasks.spawn(steps::sample(self.fixed.engine.clone(), running));
     }
 
     pub(super) fn sampled(&mut self, at: Instant, samples: Vec<(Key, Option<Statistics>)>) {
-        self.sampling = false;
-        self.sampled_enough_until = Instant::now() + self.sampling_since.elapsed() * SAMPLE_REST;
+        let took = self.sampling.take().map_or(Duration::ZERO, |since| since.elapsed());
+        self.next_sampling = Instant::now() + took * SAMPLE_REST;
         let mut sent = Vec::new();
         for (key, statistics) in samples {
             let detail = self.details.get_mut(&key.0).and_then(|details| details.get_mut(&key.1));

@@ -80,6 +80,11 @@ pub fn here() -> Host {
     Host::read(&Source::live("/"))
 }
 
+/// An error, and this host before and after it.
+pub fn since(before: Host, error: String) -> Evidence {
+    Evidence { messages: vec![error], before: Some(before), after: Some(here()), ..Evidence::default() }
+}
+
 pub fn with_state(folder: impl Into<PathBuf>) -> Host {
     Host::read(&Source::live(folder))
 }

@@ -1,6 +1,6 @@
 //! Processes, descriptors, quotas of a user, namespaces.
 
-use crate::inside::{assert_named, here, inside, run};
+use crate::inside::{assert_named, here, inside, run, since};
 use crate::support::skip;
 use std::fs::File;
 use std::process::{Child, Command, Stdio};
@@ -160,15 +160,7 @@ fn keys_of_a_user_are_used_up() {
         );
         let error = as_fresh_user(64_991, &program).expect("more keys than allowed");
         assert!(error.contains("quota"), "{error}");
-        assert_named(
-            &Evidence {
-                messages: vec![error],
-                before: Some(before),
-                after: Some(here()),
-                ..Evidence::default()
-            },
-            WallId::SessionKeyrings,
-        );
+        assert_named(&since(before, error), WallId::SessionKeyrings);
     });
 }
 
@@ -189,15 +181,7 @@ fn inotify_instances_of_a_user_are_used_up() {
         assert!(error.contains("Too many open files"), "{error}");
         let report = predict(&before, &Demand { watchers: 1, ..Demand::of(most + 1) });
         assert_eq!(report.finding(WallId::Inotify).map(|f| f.state), Some(State::InTheWay));
-        assert_named(
-            &Evidence {
-                messages: vec![error],
-                before: Some(before),
-                after: Some(here()),
-                ..Evidence::default()
-            },
-            WallId::Inotify,
-        );
+        assert_named(&since(before, error), WallId::Inotify);
     });
 }
 
@@ -232,15 +216,7 @@ fn namespaces_of_a_user_are_used_up() {
         assert!(error.contains("No space left on device"), "{error}");
         let report = predict(&before, &Demand::of(10));
         assert_eq!(report.finding(WallId::Namespaces).map(|f| f.state), Some(State::InTheWay));
-        assert_named(
-            &Evidence {
-                messages: vec![error],
-                before: Some(before),
-                after: Some(here()),
-                ..Evidence::default()
-            },
-            WallId::Namespaces,
-        );
+        assert_named(&since(before, error), WallId::Namespaces);
     });
 }
 
