@@ -25,7 +25,13 @@ pub const MAX_TREES: usize = 128;
 pub const BUSY_TRIES: u32 = 6_000;
 pub const BUSY_PAUSE: Duration = Duration::from_millis(5);
 
-/// One system call, or a few that belong together. Paths are the host's before [`Op::EnterRoot`], the replica's after.
+/// What a job can bring along, by its place in [`Job::brought`].
+pub const SHARED_SYS: usize = 0;
+pub const BLANK: usize = 1;
+pub const MAX_BROUGHT: usize = 2;
+
+/// One system call, or a few that belong together. Paths are the host's before [`Op::EnterRoot`] or [`Op::EnterBlank`],
+/// the replica's after.
 #[derive(Debug)]
 pub enum Op {
     /// Gives the child a descriptor table of its own that holds 0, 1 and 2 only, and what the job brings along until
@@ -53,7 +59,10 @@ pub enum Op {
         flags: i32,
     },
     Mount(Mount),
-    /// Takes hold of a host path, to be attached inside the new root by [`Op::Attach`].
+    /// Makes the root of a child that will [`Op::EnterBlank`]; it is attached nowhere before.
+    Overlay(Overlay),
+    /// Takes hold of a host path, to be attached inside the new root by [`Op::Attach`]. What is mounted below it there
+    /// stays there.
     Take {
         tree: usize,
         path: CString,
@@ -63,8 +72,8 @@ pub enum Op {
         tree: usize,
         target: CString,
     },
-    /// Attaches the mount that the job brings along.
-    AttachBrought {
+    /// Attaches the mount that the job brings along as [`SHARED_SYS`].
+    AttachSys {
         target: CString,
     },
     Directory {
@@ -83,8 +92,8 @@ pub enum Op {
         path: CString,
         target: CString,
     },
-    /// Hides a file behind `/dev/null` and a folder behind an empty one of the old root (its path there without the
-    /// first slash); a missing path is fine.
+    /// Hides a file behind `/dev/null` and a folder behind an empty one of the old root (its path from there); a missing
+    /// path is fine.
     Mask {
         path: CString,
         empty: CString,
@@ -103,6 +112,9 @@ pub enum Op {
         path: CString,
     },
     LeaveOldRoot,
+    /// Leaves the host's mounts for a copy of the namespace that the job brings along as [`BLANK`], and makes what
+    /// [`Op::Overlay`] has made its root.
+    EnterBlank,
     ChangeDirectory {
         path: CString,
     },
@@ -152,6 +164,16 @@ pub struct Mount {
     pub kind: CString,
     pub flags: u64,
     pub data: Option<CString>,
+}
+
+/// An overlay by its folders.
+#[derive(Debug)]
+pub struct Overlay {
+    /// Top first.
+    pub lower: Vec<CString>,
+    pub upper: CString,
+    pub work: CString,
+    pub volatile: bool,
 }
 
 /// The paths to try, and the vectors that `execve` wants.
@@ -213,10 +235,10 @@ pub struct Job {
     pub namespaces: i32,
     pub ops: Vec<Op>,
     pub report: Report,
-    /// A descriptor for the child.
-    pub brought: Option<OwnedFd>,
-    /// Its number in the child; -1 if there is none.
-    pub brought_as: AtomicI32,
+    /// Descriptors for the child.
+    pub brought: [Option<Arc<OwnedFd>>; MAX_BROUGHT],
+    /// Their numbers in the child; -1 if there is none.
+    pub brought_as: [AtomicI32; MAX_BROUGHT],
 }
 
 impl Job {
@@ -229,7 +251,12 @@ impl Job {
             errno: AtomicI32::new(0),
             listener: AtomicU32::new(0),
         };
-        Job { namespaces, ops, report, brought: None, brought_as: AtomicI32::new(-1) }
+        let brought_as = std::array::from_fn(|_| AtomicI32::new(-1));
+        Job { namespaces, ops, report, brought: Default::default(), brought_as }
+    }
+
+    fn number(&self, place: usize) -> i32 {
+        self.brought_as[place].load(Ordering::Acquire)
     }
 }
 
@@ -237,7 +264,7 @@ impl Job {
 pub fn run(job: &Job) {
     job.report.alive.store(1, Ordering::Release);
     sys::wake(&job.report.alive);
-    let mut child = Child { job, old_root: -1, trees: [-1; MAX_TREES] };
+    let mut child = Child { job, root: -1, old_root: -1, trees: [-1; MAX_TREES] };
     for (step, op) in job.ops.iter().enumerate() {
         job.report.step.store(step as u32, Ordering::Relaxed);
         if let Err(errno) = child.carry_out(op) {
@@ -253,6 +280,7 @@ pub fn run(job: &Job) {
 
 struct Child<'a> {
     job: &'a Job,
+    root: i32,
     old_root: i32,
     trees: [i32; MAX_TREES],
 }
@@ -260,7 +288,7 @@ struct Child<'a> {
 impl Child<'_> {
     fn carry_out(&mut self, op: &Op) -> Result<(), Errno> {
         match op {
-            Op::OwnDescriptors => sys::own_descriptors(self.job.brought_as.load(Ordering::Acquire)),
+            Op::OwnDescriptors => sys::own_descriptors([self.job.number(SHARED_SYS), self.job.number(BLANK)]),
             Op::TakeDescriptors(fds) => sys::take_descriptors(*fds),
             Op::DieWithParent(on) => sys::die_with_parent(*on),
             Op::NewSession => sys::new_session(),
@@ -295,6 +323,10 @@ impl Child<'_> {
     fn carry_out_on_files(&mut self, op: &Op) -> Result<(), Errno> {
         match op {
             Op::Mount(m) => sys::mount(&m.source, &m.target, &m.kind, m.flags, m.data.as_deref()),
+            Op::Overlay(overlay) => {
+                self.root = sys::overlay(overlay)?;
+                Ok(())
+            }
             Op::Take { tree, path, recursive } => {
                 *self.trees.get_mut(*tree).ok_or(Errno::MANY)? = sys::open_tree(path, *recursive)?;
                 Ok(())
@@ -302,9 +334,7 @@ impl Child<'_> {
             Op::Attach { tree, target } => {
                 sys::move_mount(*self.trees.get(*tree).ok_or(Errno::MANY)?, target)
             }
-            Op::AttachBrought { target } => {
-                sys::move_mount(self.job.brought_as.load(Ordering::Acquire), target)
-            }
+            Op::AttachSys { target } => sys::move_mount(self.job.number(SHARED_SYS), target),
             Op::Directory { path, mode } => allow(sys::mkdir(path, *mode), Errno::EXISTS),
             Op::EmptyFile { path } => sys::touch(path),
             Op::Node { path, mode, device } => sys::mknod(path, *mode, *device),
@@ -323,9 +353,21 @@ impl Child<'_> {
                 sys::unmount(c".")?;
                 sys::chdir(c"/")
             }
+            Op::EnterBlank => self.enter_blank(),
             Op::ChangeDirectory { path } => sys::chdir(path),
             _ => Err(Errno::UNKNOWN),
         }
+    }
+
+    /// The new root is mounted over the root of the copy, not below it: then no `..` leads out of it, whatever a process
+    /// makes its root (the kernel's `choose_mountpoint`).
+    fn enter_blank(&mut self) -> Result<(), Errno> {
+        sys::setns(self.job.number(BLANK), libc::CLONE_NEWNS)?;
+        sys::unshare(libc::CLONE_NEWNS)?;
+        self.old_root = sys::open_path(c"/")?;
+        sys::move_mount(self.root, c"/")?;
+        sys::fchdir(self.root)?;
+        sys::chroot(c".")
     }
 
     fn mask(&self, path: &CStr, empty: &CStr) -> Result<(), Errno> {

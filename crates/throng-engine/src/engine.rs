@@ -10,7 +10,7 @@ use crate::replica::{Inner, Phase, Replica, Running};
 use crate::spawn::{MAX_STARTING, Spawner, Starting};
 use crate::state::{self, End, Life, Store};
 use crate::user::IdMaps;
-use crate::{logs, process, rootless, seccomp, start};
+use crate::{blank, logs, process, rootless, seccomp, start};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
@@ -111,7 +111,7 @@ impl Engine {
         let core = Arc::new(Core::open(&options, links, rootless::entered())?);
         let refusal = match options.isolation {
             IsolationChoice::Process => Some("it was asked for".to_owned()),
-            _ => process::refusal(&core.spawner, start::NAMESPACES),
+            _ => process::refusal(&core.spawner, start::NAMESPACES | libc::CLONE_NEWNS),
         };
         let isolation = match (&refusal, options.isolation) {
             (Some(why), IsolationChoice::Container) => {
@@ -253,6 +253,7 @@ impl Core {
             capabilities: DEFAULT_CAPABILITIES & own_capabilities(),
             open_files: open_files.unwrap_or(1 << 20),
             ids: IdMaps::own(),
+            blank: blank(&store, rootless),
         };
         Ok(Core {
             store,
@@ -538,6 +539,21 @@ pub async fn start_replica(
     .await?;
     drop(permit);
     result
+}
+
+/// Where it cannot be had, mounts are copied from the host: as an ordinary user, who may not leave a user namespace for
+/// it, or on an older kernel.
+fn blank(store: &Store, rootless: bool) -> Option<Arc<OwnedFd>> {
+    if rootless {
+        return None;
+    }
+    match blank::namespace(&store.mount_point(), &store.skeleton()) {
+        Ok(namespace) => Some(Arc::new(namespace)),
+        Err(error) => {
+            tracing::debug!("each replica copies the host's mounts: {error}");
+            None
+        }
+    }
 }
 
 /// Names become parts of paths.

@@ -70,7 +70,14 @@ fn describe(op: &Op) -> String {
         Op::Output { log } => format!("open its log {}", log.to_string_lossy()),
         Op::Unshare(_) => "make a namespace".into(),
         Op::Join { .. } => "join the namespaces".into(),
-        Op::AttachBrought { target } => format!("mount {}", target.to_string_lossy()),
+        Op::AttachSys { target } => format!("mount {}", target.to_string_lossy()),
+        Op::Overlay(overlay) => {
+            format!(
+                "mount an overlay of {} layers over {}",
+                overlay.lower.len(),
+                overlay.upper.to_string_lossy()
+            )
+        }
         Op::Mount(mount) => {
             format!("mount {} at {}", mount.kind.to_string_lossy(), mount.target.to_string_lossy())
         }
@@ -82,7 +89,7 @@ fn describe(op: &Op) -> String {
         Op::Freeze { path } | Op::ReadOnly { path, .. } => {
             format!("make {} read-only", path.to_string_lossy())
         }
-        Op::EnterRoot { .. } | Op::LeaveOldRoot => "change the root".into(),
+        Op::EnterRoot { .. } | Op::LeaveOldRoot | Op::EnterBlank => "change the root".into(),
         Op::Network { .. } | Op::NetworkUp { .. } => "set up its interfaces".into(),
         Op::HostName(_) => "set its host name".into(),
         Op::Limit { .. } => "set its limits".into(),

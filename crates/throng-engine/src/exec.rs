@@ -21,7 +21,8 @@ use tokio::io::unix::AsyncFd;
 
 const REPLICA_NAMESPACES: i32 =
     libc::CLONE_NEWNS | libc::CLONE_NEWNET | libc::CLONE_NEWUTS | libc::CLONE_NEWIPC;
-const STEP_NAMESPACES: i32 = libc::CLONE_NEWPID | libc::CLONE_NEWNS | libc::CLONE_NEWUTS | libc::CLONE_NEWIPC;
+/// Of a build step, beside its mounts.
+const STEP_NAMESPACES: i32 = libc::CLONE_NEWPID | libc::CLONE_NEWUTS | libc::CLONE_NEWIPC;
 const STEP_HOST_NAME: &str = "build";
 
 /// Sends a signal; a process that has ended is fine.
@@ -256,7 +257,7 @@ impl Step {
         ops.extend(plan::ending(&core.ground, &self.process, &identity, STEP_HOST_NAME)?);
         let started = core
             .spawner
-            .spawn(Job::new(STEP_NAMESPACES | plan::user_namespace(&identity), ops))
+            .spawn(core.ground.job(STEP_NAMESPACES | plan::user_namespace(&identity), ops))
             .map_err(|failure| failed_start("a build step", &[], failure))?;
         let job = started.job();
         started

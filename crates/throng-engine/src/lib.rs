@@ -9,6 +9,7 @@
 //!
 //! Unsafe code is in the modules `sys` and `child` only.
 
+mod blank;
 mod cgroup;
 mod child;
 pub mod dns;

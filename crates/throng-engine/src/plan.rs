@@ -1,10 +1,11 @@
 //! From a replica's description to the operations of its child.
 
-use crate::child::{MAX_TREES, Mount, Op, Program};
+use crate::child::{BLANK, Job, MAX_TREES, Mount, Op, Overlay, Program};
 use crate::layers::Layers;
 use crate::sys::{BIND, Filter, NO_DEV, NO_EXEC, NO_SUID, PRIVATE, READ_ONLY, RECURSIVE, REMOUNT};
 use crate::user::{self, IdMaps, Identity};
 use std::ffi::{CString, OsStr};
+use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -15,6 +16,8 @@ use throng_runtime::{ErrorKind, RuntimeError};
 const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 /// `mount` takes one page of options, its end included.
 const MAX_OPTIONS: usize = 4095;
+/// Layers of one overlay (`OVL_MAX_STACK`).
+const MAX_LAYERS: usize = 500;
 /// Docker's default size for `/dev/shm`, which is a part of it.
 const DEV_OPTIONS: &str = "mode=755,size=65536k";
 /// The kernel kills replicas before their supervisor when the host itself runs out of memory.
@@ -74,9 +77,19 @@ pub struct Ground {
     pub open_files: u64,
     /// Users that exist here.
     pub ids: IdMaps,
+    /// What the mounts of a child are copied from ([`crate::blank`]); the host's own where there is none.
+    pub blank: Option<Arc<OwnedFd>>,
 }
 
 impl Ground {
+    /// A child with a root of its own ([`root`]) in namespaces of its own.
+    pub fn job(&self, namespaces: i32, ops: Vec<Op>) -> Job {
+        let Some(blank) = &self.blank else { return Job::new(namespaces | libc::CLONE_NEWNS, ops) };
+        let mut job = Job::new(namespaces, ops);
+        job.brought[BLANK] = Some(blank.clone());
+        job
+    }
+
     /// Who the process is to be, and whether that takes a user namespace of its own. It does for everybody but root
     /// where the engine's user is an ordinary one: all files of images and volumes are that user's then, and a program
     /// that has no privilege to change its id has no use for other ids.
@@ -175,34 +188,59 @@ pub fn beginning(lists: &[PathBuf]) -> Outcome<Vec<Op>> {
 
 /// Mounts the root with everything in it and changes into it.
 pub fn root(ground: &Ground, root: &Root<'_>) -> Outcome<Vec<Op>> {
-    let mut ops = vec![
-        // Nothing of what follows may reach the host, whatever its mounts' propagation.
-        mount("none", "/", "", RECURSIVE | PRIVATE, "")?,
-        mount("overlay", root.mount_point, "overlay", 0, &overlay_options(ground, root)?)?,
-    ];
+    let mut ops = match &ground.blank {
+        Some(_) => vec![Op::Overlay(overlay(root)?)],
+        None => vec![
+            // Nothing of what follows may reach the host, whatever its mounts' propagation.
+            mount("none", "/", "", RECURSIVE | PRIVATE, "")?,
+            mount("overlay", root.mount_point, "overlay", 0, &overlay_options(ground, root)?)?,
+        ],
+    };
     let trees = take_trees(ground, root, &mut ops)?;
     if root.sys == Sys::Host {
         ops.push(Op::Take { tree: HOST_SYS, path: text("/sys")?, recursive: true });
     }
-    ops.push(Op::EnterRoot { path: text(root.mount_point)? });
+    ops.push(match &ground.blank {
+        Some(_) => Op::EnterBlank,
+        None => Op::EnterRoot { path: text(root.mount_point)? },
+    });
     kernel_file_systems(root, &mut ops)?;
     devices(ground, &mut ops)?;
     for (tree, mount) in trees.iter().zip(root.mounts) {
         user_mount(*tree, mount, &mut ops)?;
     }
     // Empty, once the overlay has become the root. A file system of their own for each would be four for each replica.
-    let empty = text(root.mount_point.strip_prefix("/").unwrap_or(root.mount_point))?;
+    let empty = match &ground.blank {
+        Some(_) => text(".")?,
+        None => text(root.mount_point.strip_prefix("/").unwrap_or(root.mount_point))?,
+    };
     for path in MASKED {
         ops.push(Op::Mask { path: text(path)?, empty: empty.clone() });
     }
     for path in FROZEN {
         ops.push(Op::Freeze { path: text(path)? });
     }
-    ops.push(Op::LeaveOldRoot);
+    if ground.blank.is_none() {
+        ops.push(Op::LeaveOldRoot);
+    }
     if root.read_only {
         ops.push(Op::ReadOnly { path: text("/")?, recursive: false });
     }
     Ok(ops)
+}
+
+fn overlay(root: &Root<'_>) -> Outcome<Overlay> {
+    let layers = root.layers.iter().rev().map(PathBuf::as_path).chain(root.skeleton);
+    let mut lower = layers.map(text).collect::<Outcome<Vec<_>>>()?;
+    if lower.is_empty() {
+        // An image without layers still needs a lower folder; the mount point is empty.
+        lower.push(text(root.mount_point)?);
+    }
+    if lower.len() > MAX_LAYERS {
+        return Err(invalid(format!("{} layers; the kernel takes {MAX_LAYERS}", lower.len()))
+            .hint("use an image with fewer layers"));
+    }
+    Ok(Overlay { lower, upper: text(root.upper)?, work: text(root.work)?, volatile: root.volatile })
 }
 
 fn overlay_options(ground: &Ground, root: &Root<'_>) -> Outcome<String> {
@@ -274,7 +312,7 @@ fn kernel_file_systems(root: &Root<'_>, ops: &mut Vec<Op>) -> Outcome<()> {
         return Ok(());
     }
     ops.push(match root.sys {
-        Sys::Shared => Op::AttachBrought { target: text("/sys")? },
+        Sys::Shared => Op::AttachSys { target: text("/sys")? },
         _ => mount("sysfs", "/sys", "sysfs", strict | READ_ONLY, "")?,
     });
     // As in Docker: in a network of its own a program needs no privilege for any port.

@@ -1,7 +1,7 @@
 //! Threads that make children. Each sleeps in `clone` while its child prepares itself (see [`crate::child`]), so
 //! whoever asked does the parent's part meanwhile.
 
-use crate::child::{GIVE_UP, GO, Job, NO_LISTENER};
+use crate::child::{GIVE_UP, GO, Job, MAX_BROUGHT, NO_LISTENER};
 use crate::sys::{self, Errno, Stack};
 use std::fs;
 use std::io;
@@ -45,7 +45,7 @@ impl Spawner {
         let (orders, receiver) = mpsc::channel::<Order>();
         let receiver = Arc::new(Mutex::new(receiver));
         for _ in 0..MAX_STARTING {
-            let (receiver, mut stack, mut seat) = (receiver.clone(), Stack::new()?, Seat::new()?);
+            let (receiver, mut stack, mut seats) = (receiver.clone(), Stack::new()?, seats()?);
             thread::Builder::new().name("throng-spawn".into()).spawn(move || {
                 sys::block_signals();
                 loop {
@@ -54,7 +54,7 @@ impl Spawner {
                         Err(_) => return,
                     };
                     let Ok(order) = order else { return };
-                    make(&order, &mut stack, &mut seat);
+                    make(&order, &mut stack, &mut seats);
                 }
             })?;
         }
@@ -73,27 +73,35 @@ impl Spawner {
         Starting::begin(job, answer)
     }
 
-    /// As [`Spawner::spawn`], in the PID namespace of another process. A thread of its own makes the child: having
-    /// changed that namespace it is good for nothing else.
+    /// As [`Spawner::spawn`], in the PID namespace of another process. Having changed that namespace the thread is good
+    /// for nothing else.
     pub fn spawn_beside(&self, job: Job, init: Arc<OwnedFd>) -> Result<Starting, Failure> {
-        let job = Arc::new(job);
-        let (sender, answer) = mpsc::channel();
-        let order = Order { job: job.clone(), answer: sender };
-        let run = move || {
-            sys::block_signals();
-            let joined = sys::setns(init.as_raw_fd(), libc::CLONE_NEWPID);
-            match (joined, Stack::new().and_then(|stack| Ok((stack, Seat::new()?)))) {
-                (Ok(()), Ok((mut stack, mut seat))) => make(&order, &mut stack, &mut seat),
-                (Err(errno), _) => refuse(&order, errno),
-                (_, Err(error)) => refuse(&order, Errno(error.raw_os_error().unwrap_or(libc::ENOMEM))),
-            }
-        };
-        thread::Builder::new()
-            .name("throng-exec".into())
-            .spawn(run)
-            .map_err(|e| Failure { step: None, errno: Errno(e.raw_os_error().unwrap_or(libc::EAGAIN)) })?;
-        Starting::begin(job, answer)
+        spawn_alone(job, move || sys::setns(init.as_raw_fd(), libc::CLONE_NEWPID))
     }
+}
+
+/// Makes the child from a thread of its own, which is in the namespaces of the calling one and prepares itself first.
+/// The job can bring nothing along.
+pub fn spawn_alone(
+    job: Job,
+    first: impl FnOnce() -> Result<(), Errno> + Send + 'static,
+) -> Result<Starting, Failure> {
+    let job = Arc::new(job);
+    let (sender, answer) = mpsc::channel();
+    let order = Order { job: job.clone(), answer: sender };
+    let run = move || {
+        sys::block_signals();
+        match (first(), Stack::new()) {
+            (Ok(()), Ok(mut stack)) => make(&order, &mut stack, &mut []),
+            (Err(errno), _) => refuse(&order, errno),
+            (_, Err(error)) => refuse(&order, Errno(error.raw_os_error().unwrap_or(libc::ENOMEM))),
+        }
+    };
+    thread::Builder::new()
+        .name("throng-exec".into())
+        .spawn(run)
+        .map_err(|e| Failure { step: None, errno: Errno(e.raw_os_error().unwrap_or(libc::EAGAIN)) })?;
+    Starting::begin(job, answer)
 }
 
 /// A descriptor's place that stays taken, so that what a child brings along has a small number (see
@@ -101,6 +109,11 @@ impl Spawner {
 struct Seat {
     seat: OwnedFd,
     empty: OwnedFd,
+}
+
+/// One for each descriptor that a job can bring along.
+fn seats() -> io::Result<Vec<Seat>> {
+    (0..MAX_BROUGHT).map(|_| Seat::new()).collect()
 }
 
 impl Seat {
@@ -121,15 +134,17 @@ impl Seat {
     }
 }
 
-fn make(order: &Order, stack: &mut Stack, seat: &mut Seat) {
-    if let Some(fd) = &order.job.brought {
-        match seat.put(fd) {
-            Ok(number) => order.job.brought_as.store(number, Ordering::Release),
-            Err(error) => return refuse(order, Errno(error.raw_os_error().unwrap_or(libc::EMFILE))),
+fn make(order: &Order, stack: &mut Stack, seats: &mut [Seat]) {
+    for (place, fd) in order.job.brought.iter().enumerate() {
+        let Some(fd) = fd else { continue };
+        match seats.get_mut(place).map(|seat| seat.put(fd)) {
+            Some(Ok(number)) => order.job.brought_as[place].store(number, Ordering::Release),
+            Some(Err(error)) => return refuse(order, Errno(error.raw_os_error().unwrap_or(libc::EMFILE))),
+            None => return refuse(order, Errno::MANY),
         }
     }
     let made = sys::clone_child(&order.job, stack);
-    seat.clear();
+    seats.iter_mut().for_each(Seat::clear);
     if crate::rootless::entered() {
         sys::stay_dumpable();
     }
@@ -161,9 +176,7 @@ impl Starting {
     /// The child's pid on the host, readable while it is alive.
     pub fn pid(&self) -> io::Result<u32> {
         let text = fs::read_to_string(format!("/proc/self/fdinfo/{}", self.pidfd.as_raw_fd()))?;
-        text.lines()
-            .find_map(|line| line.strip_prefix("Pid:")?.trim().parse().ok())
-            .ok_or_else(|| io::Error::other("the process has ended"))
+        pid_in(&text).ok_or_else(|| io::Error::other("the process has ended"))
     }
 
     /// Lets the child go on, waits for its `execve`, and returns its pid and descriptor.
@@ -228,6 +241,11 @@ impl Drop for Starting {
         }
         drop(self.take_listener());
     }
+}
+
+/// The pid in what the kernel tells about a pidfd.
+pub fn pid_in(about: &str) -> Option<u32> {
+    about.lines().find_map(|line| line.strip_prefix("Pid:")?.trim().parse().ok())
 }
 
 /// Waits for a child that is ending and lets the kernel forget it; there is nothing to learn from its status.

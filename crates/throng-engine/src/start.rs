@@ -1,6 +1,6 @@
 //! Starting one replica: what the parent prepares, what it does while the child prepares itself, and what is recorded.
 
-use crate::child::{Job, Op};
+use crate::child::{Job, Op, SHARED_SYS};
 use crate::engine::Core;
 use crate::errors::{failed_start, host};
 use crate::layers::Layers;
@@ -22,8 +22,8 @@ use throng_runtime::{ErrorKind, Result, RuntimeError};
 
 /// Name of the file that the replica writes its output to.
 pub const LOG: &str = "log";
-pub const NAMESPACES: i32 =
-    libc::CLONE_NEWPID | libc::CLONE_NEWNS | libc::CLONE_NEWNET | libc::CLONE_NEWUTS | libc::CLONE_NEWIPC;
+/// Of every replica, beside its mounts.
+pub const NAMESPACES: i32 = libc::CLONE_NEWPID | libc::CLONE_NEWNET | libc::CLONE_NEWUTS | libc::CLONE_NEWIPC;
 
 /// Folders of a replica.
 pub fn upper(folder: &Path) -> PathBuf {
@@ -124,8 +124,9 @@ impl<'a> Attempt<'a> {
         }
         let sys = self.shared_sys()?;
         let view = if sys.is_some() { Sys::Shared } else { Sys::Own };
-        let mut job = Job::new(NAMESPACES | plan::user_namespace(&identity), self.ops(&identity, view)?);
-        job.brought = sys;
+        let namespaces = NAMESPACES | plan::user_namespace(&identity);
+        let mut job = self.core.ground.job(namespaces, self.ops(&identity, view)?);
+        job.brought[SHARED_SYS] = sys.map(Arc::new);
         let starting = self.core.spawner.spawn(job).map_err(|failure| self.explain(&[], failure, &layers))?;
         let job = starting.job();
         let assisted = self.assist(&starting);

@@ -4,7 +4,7 @@
 pub mod notify;
 pub mod rtnetlink;
 
-use crate::child::{Job, run};
+use crate::child::{Job, MAX_BROUGHT, Overlay, run};
 use std::ffi::{CStr, c_char, c_int, c_void};
 use std::io;
 use std::os::fd::{FromRawFd, OwnedFd, RawFd};
@@ -184,15 +184,19 @@ pub fn wake(word: &AtomicU32) {
     unsafe { libc::syscall(libc::SYS_futex, word.as_ptr(), libc::FUTEX_WAKE, i32::MAX) };
 }
 
-/// Keeps 0, 1 and 2, and `keep` unless it is negative. The kernel copies the table up to `keep`, so that must be a small
-/// number: the supervisor's table holds a descriptor for each replica.
-pub fn own_descriptors(keep: RawFd) -> Outcome {
-    let kept = u32::try_from(keep).unwrap_or(0).max(2);
-    // SAFETY: CLOSE_RANGE_UNSHARE makes a table of the child's own first, so the supervisor's stay open.
-    check(unsafe { libc::syscall(libc::SYS_close_range, kept + 1, u32::MAX, libc::CLOSE_RANGE_UNSHARE) })?;
-    if kept > 3 {
-        // SAFETY: as above; the table is the child's own by now.
-        check(unsafe { libc::syscall(libc::SYS_close_range, 3, kept - 1, 0) })?;
+/// Keeps 0, 1 and 2, and those of `keep` that are not negative. The kernel copies the table up to the largest, so they
+/// must be small numbers: the supervisor's table holds a descriptor for each replica.
+pub fn own_descriptors(mut keep: [RawFd; MAX_BROUGHT]) -> Outcome {
+    keep.sort_unstable();
+    let (mut after, mut flags) = (u32::MAX, libc::CLOSE_RANGE_UNSHARE);
+    for number in keep.into_iter().rev().map(|fd| u32::try_from(fd).unwrap_or(0).max(2)).chain([2]) {
+        if number < after {
+            // SAFETY: CLOSE_RANGE_UNSHARE makes a table of the child's own first, so the supervisor's stay open.
+            check(unsafe { libc::syscall(libc::SYS_close_range, number + 1, after, flags) })?;
+            flags = 0;
+        }
+        // Nothing lies between two that follow each other: the next range is empty then.
+        after = number - 1;
     }
     Ok(())
 }
@@ -300,6 +304,38 @@ pub fn unmount(path: &CStr) -> Outcome {
     check(unsafe { libc::umount2(path.as_ptr(), libc::MNT_DETACH) })
 }
 
+/// Makes an overlay that is attached nowhere. Its folders are named by the current directory, so that no path of the host
+/// is in what the kernel tells a replica about its mounts, and none is too long for `fsconfig` (256 bytes).
+pub fn overlay(wanted: &Overlay) -> Result<RawFd, Errno> {
+    // SAFETY: C strings; the descriptor is the child's own, closed by `execve`.
+    let context =
+        descriptor(unsafe { libc::syscall(libc::SYS_fsopen, c"overlay".as_ptr(), FSOPEN_CLOEXEC) })?;
+    let lower = wanted.lower.iter().map(|path| (c"lowerdir+", path));
+    for (key, path) in lower.chain([(c"upperdir", &wanted.upper), (c"workdir", &wanted.work)]) {
+        chdir(path)?;
+        configure(context, FSCONFIG_SET_STRING, key.as_ptr(), c".".as_ptr())?;
+    }
+    chdir(c"/")?;
+    if wanted.volatile {
+        configure(context, FSCONFIG_SET_FLAG, c"volatile".as_ptr(), null())?;
+    }
+    configure(context, FSCONFIG_CMD_CREATE, null(), null())?;
+    // SAFETY: no memory is involved.
+    descriptor(unsafe { libc::syscall(libc::SYS_fsmount, context, FSMOUNT_CLOEXEC, 0) })
+}
+
+/// `key` and `value` must be C strings or null, as the command wants them.
+fn configure(context: RawFd, command: u32, key: *const c_char, value: *const c_char) -> Outcome {
+    // SAFETY: as promised by the callers above, all of which pass literals.
+    check(unsafe { libc::syscall(libc::SYS_fsconfig, context, command, key, value, 0) })
+}
+
+const FSOPEN_CLOEXEC: u32 = 1;
+const FSMOUNT_CLOEXEC: u32 = 1;
+const FSCONFIG_SET_FLAG: u32 = 0;
+const FSCONFIG_SET_STRING: u32 = 1;
+const FSCONFIG_CMD_CREATE: u32 = 6;
+const AT_EMPTY_PATH: u32 = 0x1000;
 const OPEN_TREE_CLONE: u32 = 1;
 const AT_RECURSIVE: u32 = 0x8000;
 const MOVE_MOUNT_F_EMPTY_PATH: u32 = 4;
@@ -309,7 +345,11 @@ const MOUNT_ATTR_RDONLY: u64 = 1;
 pub fn open_tree(path: &CStr, recursive: bool) -> Result<RawFd, Errno> {
     let flags = OPEN_TREE_CLONE | libc::O_CLOEXEC as u32 | if recursive { AT_RECURSIVE } else { 0 };
     // SAFETY: a C string.
-    descriptor(unsafe { libc::syscall(libc::SYS_open_tree, libc::AT_FDCWD, path.as_ptr(), flags) })
+    let tree =
+        descriptor(unsafe { libc::syscall(libc::SYS_open_tree, libc::AT_FDCWD, path.as_ptr(), flags) })?;
+    let private = MountAttributes { propagation: libc::MS_PRIVATE, ..MountAttributes::default() };
+    set_attributes(tree, c"", AT_EMPTY_PATH | AT_RECURSIVE, &private)?;
+    Ok(tree)
 }
 
 pub fn move_mount(tree: RawFd, target: &CStr) -> Outcome {
@@ -322,6 +362,7 @@ pub fn move_mount(tree: RawFd, target: &CStr) -> Outcome {
 
 /// `struct mount_attr` of linux/mount.h.
 #[repr(C)]
+#[derive(Default)]
 struct MountAttributes {
     set: u64,
     clear: u64,
@@ -330,16 +371,19 @@ struct MountAttributes {
 }
 
 pub fn read_only(path: &CStr, recursive: bool) -> Outcome {
-    let attributes = MountAttributes { set: MOUNT_ATTR_RDONLY, clear: 0, propagation: 0, user_namespace: 0 };
-    let flags = if recursive { AT_RECURSIVE } else { 0 };
+    let attributes = MountAttributes { set: MOUNT_ATTR_RDONLY, ..MountAttributes::default() };
+    set_attributes(libc::AT_FDCWD, path, if recursive { AT_RECURSIVE } else { 0 }, &attributes)
+}
+
+fn set_attributes(folder: RawFd, path: &CStr, flags: u32, attributes: &MountAttributes) -> Outcome {
     // SAFETY: the structure has the layout and size that the kernel is told.
     check(unsafe {
         libc::syscall(
             libc::SYS_mount_setattr,
-            libc::AT_FDCWD,
+            folder,
             path.as_ptr(),
             flags,
-            &raw const attributes,
+            std::ptr::from_ref(attributes),
             size_of::<MountAttributes>(),
         )
     })
@@ -397,6 +441,11 @@ pub fn chdir(path: &CStr) -> Outcome {
 pub fn fchdir(fd: RawFd) -> Outcome {
     // SAFETY: as for `chdir`.
     check(unsafe { libc::fchdir(fd) })
+}
+
+pub fn chroot(path: &CStr) -> Outcome {
+    // SAFETY: a C string; as for `chdir`.
+    check(unsafe { libc::chroot(path.as_ptr()) })
 }
 
 pub fn pivot_root(new: &CStr, old: &CStr) -> Outcome {

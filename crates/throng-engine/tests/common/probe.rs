@@ -11,6 +11,8 @@ unsafe extern "C" {
     fn socket(domain: i32, kind: i32, protocol: i32) -> i32;
     fn setsockopt(socket: i32, level: i32, name: i32, value: *const i32, length: u32) -> i32;
     fn bind(socket: i32, address: *const u8, length: u32) -> i32;
+    fn umount2(target: *const u8, flags: i32) -> i32;
+    fn setns(fd: i32, kind: i32) -> i32;
 }
 
 /// Listens at an address like `0.0.0.0:80` and answers every connection with this replica's name.
@@ -38,6 +40,43 @@ fn bind_ipv6_alone(port: u16) {
         let socket = socket(AF_INET6, SOCK_STREAM, 0);
         assert_eq!(setsockopt(socket, IPPROTO_IPV6, IPV6_V6ONLY, &on, 4), 0);
         assert_eq!(bind(socket, address.as_ptr(), 28), 0, "{}", std::io::Error::last_os_error());
+    }
+}
+
+fn names(folder: &str) -> String {
+    let entries = match std::fs::read_dir(folder) {
+        Ok(entries) => entries,
+        Err(error) => return error.to_string(),
+    };
+    let mut names: Vec<_> =
+        entries.map(|e| e.expect("an entry").file_name().into_string().expect("a name")).collect();
+    names.sort();
+    names.join(" ")
+}
+
+/// Leaves a root by way of a folder that is not below the next one (chroot(2), "this call does not change the current
+/// working directory"), and says what is seen then.
+fn escape_by_chroot() {
+    std::fs::create_dir_all("/jail").expect("a folder");
+    std::os::unix::fs::chroot("/jail").expect("the privilege to change the root");
+    for _ in 0..100 {
+        std::env::set_current_dir("..").expect("a parent");
+    }
+    std::os::unix::fs::chroot(".").expect("the privilege to change the root");
+    println!("{}", names("/"));
+}
+
+/// Takes away one mount after another from over the root of the namespace, and says each time what is seen then.
+fn escape_by_unmounting() {
+    use std::os::fd::AsRawFd;
+    const MNT_DETACH: i32 = 2;
+    const CLONE_NEWNS: i32 = 0x2_0000;
+    let namespace = std::fs::File::open("/proc/self/ns/mnt").expect("the namespace");
+    for _ in 0..4 {
+        let (gone, entered) =
+            unsafe { (umount2(c"/".as_ptr().cast(), MNT_DETACH), setns(namespace.as_raw_fd(), CLONE_NEWNS)) };
+        assert_eq!(entered, 0, "{}", std::io::Error::last_os_error());
+        println!("{gone}: {}; {}", names("/"), std::fs::write("/new", "x").is_err());
     }
 }
 
@@ -111,14 +150,9 @@ fn main() {
                 }
             }
         }
-        "list" => {
-            let mut names: Vec<_> = std::fs::read_dir(argument)
-                .expect("a folder")
-                .map(|e| e.expect("an entry").file_name().into_string().expect("a name"))
-                .collect();
-            names.sort();
-            println!("{}", names.join(" "));
-        }
+        "list" => println!("{}", names(argument)),
+        "escape-by-chroot" => escape_by_chroot(),
+        "escape-by-unmounting" => escape_by_unmounting(),
         "write" => match std::fs::write(argument, args.get(3).map(String::as_str).unwrap_or_default()) {
             Ok(()) => println!("written"),
             Err(error) => println!("{error}"),
