@@ -243,13 +243,13 @@ impl Core {
             .map_err(|e| host(format_args!("cannot make {}", options.run_dir.display()), e))?;
         let store = Store::open(&options.state_dir)
             .map_err(|e| host(format_args!("cannot use {}", options.state_dir.display()), e))?;
-        let filters = seccomp::filters().map_err(|e| {
-            RuntimeError::new(ErrorKind::Host, format!("cannot build the system call filter: {e}"))
+        let filter = seccomp::filter().ok_or_else(|| {
+            RuntimeError::new(ErrorKind::Host, "the system call filter is too large for the kernel")
         })?;
         let open_files = rustix::process::getrlimit(rustix::process::Resource::Nofile).maximum;
         let ground = Ground {
             rootless,
-            filters,
+            filter,
             capabilities: DEFAULT_CAPABILITIES & own_capabilities(),
             open_files: open_files.unwrap_or(1 << 20),
             ids: IdMaps::own(),

@@ -70,7 +70,7 @@ const DEVICES: [(&str, u32, u32); 6] =
 #[derive(Debug)]
 pub struct Ground {
     pub rootless: bool,
-    pub filters: Vec<Arc<Filter>>,
+    pub filter: Arc<Filter>,
     /// [`DEFAULT_CAPABILITIES`] as far as this process has them itself.
     pub capabilities: u64,
     /// Hard limit of open files.
@@ -422,8 +422,7 @@ pub fn restrictions(ground: &Ground, identity: &Identity) -> Vec<Op> {
         let (uid, gid, groups) = (identity.uid, identity.gid, identity.groups.clone());
         ops.push(Op::User { uid, gid, groups });
     }
-    ops.extend([Op::SetCapabilities(kept), Op::NoNewPrivileges]);
-    ops.extend(ground.filters.iter().cloned().map(Op::Filter));
+    ops.extend([Op::SetCapabilities(kept), Op::NoNewPrivileges, Op::Filter(ground.filter.clone())]);
     ops
 }
 

@@ -162,7 +162,7 @@ pub fn ending(ground: &Ground, spec: &ReplicaSpec, process: &Process) -> Result<
         Op::Umask(0o022),
         Op::NoNewPrivileges,
     ];
-    ops.extend(ground.filters.iter().cloned().map(Op::Filter));
+    ops.push(Op::Filter(ground.filter.clone()));
     ops.extend([Op::DieWithParent(false), Op::Execute(vectors)]);
     Ok(ops)
 }

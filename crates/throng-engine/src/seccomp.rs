@@ -3,54 +3,142 @@
 //! `ENOSYS` so that C libraries fall back to `clone`, whose flags can be examined.
 //!
 //! Programs of another architecture than the host's own (32-bit ones on a 64-bit host) are killed by the filter.
+//!
+//! The program is a binary search over ranges of numbers, ten steps for any call. Each start pays for its form: to know
+//! which calls need never be asked about, the kernel runs a program for every number there is (`seccomp_cache_prepare`,
+//! with interrupts off), then compiles it. As a chain of comparisons, which libraries make, that was a fifth of the CPU
+//! time of a start.
 
 use crate::sys::Filter;
-use seccompiler::{
-    BpfProgram, SeccompAction, SeccompCmpArgLen as Width, SeccompCmpOp as Compare,
-    SeccompCondition as Condition, SeccompFilter, SeccompRule as Rule, TargetArch,
-};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-type Outcome<T> = Result<T, seccompiler::BackendError>;
-
 /// Flags of `clone` that make namespaces: mount, cgroup, UTS, IPC, user, PID and network.
-const NAMESPACE_FLAGS: u64 = 0x7E02_0000;
+const NAMESPACE_FLAGS: u32 = 0x7E02_0000;
 /// Linux, with or without a 16-bit uname and without address randomisation, and the query.
-const PERSONALITIES: [u64; 5] = [0, 0x8, 0x2_0000, 0x2_0008, 0xFFFF_FFFF];
+const PERSONALITIES: [u32; 5] = [0, 0x8, 0x2_0000, 0x2_0008, 0xFFFF_FFFF];
+/// Families of sockets that are not allowed: their kernel code is large and knows no namespaces.
+const FAMILIES: [u32; 2] = [libc::AF_VSOCK as u32, libc::AF_ALG as u32];
 
-/// The filters in the order in which they are to be installed.
-pub fn filters() -> Outcome<Vec<Arc<Filter>>> {
-    let arch = TargetArch::try_from(std::env::consts::ARCH)?;
-    let denied = SeccompAction::Errno(libc::EPERM as u32);
-    let main = SeccompFilter::new(rules()?, denied, SeccompAction::Allow, arch)?;
-    let missing = SeccompAction::Errno(libc::ENOSYS as u32);
-    let fallback = SeccompFilter::new(
-        BTreeMap::from([(libc::SYS_clone3, vec![])]),
-        SeccompAction::Allow,
-        missing,
-        arch,
-    )?;
-    [fallback, main].into_iter().map(|filter| Ok(Arc::new(native(filter.try_into()?)))).collect()
+/// `AUDIT_ARCH_…` of linux/audit.h.
+#[cfg(target_arch = "x86_64")]
+const ARCHITECTURE_MARK: u32 = 0xC000_003E;
+#[cfg(target_arch = "aarch64")]
+const ARCHITECTURE_MARK: u32 = 0xC000_00B7;
+
+const DENIED: u32 = libc::SECCOMP_RET_ERRNO | libc::EPERM as u32;
+const MISSING: u32 = libc::SECCOMP_RET_ERRNO | libc::ENOSYS as u32;
+
+/// What becomes of a call.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Verdict {
+    Always(u32),
+    /// Allowed unless its first argument has one of these bits.
+    Without(u32),
+    /// Allowed if its first argument is one of these.
+    OneOf(&'static [u32]),
+    /// Allowed unless its first argument, of 32 bits, is one of these.
+    NoneOf(&'static [u32]),
 }
 
-fn native(program: BpfProgram) -> Filter {
-    Filter(program.iter().map(|i| libc::sock_filter { code: i.code, jt: i.jt, jf: i.jf, k: i.k }).collect())
+/// The filter; `None` if it does not fit the instructions of the kernel, which a test rules out.
+pub fn filter() -> Option<Arc<Filter>> {
+    let mut program = vec![
+        statement(LOAD, ARCHITECTURE_AT),
+        jump(EQUAL, ARCHITECTURE_MARK, 1, 0),
+        statement(RETURN, libc::SECCOMP_RET_KILL_PROCESS),
+        statement(LOAD, NUMBER_AT),
+    ];
+    program.extend(search(&ranges(&verdicts()))?);
+    Some(Arc::new(Filter(program)))
 }
 
-fn rules() -> Outcome<BTreeMap<i64, Vec<Rule>>> {
-    let mut rules: BTreeMap<i64, Vec<Rule>> =
-        COMMON.iter().chain(RECENT).chain(ARCHITECTURE).map(|&number| (number, vec![])).collect();
-    let only =
-        |argument, operator, value| Rule::new(vec![Condition::new(argument, Width::Qword, operator, value)?]);
-    rules.insert(libc::SYS_clone, vec![only(0, Compare::MaskedEq(NAMESPACE_FLAGS), 0)?]);
-    rules.insert(
-        libc::SYS_personality,
-        PERSONALITIES.iter().map(|&p| only(0, Compare::Eq, p)).collect::<Outcome<_>>()?,
-    );
-    let family = |value: i32| Condition::new(0, Width::Dword, Compare::Ne, value as u64);
-    rules.insert(libc::SYS_socket, vec![Rule::new(vec![family(libc::AF_VSOCK)?, family(libc::AF_ALG)?])?]);
-    Ok(rules)
+fn verdicts() -> BTreeMap<u32, Verdict> {
+    let allowed = COMMON.iter().chain(RECENT).chain(ARCHITECTURE);
+    let always = Verdict::Always(libc::SECCOMP_RET_ALLOW);
+    let mut verdicts: BTreeMap<u32, Verdict> = allowed.map(|&number| (number as u32, always)).collect();
+    verdicts.extend([
+        (libc::SYS_clone as u32, Verdict::Without(NAMESPACE_FLAGS)),
+        (libc::SYS_clone3 as u32, Verdict::Always(MISSING)),
+        (libc::SYS_personality as u32, Verdict::OneOf(&PERSONALITIES)),
+        (libc::SYS_socket as u32, Verdict::NoneOf(&FAMILIES)),
+    ]);
+    verdicts
+}
+
+/// Numbers from which on a verdict holds, until the next one; the first is 0.
+fn ranges(verdicts: &BTreeMap<u32, Verdict>) -> Vec<(u32, Verdict)> {
+    let mut ranges = vec![(0, Verdict::Always(DENIED))];
+    let mut from = |number: u32, verdict: Verdict| match ranges.last_mut() {
+        Some(last) if last.0 == number => last.1 = verdict,
+        Some(last) if last.1 == verdict => {}
+        _ => ranges.push((number, verdict)),
+    };
+    let mut next = 0;
+    for (&number, &verdict) in verdicts {
+        if number > next {
+            from(next, Verdict::Always(DENIED));
+        }
+        from(number, verdict);
+        next = number + 1;
+    }
+    from(next, Verdict::Always(DENIED));
+    ranges
+}
+
+fn search(ranges: &[(u32, Verdict)]) -> Option<Vec<libc::sock_filter>> {
+    if let [(_, verdict)] = ranges {
+        return decide(*verdict);
+    }
+    let (below, above) = ranges.split_at(ranges.len() / 2);
+    let (less, more) = (search(below)?, search(above)?);
+    let middle = jump(AT_LEAST, above.first()?.0, u8::try_from(less.len()).ok()?, 0);
+    Some([vec![middle], less, more].concat())
+}
+
+/// The end of a search: the number is not needed any more.
+fn decide(verdict: Verdict) -> Option<Vec<libc::sock_filter>> {
+    let (allow, deny) = (statement(RETURN, libc::SECCOMP_RET_ALLOW), statement(RETURN, DENIED));
+    let low = statement(LOAD, ARGUMENT_LOW_AT);
+    let compare = |values: &[u32]| -> Option<Vec<_>> {
+        let one = |(place, &value): (usize, &u32)| {
+            // Over the comparisons that are left, and the return behind them.
+            Some(jump(EQUAL, value, u8::try_from(values.len() - place).ok()?, 0))
+        };
+        values.iter().enumerate().map(one).collect()
+    };
+    Some(match verdict {
+        Verdict::Always(result) => vec![statement(RETURN, result)],
+        Verdict::Without(bits) => vec![low, jump(ANY_BIT, bits, 1, 0), allow, deny],
+        Verdict::OneOf(values) => {
+            // The kernel takes the argument for a word of 64 bits, so the upper ones count.
+            let upper = vec![statement(LOAD, ARGUMENT_HIGH_AT), jump(EQUAL, 0, 1, 0), deny, low];
+            [upper, compare(values)?, vec![deny, allow]].concat()
+        }
+        Verdict::NoneOf(values) => [vec![low], compare(values)?, vec![allow, deny]].concat(),
+    })
+}
+
+// Offsets in `struct seccomp_data` of linux/seccomp.h; the first argument is a word of 64 bits.
+const NUMBER_AT: u32 = 0;
+const ARCHITECTURE_AT: u32 = 4;
+const ARGUMENT_LOW_AT: u32 = if cfg!(target_endian = "little") { 16 } else { 20 };
+const ARGUMENT_HIGH_AT: u32 = if cfg!(target_endian = "little") { 20 } else { 16 };
+
+// Instructions of linux/bpf_common.h.
+const LOAD: u32 = libc::BPF_LD | libc::BPF_W | libc::BPF_ABS;
+const EQUAL: u32 = libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K;
+const AT_LEAST: u32 = libc::BPF_JMP | libc::BPF_JGE | libc::BPF_K;
+const ANY_BIT: u32 = libc::BPF_JMP | libc::BPF_JSET | libc::BPF_K;
+const RETURN: u32 = libc::BPF_RET | libc::BPF_K;
+
+fn statement(code: u32, k: u32) -> libc::sock_filter {
+    jump(code, k, 0, 0)
+}
+
+/// `jt` and `jf` are the numbers of instructions to pass over.
+fn jump(code: u32, k: u32, jt: u8, jf: u8) -> libc::sock_filter {
+    libc::sock_filter { code: code as u16, jt, jf, k }
 }
 
 macro_rules! calls {
@@ -108,7 +196,7 @@ const COMMON: &[i64] = calls! {
     SYS_mq_timedreceive SYS_mq_timedsend SYS_mq_unlink SYS_msgctl SYS_msgget SYS_msgrcv SYS_msgsnd SYS_semctl
     SYS_semget SYS_semop SYS_semtimedop SYS_shmat SYS_shmctl SYS_shmdt SYS_shmget
 
-    // Permitted here and answered with ENOSYS by the other filter.
+    // Answered with ENOSYS, see above.
     SYS_clone3
 };
 
@@ -143,19 +231,121 @@ const ARCHITECTURE: &[i64] = &[];
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::prelude::*;
+    use seccompiler::{
+        SeccompAction, SeccompCmpArgLen as Width, SeccompCmpOp as Compare, SeccompCondition as Condition,
+        SeccompFilter, SeccompRule as Rule, TargetArch,
+    };
+
+    /// The same rules as a library's chains: what the search must agree with.
+    fn chains() -> Vec<Filter> {
+        let only = |argument, operator, value| {
+            Rule::new(vec![Condition::new(argument, Width::Qword, operator, value).unwrap()]).unwrap()
+        };
+        let family = |value: u32| Condition::new(0, Width::Dword, Compare::Ne, value.into()).unwrap();
+        let mut rules: BTreeMap<i64, Vec<Rule>> =
+            COMMON.iter().chain(RECENT).chain(ARCHITECTURE).map(|&number| (number, vec![])).collect();
+        let flags = Compare::MaskedEq(NAMESPACE_FLAGS.into());
+        rules.insert(libc::SYS_clone, vec![only(0, flags, 0)]);
+        let personalities = PERSONALITIES.iter().map(|&p| only(0, Compare::Eq, p.into()));
+        rules.insert(libc::SYS_personality, personalities.collect());
+        let families = FAMILIES.iter().map(|&value| family(value)).collect();
+        rules.insert(libc::SYS_socket, vec![Rule::new(families).unwrap()]);
+        let arch = TargetArch::try_from(std::env::consts::ARCH).unwrap();
+        let errno = |number: i32| SeccompAction::Errno(number as u32);
+        let main = SeccompFilter::new(rules, errno(libc::EPERM), SeccompAction::Allow, arch).unwrap();
+        let clone3 = BTreeMap::from([(libc::SYS_clone3, vec![])]);
+        let missing = SeccompFilter::new(clone3, SeccompAction::Allow, errno(libc::ENOSYS), arch).unwrap();
+        let native = |filter: SeccompFilter| {
+            let program = seccompiler::BpfProgram::try_from(filter).unwrap();
+            let same = |i: &seccompiler::sock_filter| jump(i.code.into(), i.k, i.jt, i.jf);
+            Filter(program.iter().map(same).collect())
+        };
+        vec![native(missing), native(main)]
+    }
+
+    /// What the kernel would do: the result, and the steps to it.
+    fn run(filter: &Filter, number: u32, architecture: u32, argument: u64) -> (u32, usize) {
+        let (mut at, mut value, mut steps) = (0, 0u32, 0);
+        loop {
+            let i = filter.0[at];
+            (at, steps) = (at + 1, steps + 1);
+            let holds = match u32::from(i.code) {
+                LOAD => {
+                    value = match i.k {
+                        NUMBER_AT => number,
+                        ARCHITECTURE_AT => architecture,
+                        ARGUMENT_LOW_AT => argument as u32,
+                        ARGUMENT_HIGH_AT => (argument >> 32) as u32,
+                        other => panic!("a load from {other}"),
+                    };
+                    continue;
+                }
+                RETURN => return (i.k, steps),
+                EQUAL => value == i.k,
+                AT_LEAST => value >= i.k,
+                ANY_BIT => value & i.k != 0,
+                0x05 => {
+                    at += i.k as usize;
+                    continue;
+                }
+                0x54 => {
+                    value &= i.k;
+                    continue;
+                }
+                other => panic!("instruction {other:#x}"),
+            };
+            at += usize::from(if holds { i.jt } else { i.jf });
+        }
+    }
+
+    /// Of several filters the kernel takes the result of the highest precedence: here, any but to allow.
+    fn together(filters: &[Filter], number: u32, architecture: u32, argument: u64) -> u32 {
+        let results = filters.iter().map(|filter| run(filter, number, architecture, argument).0);
+        results.reduce(|first, next| if first == libc::SECCOMP_RET_ALLOW { next } else { first }).unwrap()
+    }
 
     #[test]
-    fn the_filters_compile_and_fit_the_kernel() {
-        let filters = filters().unwrap();
-        assert_eq!(filters.len(), 2);
-        for filter in filters {
-            assert!(filter.0.len() < 4096, "{} instructions; the kernel takes 4,096", filter.0.len());
+    fn every_call_is_decided_as_by_a_chain_of_comparisons() {
+        let (search, chains) = (filter().unwrap(), chains());
+        let arguments = PERSONALITIES.iter().chain(&FAMILIES).map(|&value| u64::from(value));
+        let flags = [1 << 17, NAMESPACE_FLAGS.into(), 1 << 32, 0x1_0000_0008, 17, u64::MAX];
+        let arguments: Vec<u64> = arguments.chain(flags).collect();
+        for number in (0..1000).chain([0x4000_0000, 0x4000_0001, u32::MAX]) {
+            for &argument in &arguments {
+                for architecture in [ARCHITECTURE_MARK, 0x4000_0003] {
+                    let expected = together(&chains, number, architecture, argument);
+                    let result = run(&search, number, architecture, argument).0;
+                    assert_eq!(result, expected, "call {number} of {architecture:#x} with {argument:#x}");
+                }
+            }
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn any_call_is_decided_as_by_a_chain_of_comparisons(number in any::<u32>(), argument in any::<u64>()) {
+            let (search, chains) = (filter().unwrap(), chains());
+            for number in [number, number % 512] {
+                prop_assert_eq!(
+                    run(&search, number, ARCHITECTURE_MARK, argument).0,
+                    together(&chains, number, ARCHITECTURE_MARK, argument)
+                );
+            }
         }
     }
 
     #[test]
+    fn every_call_is_decided_in_few_steps() {
+        let search = filter().unwrap();
+        let most = (0..512).map(|number| run(&search, number, ARCHITECTURE_MARK, 0).1).max().unwrap();
+        assert!(most <= 20, "{most} steps");
+        assert!(search.0.len() < 512, "{} instructions", search.0.len());
+    }
+
+    #[test]
     fn dangerous_calls_are_not_allowed() {
-        let rules = rules().unwrap();
+        let verdicts = verdicts();
         for number in [
             libc::SYS_mount,
             libc::SYS_unshare,
@@ -171,7 +361,7 @@ mod tests {
             libc::SYS_open_by_handle_at,
             libc::SYS_io_uring_setup,
         ] {
-            assert!(!rules.contains_key(&number), "system call {number}");
+            assert!(!verdicts.contains_key(&(number as u32)), "system call {number}");
         }
     }
 }
