@@ -1,0 +1,113 @@
+//! From a specification to what Docker is asked to make.
+
+use crate::docker::Names;
+use crate::labels;
+use bollard::models::{
+    ContainerCreateBody, EndpointIpamConfig, EndpointSettings, HealthConfig, HostConfig, HostConfigLogConfig,
+    Mount, MountTmpfsOptions, MountType, NetworkingConfig,
+};
+use std::collections::HashMap;
+use std::path::Path;
+use throng_model::replica::{Attachment, ReplicaSpec, ResolvedMount, ResolvedSource};
+
+/// Nanoseconds of CPU time a second and core.
+const NANOS: f64 = 1e9;
+
+/// What the replica's container is made of. `resolv` is the file that names the name server, if it is ours.
+pub fn body(
+    spec: &ReplicaSpec,
+    image: &str,
+    home: &str,
+    names: Names,
+    resolv: Option<&Path>,
+) -> ContainerCreateBody {
+    let process = &spec.process;
+    let (program, arguments) = process.args.split_first().map_or((None, &[][..]), |(p, a)| (Some(p), a));
+    let endpoint = spec.networks.first().map(|leg| (leg.network.clone(), endpoint(spec, leg, names)));
+    ContainerCreateBody {
+        hostname: Some(spec.hostname.clone()),
+        user: Some(process.user.clone()),
+        env: Some(process.env.clone()),
+        entrypoint: program.map(|program| vec![program.clone()]),
+        cmd: Some(arguments.to_vec()),
+        working_dir: Some(process.cwd.clone()),
+        image: Some(image.to_owned()),
+        labels: Some(labels::write(home, spec)),
+        stop_signal: Some(spec.stop_signal.to_string()),
+        // The supervisor checks; the daemon would do it a second time.
+        healthcheck: Some(HealthConfig { test: Some(vec!["NONE".into()]), ..Default::default() }),
+        host_config: Some(host_config(spec, resolv)),
+        networking_config: endpoint.map(|(network, endpoint)| NetworkingConfig {
+            endpoints_config: Some(HashMap::from([(network, endpoint)])),
+        }),
+        ..Default::default()
+    }
+}
+
+fn host_config(spec: &ReplicaSpec, resolv: Option<&Path>) -> HostConfig {
+    let resources = &spec.resources;
+    let signed = |bytes: u64| i64::try_from(bytes).unwrap_or(i64::MAX);
+    let log = [
+        ("max-size".to_owned(), spec.log.max_size.to_string()),
+        ("max-file".to_owned(), (u64::from(spec.log.max_files) + 1).to_string()),
+    ];
+    let mut mounts: Vec<Mount> = spec.mounts.iter().map(mount).collect();
+    mounts.extend(resolv.map(|path| Mount {
+        typ: Some(MountType::BIND),
+        source: Some(path.display().to_string()),
+        target: Some("/etc/resolv.conf".into()),
+        read_only: Some(true),
+        ..Default::default()
+    }));
+    HostConfig {
+        nano_cpus: resources.cpus.map(|cpus| (cpus * NANOS).round() as i64),
+        memory: resources.memory.map(signed),
+        // Equal to the limit of memory: no swap beside it.
+        memory_swap: resources.memory.map(signed),
+        pids_limit: resources.pids.map(signed),
+        log_config: Some(HostConfigLogConfig {
+            typ: Some("json-file".into()),
+            config: Some(HashMap::from(log)),
+        }),
+        network_mode: Some(spec.networks.first().map_or("none".into(), |leg| leg.network.clone())),
+        mounts: Some(mounts),
+        readonly_rootfs: Some(spec.root.read_only),
+        security_opt: Some(vec!["no-new-privileges".into()]),
+        ..Default::default()
+    }
+}
+
+fn mount(mount: &ResolvedMount) -> Mount {
+    let (typ, source, tmpfs) = match &mount.source {
+        ResolvedSource::Bind(path) => (MountType::BIND, Some(path.display().to_string()), None),
+        ResolvedSource::Private => (MountType::VOLUME, None, None),
+        ResolvedSource::Tmpfs { size } => {
+            let size = size.map(|size| i64::try_from(size).unwrap_or(i64::MAX));
+            (MountType::TMPFS, None, Some(MountTmpfsOptions { size_bytes: size, ..Default::default() }))
+        }
+    };
+    Mount {
+        typ: Some(typ),
+        source,
+        target: Some(mount.target.clone()),
+        read_only: Some(mount.read_only),
+        tmpfs_options: tmpfs,
+        ..Default::default()
+    }
+}
+
+/// One leg in a network. Where Docker answers for names, the service is one of them.
+pub fn endpoint(spec: &ReplicaSpec, leg: &Attachment, names: Names) -> EndpointSettings {
+    let aliases = match names {
+        Names::Gateway => None,
+        Names::Docker => Some(vec![spec.id.service.clone(), spec.id.name()]),
+    };
+    EndpointSettings {
+        ipam_config: Some(EndpointIpamConfig {
+            ipv4_address: Some(leg.address.to_string()),
+            ..Default::default()
+        }),
+        aliases,
+        ..Default::default()
+    }
+}

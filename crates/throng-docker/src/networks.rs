@@ -1,0 +1,108 @@
+//! Networks of the daemon: bridges with our subnets.
+
+use crate::docker::Core;
+use crate::errors::{daemon, is};
+use crate::labels;
+use bollard::models::{Ipam, IpamConfig, NetworkCreateRequest};
+use bollard::query_parameters::{InspectNetworkOptions, ListContainersOptionsBuilder};
+use std::collections::HashMap;
+use std::path::PathBuf;
+use throng_model::replica::NetworkSpec;
+use throng_runtime::{ErrorKind, Result, RuntimeError};
+
+impl Core {
+    pub async fn make_network(&self, network: &NetworkSpec) -> Result<()> {
+        match self.subnet_of(&network.name).await? {
+            Some(there) if there == (network.subnet.to_string(), network.gateway.to_string()) => {}
+            Some((subnet, _)) => {
+                let message = format!("network {} exists with subnet {subnet}", network.name);
+                return Err(RuntimeError::new(ErrorKind::Invalid, message)
+                    .hint("take the project down first, or give the network another name"));
+            }
+            None => self.new_network(network).await?,
+        }
+        self.write_resolver(network)
+    }
+
+    async fn new_network(&self, network: &NetworkSpec) -> Result<()> {
+        let (project, _) = network.name.rsplit_once('_').unwrap_or((&network.name, ""));
+        let labels = [(labels::HOME, self.home.clone()), (labels::PROJECT, project.to_owned())];
+        let config = IpamConfig {
+            subnet: Some(network.subnet.to_string()),
+            gateway: Some(network.gateway.to_string()),
+            ..Default::default()
+        };
+        let request = NetworkCreateRequest {
+            name: network.name.clone(),
+            driver: Some("bridge".into()),
+            internal: Some(network.internal),
+            ipam: Some(Ipam { config: Some(vec![config]), ..Default::default() }),
+            labels: Some(labels.into_iter().map(|(key, value)| (key.to_owned(), value)).collect()),
+            ..Default::default()
+        };
+        let made = self.api.create_network(request).await;
+        made.map(drop).map_err(|error| daemon(format_args!("cannot make network {}", network.name), error))
+    }
+
+    /// Subnet and gateway of a network of the daemon, as it writes them.
+    async fn subnet_of(&self, name: &str) -> Result<Option<(String, String)>> {
+        let found = self.api.inspect_network(name, None::<InspectNetworkOptions>).await;
+        let found = match found {
+            Err(error) if is(&error, 404) => return Ok(None),
+            found => found.map_err(|error| daemon(format_args!("cannot look at network {name}"), error))?,
+        };
+        let config = found.ipam.and_then(|ipam| ipam.config?.into_iter().next()).unwrap_or_default();
+        Ok(Some((config.subnet.unwrap_or_default(), config.gateway.unwrap_or_default())))
+    }
+
+    pub async fn unmake_network(&self, name: &str) -> Result<()> {
+        if let Some(id) = self.attached(name) {
+            return Err(in_use(name, &id.to_string()));
+        }
+        // Containers that have not started hold no address, so the daemon alone would let the network go.
+        let filters = HashMap::from([("network", vec![name])]);
+        let options = ListContainersOptionsBuilder::default().all(true).filters(&filters).build();
+        let listed = self.api.list_containers(Some(options)).await;
+        let listed = listed.map_err(|error| daemon(format_args!("cannot list users of {name}"), error))?;
+        if let Some(other) = listed.first() {
+            let names = other.names.as_deref().unwrap_or_default();
+            return Err(in_use(
+                name,
+                names.first().map_or("a container", |name| name.trim_start_matches('/')),
+            ));
+        }
+        match self.api.remove_network(name).await {
+            Err(error) if !is(&error, 404) => {
+                return Err(daemon(format_args!("cannot remove network {name}"), error));
+            }
+            _ => {}
+        }
+        match std::fs::remove_file(self.resolver(name)) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                Err(crate::errors::host(format_args!("cannot forget network {name}"), error))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// The resolv.conf(5) of replicas whose first network this is.
+    pub fn resolver(&self, network: &str) -> PathBuf {
+        self.folder.join(format!(".resolv-{network}"))
+    }
+
+    fn write_resolver(&self, network: &NetworkSpec) -> Result<()> {
+        let path = self.resolver(&network.name);
+        let text = format!("nameserver {}\n", network.gateway);
+        // Containers hold the file itself, so that it is only written where it is missing or differs.
+        if std::fs::read_to_string(&path).is_ok_and(|there| there == text) {
+            return Ok(());
+        }
+        std::fs::write(&path, text)
+            .map_err(|error| crate::errors::host(format_args!("cannot write {}", path.display()), error))
+    }
+}
+
+fn in_use(name: &str, by: &str) -> RuntimeError {
+    RuntimeError::new(ErrorKind::Invalid, format!("network {name} is in use by {by}"))
+        .hint("remove its replicas first")
+}

@@ -1,0 +1,368 @@
+//! The orders of the [`Runtime`] trait.
+
+use crate::docker::{Core, Docker, check_name};
+use crate::errors::{daemon, host, is};
+use crate::replica::{Inner, Replica};
+use crate::{container, logs, usage};
+use async_trait::async_trait;
+use bollard::models::NetworkConnectRequest;
+use bollard::query_parameters::{
+    CreateContainerOptionsBuilder, InspectContainerOptions, KillContainerOptionsBuilder,
+    RemoveContainerOptionsBuilder, StartContainerOptions,
+};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+use throng_model::replica::{Exit, NetworkSpec, Observed, ReplicaId, ReplicaSpec, ReplicaState, Statistics};
+use throng_runtime::{ErrorKind, ExecIo, ExecSpec, Result, Runtime, RuntimeError, RuntimeEvent};
+use tokio::sync::broadcast::error::RecvError;
+use tokio::sync::mpsc;
+
+/// Events on their way to one watcher, beside the backlog that all share.
+const WATCH_CHANNEL: usize = 1024;
+const SIGKILL: i32 = 9;
+/// A process that has not ended this long after SIGKILL is stuck in the kernel, or its daemon is.
+const KILL_WAIT: Duration = Duration::from_secs(30);
+/// The file in a replica's folder that holds the generation of its last start, if that is not its container's.
+const GENERATION: &str = "generation";
+
+#[async_trait]
+impl Runtime for Docker {
+    async fn create_network(&self, network: &NetworkSpec) -> Result<()> {
+        check_name("network", &network.name)?;
+        self.core.make_network(network).await
+    }
+
+    async fn remove_network(&self, name: &str) -> Result<()> {
+        check_name("network", name)?;
+        self.core.unmake_network(name).await
+    }
+
+    async fn create(&self, spec: &ReplicaSpec) -> Result<()> {
+        check_name("service", &spec.id.service)?;
+        self.core.load(&spec.id.project).await?;
+        let replica = self.core.replica(&spec.id).unwrap_or_else(|| {
+            let inner = Inner {
+                spec: None,
+                generation: 0,
+                recorded: 0,
+                container: None,
+                state: ReplicaState::Created,
+                log_path: None,
+                killed: false,
+            };
+            Arc::new(Replica::new(spec.id.clone(), self.core.folder_of(&spec.id), inner))
+        });
+        let _order = replica.order.lock().await;
+        replica.accept(spec.generation)?;
+        self.core.create(&replica, spec).await
+    }
+
+    async fn start(&self, id: &ReplicaId, generation: u64) -> Result<u32> {
+        self.core.load(&id.project).await?;
+        let replica = self.core.known(id)?;
+        let _order = replica.order.lock().await;
+        replica.accept(generation)?;
+        match replica.running() {
+            Some(pid) => Ok(pid),
+            None => self.core.start(&replica, generation).await,
+        }
+    }
+
+    async fn stop(&self, id: &ReplicaId, generation: u64, signal: i32, grace: Duration) -> Result<Exit> {
+        self.core.load(&id.project).await?;
+        let replica = self.core.known(id)?;
+        let _order = replica.order.lock().await;
+        replica.accept(generation)?;
+        let exit = self.core.stop(&replica, signal, grace).await?;
+        // Somebody follows its log: what it said at the end must be there before it is removed.
+        if logs::is_looked_at(&replica)
+            && let Err(error) = self.core.bring_log(&replica).await
+        {
+            tracing::warn!("{error}");
+        }
+        Ok(exit)
+    }
+
+    async fn remove(&self, id: &ReplicaId, generation: u64) -> Result<()> {
+        self.core.load(&id.project).await?;
+        let Some(replica) = self.core.replica(id) else { return Ok(()) };
+        let _order = replica.order.lock().await;
+        replica.accept(generation)?;
+        if replica.running().is_some() {
+            return Err(still_running(id));
+        }
+        self.core.remove(&replica).await
+    }
+
+    async fn observe(&self, project: &str) -> Result<Vec<Observed>> {
+        self.core.load(project).await?;
+        Ok(self.core.of_project(project).iter().map(|replica| replica.observed()).collect())
+    }
+
+    fn watch(&self) -> mpsc::Receiver<RuntimeEvent> {
+        let (sender, receiver) = mpsc::channel(WATCH_CHANNEL);
+        let mut events = self.core.events.subscribe();
+        tokio::spawn(async move {
+            loop {
+                match events.recv().await {
+                    Ok(event) => {
+                        if sender.send(event).await.is_err() {
+                            return;
+                        }
+                    }
+                    Err(RecvError::Lagged(lost)) => tracing::warn!("a watcher has lost {lost} events"),
+                    Err(RecvError::Closed) => return,
+                }
+            }
+        });
+        receiver
+    }
+
+    async fn log_files(&self, id: &ReplicaId) -> Result<Vec<PathBuf>> {
+        self.core.load(&id.project).await?;
+        let replica = self.core.known(id)?;
+        self.core.bring_log(&replica).await?;
+        Ok(logs::files(&replica.folder))
+    }
+
+    async fn exec(&self, id: &ReplicaId, spec: &ExecSpec, io: ExecIo) -> Result<Exit> {
+        self.core.load(&id.project).await?;
+        let replica = self.core.known(id)?;
+        self.core.exec(&replica, spec, io).await
+    }
+
+    async fn statistics(&self, ids: &[ReplicaId]) -> Vec<Option<Statistics>> {
+        let replicas = ids.iter().map(|id| self.core.replica(id));
+        let pids: Vec<Option<u32>> = replicas.map(|replica| replica?.running()).collect();
+        let count = pids.len();
+        let read = move || pids.into_iter().map(|pid| usage::read(pid?)).collect();
+        tokio::task::spawn_blocking(read).await.unwrap_or_else(|_| vec![None; count])
+    }
+}
+
+fn still_running(id: &ReplicaId) -> RuntimeError {
+    RuntimeError::new(ErrorKind::Invalid, format!("{id} is running")).hint("stop it first")
+}
+
+impl Core {
+    async fn create(&self, replica: &Arc<Replica>, spec: &ReplicaSpec) -> Result<()> {
+        let known = replica.inner().spec.clone();
+        let same = known
+            .as_deref()
+            .is_some_and(|known| *spec == ReplicaSpec { generation: spec.generation, ..known.clone() });
+        if replica.running().is_some() && known.is_none_or(|k| k.config_hash != spec.config_hash) {
+            return Err(still_running(&spec.id));
+        }
+        if replica.running().is_some() || same {
+            replica.inner().spec = Some(Arc::new(spec.clone()));
+            return Ok(());
+        }
+        check_program(spec).await?;
+        let image = self.provide(&spec.root).await?;
+        if replica.inner().container.is_some() {
+            // Its output so far is kept; a container's labels and limits cannot be written anew.
+            self.bring_log(replica).await?;
+            self.remove_container(replica).await?;
+        }
+        let container = self.make(spec, &image).await?;
+        let state = ReplicaState::Created;
+        logs::begin_anew(&replica.folder)?;
+        forget_generation(&replica.folder);
+        {
+            let mut inner = replica.inner();
+            inner.container = Some(container);
+            inner.spec = Some(Arc::new(spec.clone()));
+            inner.recorded = spec.generation;
+            inner.log_path = None;
+        }
+        replica.set(state);
+        self.insert(replica);
+        Ok(())
+    }
+
+    /// Makes the container and attaches it to all of its networks.
+    async fn make(&self, spec: &ReplicaSpec, image: &str) -> Result<String> {
+        let what = || format!("cannot create {}", spec.id);
+        let first = spec.networks.first().filter(|_| self.names == crate::Names::Gateway);
+        let resolv = first.map(|leg| self.resolver(&leg.network));
+        let body = container::body(spec, image, &self.home, self.names, resolv.as_deref());
+        let name = spec.id.to_string();
+        let options = || Some(CreateContainerOptionsBuilder::default().name(&name).build());
+        let permit = self.orders.acquire().await;
+        let mut made = self.api.create_container(options(), body.clone()).await;
+        if made.as_ref().is_err_and(|error| is(error, 409)) && self.is_left_of_ours(&name).await {
+            let remove = RemoveContainerOptionsBuilder::default().v(true).force(true).build();
+            let removed = self.api.remove_container(&name, Some(remove)).await;
+            removed.map_err(|error| daemon(what(), error))?;
+            made = self.api.create_container(options(), body).await;
+        }
+        drop(permit);
+        let container =
+            made.map_err(|error| taken(&error, spec).unwrap_or_else(|| daemon(what(), error)))?.id;
+        for leg in spec.networks.iter().skip(1) {
+            let request = NetworkConnectRequest {
+                container: container.clone(),
+                endpoint_config: Some(container::endpoint(spec, leg, self.names)),
+            };
+            if let Err(error) = self.order(what(), self.api.connect_network(&leg.network, request)).await {
+                // What nobody would find again must not stay.
+                let _ = self.api.remove_container(&container, Some(forced())).await;
+                return Err(error);
+            }
+        }
+        Ok(container)
+    }
+
+    /// Whether a container of this name is this home's, of an order that nobody saw to its end.
+    async fn is_left_of_ours(&self, name: &str) -> bool {
+        let found = self.api.inspect_container(name, None::<InspectContainerOptions>).await;
+        let labels = found.ok().and_then(|found| found.config?.labels).unwrap_or_default();
+        labels.get(crate::HOME) == Some(&self.home)
+    }
+
+    /// Returns the pid, or 0 of a process that has ended meanwhile.
+    async fn start(&self, replica: &Arc<Replica>, generation: u64) -> Result<u32> {
+        let container = replica.container()?;
+        if generation > replica.inner().recorded {
+            record_generation(&replica.folder, generation)?;
+            replica.inner().recorded = generation;
+        }
+        replica.inner().killed = false;
+        // Taken before it starts: an end that comes at once must not be told before the start is known.
+        let looking = replica.looking.lock().await;
+        let what = format!("cannot start {}", replica.id);
+        self.order(what, self.api.start_container(&container, None::<StartContainerOptions>)).await?;
+        let state = self.inspect(replica).await?.unwrap_or_default();
+        let pid = state.pid.and_then(|pid| u32::try_from(pid).ok()).unwrap_or(0);
+        replica.set(ReplicaState::Running { pid, started_at: std::time::SystemTime::now() });
+        if let running @ ReplicaState::Running { .. } = crate::exit::state(&state) {
+            replica.set(running);
+        } else {
+            drop(looking);
+            self.look(replica).await?;
+        }
+        Ok(pid)
+    }
+
+    async fn stop(&self, replica: &Replica, signal: i32, grace: Duration) -> Result<Exit> {
+        for (signal, wait) in [(signal, grace), (SIGKILL, KILL_WAIT)] {
+            match replica.inner().state {
+                ReplicaState::Running { .. } => {}
+                ReplicaState::Exited { exit, .. } => return Ok(exit),
+                ReplicaState::Created => return Ok(Exit::Unknown),
+            }
+            replica.inner().killed |= signal == SIGKILL;
+            self.signal(replica, signal).await?;
+            if self.ends_within(replica, wait).await?
+                && let ReplicaState::Exited { exit, .. } = replica.inner().state
+            {
+                return Ok(exit);
+            }
+        }
+        Err(RuntimeError::new(
+            ErrorKind::Host,
+            format!("{} has not ended {} s after it was killed", replica.id, KILL_WAIT.as_secs()),
+        )
+        .hint(
+            "one of its threads is stuck in the kernel, or dockerd is: see `docker ps` and state D in `ps`",
+        ))
+    }
+
+    async fn signal(&self, replica: &Replica, signal: i32) -> Result<()> {
+        let container = replica.container()?;
+        let options = KillContainerOptionsBuilder::default().signal(&signal.to_string()).build();
+        match self.api.kill_container(&container, Some(options)).await {
+            // It has ended by itself, or been removed by somebody else.
+            Err(error) if is(&error, 409) || is(&error, 404) => self.look(replica).await,
+            done => done.map_err(|error| {
+                daemon(format_args!("cannot send signal {signal} to {}", replica.id), error)
+            }),
+        }
+    }
+
+    async fn remove(&self, replica: &Arc<Replica>) -> Result<()> {
+        self.remove_container(replica).await?;
+        match std::fs::remove_dir_all(&replica.folder) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                return Err(host(format_args!("cannot remove the log of {}", replica.id), error));
+            }
+            _ => {}
+        }
+        let root = replica.inner().spec.as_ref().map(|spec| spec.root.clone());
+        if self.forget(replica)
+            && let Some(root) = root
+        {
+            self.let_image_go(&root).await;
+        }
+        if self.of_project(&replica.id.project).is_empty() {
+            // Fails while something else lies there, which is meant.
+            let _ = std::fs::remove_dir(self.folder.join(&replica.id.project));
+        }
+        Ok(())
+    }
+
+    async fn remove_container(&self, replica: &Replica) -> Result<()> {
+        let Ok(container) = replica.container() else { return Ok(()) };
+        let _permit = self.orders.acquire().await;
+        match self.api.remove_container(&container, Some(forced())).await {
+            Err(error) if is(&error, 404) => Ok(()),
+            done => done.map_err(|error| daemon(format_args!("cannot remove {}", replica.id), error)),
+        }
+    }
+}
+
+/// Its own unnamed volumes go with a container, and what the daemon believes about its state is no obstacle.
+fn forced() -> bollard::query_parameters::RemoveContainerOptions {
+    RemoveContainerOptionsBuilder::default().v(true).force(true).build()
+}
+
+/// A container of somebody else's by the name that this one must have.
+fn taken(error: &bollard::errors::Error, spec: &ReplicaSpec) -> Option<RuntimeError> {
+    let taken = is(error, 409);
+    taken.then(|| {
+        let message =
+            format!("cannot create {0}: Docker has a container {0} that is not throng's here", spec.id);
+        RuntimeError::new(ErrorKind::Host, message)
+            .hint("see `docker ps --all`; remove that one, or give the project another name")
+    })
+}
+
+/// Docker finds out at the start that a program is for another machine, and then says it only in the log.
+async fn check_program(spec: &ReplicaSpec) -> Result<()> {
+    let (root, process) = (spec.root.clone(), spec.process.clone());
+    let check = move || {
+        let path = process.env.iter().find_map(|pair| pair.strip_prefix("PATH="));
+        let program = process.args.first().map_or("", String::as_str);
+        throng_image::check_program(
+            &root.image,
+            &root.layers,
+            program,
+            path.unwrap_or(throng_image::DEFAULT_PATH),
+        )
+    };
+    let checked = tokio::task::spawn_blocking(check).await;
+    let checked = checked.map_err(|error| host(format_args!("cannot look at {}", spec.root.image), error))?;
+    checked.map_err(|error| {
+        let text = format!("cannot create {}: {}", spec.id, crate::errors::chain(&error));
+        let hint = error.hint().unwrap_or_else(|| "name a program that the image has".into());
+        RuntimeError::new(ErrorKind::Invalid, text).hint(hint)
+    })
+}
+
+/// The generation of the replica's last start, if it was recorded.
+pub fn recorded_generation(folder: &Path) -> Option<u64> {
+    std::fs::read_to_string(folder.join(GENERATION)).ok()?.trim().parse().ok()
+}
+
+fn record_generation(folder: &Path, generation: u64) -> Result<()> {
+    let path = folder.join(GENERATION);
+    std::fs::create_dir_all(folder)
+        .and_then(|()| std::fs::write(&path, generation.to_string()))
+        .map_err(|error| host(format_args!("cannot write {}", path.display()), error))
+}
+
+fn forget_generation(folder: &Path) {
+    // The container's own is newer than any that was recorded.
+    let _ = std::fs::remove_file(folder.join(GENERATION));
+}

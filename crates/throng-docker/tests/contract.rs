@@ -1,0 +1,130 @@
+//! Docker holds what every runtime must, over a real daemon that is started for it.
+
+use futures_util::FutureExt;
+use futures_util::future::BoxFuture;
+use std::panic::AssertUnwindSafe;
+use std::path::Path;
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::Instant;
+use throng_contract::{CASES, Case, Lab};
+use throng_docker::{Docker, DockerOptions, Names};
+use throng_dockerd::Dockerd;
+use throng_image::Store;
+use throng_model::replica::RootFs;
+use throng_runtime::Runtime;
+
+struct There {
+    daemon: Dockerd,
+    folder: tempfile::TempDir,
+    store: Arc<Store>,
+    root: RootFs,
+}
+
+impl Lab for There {
+    fn open(&self) -> BoxFuture<'_, Arc<dyn Runtime>> {
+        Box::pin(async {
+            let opened = Docker::open(DockerOptions {
+                host: self.daemon.host(),
+                folder: self.folder.path().join("state"),
+                store: self.store.clone(),
+                names: Names::Gateway,
+            });
+            let docker: Arc<dyn Runtime> = opened.await.expect("the daemon is there");
+            docker
+        })
+    }
+
+    fn root(&self) -> RootFs {
+        self.root.clone()
+    }
+}
+
+impl There {
+    fn new() -> There {
+        let folder = tempfile::Builder::new().prefix("tdc").tempdir().expect("a folder");
+        let store = Arc::new(Store::open(&folder.path().join("images")).expect("a store"));
+        let archive = archive(&throng_contract::layer(folder.path()));
+        let image = store.load(archive.as_slice()).expect("an image").remove(0);
+        let root = RootFs {
+            image: "probe".into(),
+            image_id: image.id.clone(),
+            layers: store.layers(&image).expect("layers"),
+            read_only: false,
+        };
+        let options = throng_dockerd::Options {
+            folder: &folder.path().join("d"),
+            name: "thr-ctr",
+            bridge: "10.202.0.1/22",
+        };
+        let daemon = Dockerd::start(&options).expect("a daemon");
+        There { daemon, folder, store, root }
+    }
+}
+
+/// An image of one layer as `docker save` writes it.
+fn archive(layer: &Path) -> Vec<u8> {
+    use sha2::{Digest, Sha256};
+    let hex =
+        |bytes: &[u8]| Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect::<String>();
+    let mut files = tar::Builder::new(Vec::new());
+    files.append_dir_all(".", layer).expect("the layer");
+    let layer = files.into_inner().expect("the layer");
+    let config = format!(
+        r#"{{"architecture":"{}","os":"linux","config":{{"Env":["IMAGE=probe"]}},"rootfs":{{"type":"layers","diff_ids":["sha256:{}"]}}}}"#,
+        throng_image::machine_architecture(),
+        hex(&layer)
+    );
+    let name = format!("{}.json", hex(config.as_bytes()));
+    let manifest = format!(r#"[{{"Config":"{name}","RepoTags":["probe:latest"],"Layers":["layer.tar"]}}]"#);
+    let mut archive = tar::Builder::new(Vec::new());
+    for (name, bytes) in
+        [(name.as_str(), config.as_bytes()), ("layer.tar", &layer), ("manifest.json", manifest.as_bytes())]
+    {
+        let mut header = tar::Header::new_gnu();
+        header.set_size(bytes.len() as u64);
+        header.set_mode(0o644);
+        archive.append_data(&mut header, name, bytes).expect("a file");
+    }
+    archive.into_inner().expect("an archive")
+}
+
+fn main() -> ExitCode {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    if arguments.iter().any(|argument| argument == "--list") {
+        CASES.iter().for_each(|case| println!("{}: test", case.name));
+        return ExitCode::SUCCESS;
+    }
+    let wanted: Vec<&String> = arguments.iter().filter(|argument| !argument.starts_with('-')).collect();
+    let chosen = |case: &&Case| wanted.is_empty() || wanted.iter().any(|part| case.name.contains(*part));
+    let cases: Vec<Case> = CASES.iter().filter(chosen).copied().collect();
+    if let Some(reason) = throng_dockerd::missing() {
+        assert!(std::env::var("THRONG_REQUIRE_ALL").as_deref() != Ok("1"), "contract over Docker: {reason}");
+        cases.iter().for_each(|case| eprintln!("SKIPPED contract over Docker, {}: {reason}", case.name));
+        println!("test result: ok. 0 passed; 0 failed; {} ignored", 0);
+        return ExitCode::SUCCESS;
+    }
+    let lab = There::new();
+    let runtime = tokio::runtime::Runtime::new().expect("a runtime");
+    let mut failed = 0;
+    for (number, case) in cases.iter().enumerate() {
+        let begin = Instant::now();
+        let run = AssertUnwindSafe(case.run(&lab, number as u8)).catch_unwind();
+        let held = runtime.block_on(run).is_ok();
+        failed += usize::from(!held);
+        let word = if held { "ok" } else { "FAILED" };
+        println!("test {} ... {word} ({:.1} s)", case.name, begin.elapsed().as_secs_f64());
+    }
+    runtime.shutdown_background();
+    if failed > 0 {
+        let log = lab.daemon.log();
+        let lines: Vec<&str> = log.lines().filter(|line| line.contains("level=error")).collect();
+        eprintln!("dockerd said:\n{}", lines.join("\n"));
+    }
+    println!(
+        "\ntest result: {}. {} passed; {failed} failed; 0 ignored; 0 measured; 0 filtered out",
+        if failed == 0 { "ok" } else { "FAILED" },
+        cases.len() - failed
+    );
+    if failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
