@@ -25,8 +25,10 @@ use std::thread;
 use std::time::{Duration, Instant};
 use throng_model::replica::NetworkSpec;
 
-/// Index of `eth0` inside a replica; the others follow. Above those of the tunnels that a kernel may make by itself.
-pub const FIRST_INDEX: u32 = 16;
+/// Index of `eth0` inside a replica; the others follow. Kernels before 6.13 look for an interface of that index on the
+/// host's side, and refuse with `EEXIST` where they find one: hosts count up from 1 and hardly get here. Not higher
+/// either: newer ones keep interfaces in a tree of 64 to a node, which would be a node deeper.
+pub const FIRST_INDEX: u32 = 16_000_000;
 
 /// Addresses that share a parent. What one replica sends to everybody goes to all behind its parent at once, so this
 /// must stay below `net.core.netdev_max_backlog` (1,000 by default); what the others get comes over their own parents.
