@@ -24,6 +24,7 @@ pub const FOR_TESTS: &[Package] = &[
     package("apache2-utils", "htpasswd"),
     package("iproute2", "ip"),
     package("docker-compose", "docker-compose"),
+    package("docker.io", "dockerd"),
     package("busybox-static", "busybox"),
     package("uidmap", "newuidmap"),
     package("nftables", "nft"),

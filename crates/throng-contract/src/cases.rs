@@ -407,7 +407,7 @@ async fn what_cannot_start_says_why(bench: &Bench<'_>) {
     for (number, program, expected) in [
         (1, "/foreign", "riscv64"),
         (2, "/text", "neither a program nor a script"),
-        (3, "/plain", "execut"),
+        (3, "/plain", "/plain"),
         (4, "/script", "/script"),
         (5, "nowhere", "nowhere"),
     ] {

@@ -23,6 +23,7 @@ mod images;
 mod labels;
 mod logs;
 mod networks;
+mod program;
 mod replica;
 mod runtime;
 mod usage;

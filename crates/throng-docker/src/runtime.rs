@@ -3,7 +3,7 @@
 use crate::docker::{Core, Docker, check_name};
 use crate::errors::{daemon, host, is};
 use crate::replica::{Inner, Replica};
-use crate::{container, logs, usage};
+use crate::{container, logs, program, usage};
 use async_trait::async_trait;
 use bollard::models::NetworkConnectRequest;
 use bollard::query_parameters::{
@@ -158,7 +158,7 @@ impl Core {
             replica.inner().spec = Some(Arc::new(spec.clone()));
             return Ok(());
         }
-        check_program(spec).await?;
+        program::check(spec).await?;
         let image = self.provide(&spec.root).await?;
         if replica.inner().container.is_some() {
             // Its output so far is kept; a container's labels and limits cannot be written anew.
@@ -325,28 +325,6 @@ fn taken(error: &bollard::errors::Error, spec: &ReplicaSpec) -> Option<RuntimeEr
             format!("cannot create {0}: Docker has a container {0} that is not throng's here", spec.id);
         RuntimeError::new(ErrorKind::Host, message)
             .hint("see `docker ps --all`; remove that one, or give the project another name")
-    })
-}
-
-/// Docker finds out at the start that a program is for another machine, and then says it only in the log.
-async fn check_program(spec: &ReplicaSpec) -> Result<()> {
-    let (root, process) = (spec.root.clone(), spec.process.clone());
-    let check = move || {
-        let path = process.env.iter().find_map(|pair| pair.strip_prefix("PATH="));
-        let program = process.args.first().map_or("", String::as_str);
-        throng_image::check_program(
-            &root.image,
-            &root.layers,
-            program,
-            path.unwrap_or(throng_image::DEFAULT_PATH),
-        )
-    };
-    let checked = tokio::task::spawn_blocking(check).await;
-    let checked = checked.map_err(|error| host(format_args!("cannot look at {}", spec.root.image), error))?;
-    checked.map_err(|error| {
-        let text = format!("cannot create {}: {}", spec.id, crate::errors::chain(&error));
-        let hint = error.hint().unwrap_or_else(|| "name a program that the image has".into());
-        RuntimeError::new(ErrorKind::Invalid, text).hint(hint)
     })
 }
 

@@ -4,10 +4,12 @@
 //! alone, so a Docker that the host already runs is not disturbed. It ends with the process that started it, however
 //! that ends (prctl(2), `PR_SET_PDEATHSIG`).
 
+mod http;
+
+pub use http::request;
+
 use rustix::process::{Pid, Signal, kill_process, kill_process_group};
 use std::fs::File;
-use std::io::{Read, Write};
-use std::os::unix::net::UnixStream;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
@@ -18,8 +20,6 @@ use std::time::{Duration, Instant};
 const START_LIMIT: Duration = Duration::from_secs(60);
 /// It stops its containers first.
 const STOP_LIMIT: Duration = Duration::from_secs(90);
-/// For one ping.
-const PING_LIMIT: Duration = Duration::from_secs(5);
 const LOOK_EVERY: Duration = Duration::from_millis(10);
 /// The kernel's limit for names of interfaces, and the room that the bridge's own ending takes of it.
 const NAME_MOST: usize = 15 - "-dk0".len();
@@ -147,15 +147,7 @@ impl Dockerd {
 
 /// Whether a daemon answers at the socket.
 fn answers(socket: &Path) -> bool {
-    let ask = || -> std::io::Result<bool> {
-        let mut stream = UnixStream::connect(socket)?;
-        stream.set_read_timeout(Some(PING_LIMIT))?;
-        stream.write_all(b"GET /_ping HTTP/1.1\r\nHost: docker\r\nConnection: close\r\n\r\n")?;
-        let mut status = [0u8; 12];
-        stream.read_exact(&mut status)?;
-        Ok(status.ends_with(b" 200"))
-    };
-    ask().unwrap_or(false)
+    request(socket, "GET", "/_ping", &[]).is_ok_and(|(status, _)| status == 200)
 }
 
 impl Server {

@@ -37,6 +37,9 @@ impl Readiness {
 pub struct Status {
     pub project: String,
     pub directory: PathBuf,
+    /// `local`, or the daemon: `docker 20.10.24 (unix:///var/run/docker.sock)`.
+    #[serde(default)]
+    pub on: String,
     /// `container`, `container (rootless)` or `process`.
     pub isolation: String,
     /// What this isolation lacks, in one line.

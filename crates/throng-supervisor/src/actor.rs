@@ -6,6 +6,7 @@ mod orders;
 mod outcomes;
 mod outside;
 
+use crate::backend::{Backend, On};
 use crate::front::{self, Fronts};
 use crate::host::Host;
 use crate::listing;
@@ -23,7 +24,6 @@ use throng_control::address::Addresses;
 use throng_control::health::{Health, Status as HealthStatus};
 use throng_control::pace::{Budget, Pace};
 use throng_control::{Limits, Phase, Plan, ReplicaView, Step, Wanted, WantedService, World, restart};
-use throng_engine::Engine;
 use throng_engine::dns::DnsServer;
 use throng_image::Store;
 use throng_model::app::{App, Port};
@@ -162,7 +162,9 @@ pub fn taken_down() -> Refusal {
 pub struct Fixed {
     pub project: String,
     pub paths: Paths,
-    pub engine: Arc<Engine>,
+    pub on: On,
+    pub backend: Backend,
+    pub runtime: Arc<dyn Runtime>,
     pub store: Arc<Store>,
     pub directory: Arc<Directory>,
     pub limits: Limits,
@@ -392,13 +394,14 @@ impl Actor {
         // Those that replicas were attached to as well: the definition that named them may have been lost.
         let known = self.durable.networks.values().map(|network| &network.name);
         for name in known.chain(self.taken.keys()).collect::<BTreeSet<_>>() {
-            if let Err(error) = self.fixed.engine.remove_network(name).await {
+            if let Err(error) = self.fixed.runtime.remove_network(name).await {
                 tracing::warn!("network {name}: {error}");
             }
         }
         if self.volumes_too {
             remove_volumes(&self.durable.app, &self.fixed.paths);
         }
+        self.fixed.paths.unmark(&self.fixed.project);
         let folder = self.fixed.paths.project(&self.fixed.project);
         if let Err(error) = std::fs::remove_dir_all(&folder) {
             tracing::warn!("{}: {error}", folder.display());

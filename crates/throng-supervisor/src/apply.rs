@@ -7,15 +7,12 @@ use crate::paths::Paths;
 use crate::protocol::{Refusal, RefusalKind};
 use crate::spec;
 use crate::state::{self, Durable, STATE_VERSION};
-use crate::steps;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 use throng_control::address;
-use throng_engine::Isolation;
 use throng_model::app::{App, Protocol};
 use throng_model::replica::NetworkSpec;
-use throng_runtime::Runtime;
 
 /// The longest wait for other supervisors that make networks at the same moment; each takes milliseconds.
 const NETWORKS_WITHIN: Duration = Duration::from_secs(30);
@@ -36,7 +33,7 @@ pub async fn apply(fixed: &Arc<Fixed>, handles: &Handles, app: App, only: &[Stri
     };
     if result.is_err() {
         for network in made {
-            if let Err(error) = fixed.engine.remove_network(&network).await {
+            if let Err(error) = fixed.runtime.remove_network(&network).await {
                 tracing::warn!("network {network}: {error}");
             }
         }
@@ -96,13 +93,20 @@ async fn prepare_app(
     let mut dns = BTreeMap::new();
     for (key, network) in &networks {
         if !current.named.contains(key) {
-            let server = steps::serve_names(&fixed.engine, network, &fixed.directory).await;
-            dns.insert(key.clone(), server?);
+            let server = fixed.backend.serve_names(network, &fixed.directory).await?;
+            dns.extend(server.map(|server| (key.clone(), server)));
         }
     }
     let fronts = open_fronts(fixed, current, &app)?;
     let chosen_ports = chosen_ports(&current.durable.chosen_ports, &app, &fronts);
-    let durable = Durable { version: STATE_VERSION, app, networks, chosen_ports, going_down: false };
+    let durable = Durable {
+        version: STATE_VERSION,
+        on: fixed.on.clone(),
+        app,
+        networks,
+        chosen_ports,
+        going_down: false,
+    };
     Ok(Applied { durable, prepared, fronts, dns })
 }
 
@@ -116,7 +120,7 @@ fn open_fronts(fixed: &Arc<Fixed>, current: &Current, app: &App) -> Result<Front
                 continue;
             }
             let before = current.durable.chosen_ports.get(name).and_then(|ports| ports.get(&port.target));
-            let open = |at: Option<u16>| front::open(port, at, seed as u64, steps::dial(&fixed.engine));
+            let open = |at: Option<u16>| front::open(port, at, seed as u64, fixed.backend.dial());
             // Somebody else may have taken it meanwhile; any other one is as good.
             let again = before.filter(|_| port.published.is_none()).and_then(|at| open(Some(*at)).ok());
             let front = again
@@ -168,10 +172,8 @@ async fn make_networks(
             None => {
                 let name = format!("{}_{key}", fixed.project);
                 let in_use = subnets_in_use(&fixed.paths);
-                let subnet = network.subnet.or_else(|| {
-                    let loopback = matches!(fixed.engine.isolation(), Isolation::Process);
-                    address::free_subnet(&in_use, loopback)
-                });
+                let subnet =
+                    network.subnet.or_else(|| address::free_subnet(&in_use, fixed.backend.on_loopback()));
                 let subnet = subnet.ok_or_else(|| {
                     Refusal::new(RefusalKind::Host, format!("no free subnet for network {key}"))
                         .hint("take another project down, or give the network a `subnet` under `ipam`")
@@ -185,7 +187,7 @@ async fn make_networks(
                 NetworkSpec { name, subnet, gateway, internal: network.internal }
             }
         };
-        fixed.engine.create_network(&spec).await?;
+        fixed.runtime.create_network(&spec).await?;
         if !current.networks.contains_key(key) {
             made.push(spec.name.clone());
         }

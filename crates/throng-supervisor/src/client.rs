@@ -1,5 +1,6 @@
 //! How a command finds, starts and talks to the supervisor of a project.
 
+use crate::backend::{Asked, On};
 use crate::paths::Paths;
 use crate::protocol::{Exec, MESSAGE_MOST, Refusal, RefusalKind, Reply, Request};
 use crate::steps;
@@ -26,6 +27,8 @@ pub enum ClientError {
     NotUp(String),
     #[error("{0}")]
     Refused(Refusal),
+    #[error("{project} runs on {on}")]
+    Elsewhere { project: String, on: On },
     #[error("cannot start the supervisor of {project}: {reason}")]
     NotStarted { project: String, reason: String, hint: Option<String> },
     #[error("lost the supervisor of {project}: {source}")]
@@ -37,6 +40,9 @@ impl ClientError {
         match self {
             ClientError::NotUp(_) => Some("start it with `throng up -d`, or name another one with -p".into()),
             ClientError::Refused(refusal) => refusal.hint.clone(),
+            ClientError::Elsewhere { project, .. } => {
+                Some(format!("leave --on away, or take it down first: throng -p {project} down"))
+            }
             ClientError::NotStarted { hint, .. } => hint.clone(),
             ClientError::Lost { .. } => {
                 Some("its replicas go on; any command starts a supervisor that takes them up again".into())
@@ -47,6 +53,14 @@ impl ClientError {
 
 pub type Result<T> = std::result::Result<T, ClientError>;
 
+/// How a supervisor is to run replicas, where that is not settled yet.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Choice<'a> {
+    /// `auto`, `container` or `process`.
+    pub isolation: Option<&'a str>,
+    pub on: Option<&'a Asked>,
+}
+
 /// A way to one project's supervisor. Each call opens a connection of its own.
 #[derive(Debug, Clone)]
 pub struct Client {
@@ -56,27 +70,35 @@ pub struct Client {
 
 impl Client {
     /// The supervisor of an app that is up; starts one if the last one was killed.
-    pub async fn find(paths: &Paths, project: &str, isolation: Option<&str>) -> Result<Client> {
+    pub async fn find(paths: &Paths, project: &str, choice: &Choice<'_>) -> Result<Client> {
         let client = Client { paths: paths.clone(), project: project.into() };
+        let on = client.settle(choice)?;
         if client.answers().await {
             return Ok(client);
         }
         // Replicas whose state file is lost can still be taken down.
-        let left = paths.engine().join(project);
-        if !paths.state_file(project).exists() && !left.exists() {
+        if !paths.state_file(project).exists() && paths.runs_on(project).is_none() {
             return Err(ClientError::NotUp(project.into()));
         }
-        client.spawn(isolation).await?;
+        client.spawn(choice.isolation, &on).await?;
         Ok(client)
     }
 
     /// The supervisor of a project, started if there is none.
-    pub async fn start(paths: &Paths, project: &str, isolation: Option<&str>) -> Result<Client> {
+    pub async fn start(paths: &Paths, project: &str, choice: &Choice<'_>) -> Result<Client> {
         let client = Client { paths: paths.clone(), project: project.into() };
+        let on = client.settle(choice)?;
         if !client.answers().await {
-            client.spawn(isolation).await?;
+            client.spawn(choice.isolation, &on).await?;
         }
         Ok(client)
+    }
+
+    /// What the app runs on, or is to run on; refused if it was asked to run on something else.
+    fn settle(&self, choice: &Choice<'_>) -> Result<On> {
+        let recorded = self.paths.runs_on(&self.project);
+        On::settle(choice.on, recorded)
+            .map_err(|on| ClientError::Elsewhere { project: self.project.clone(), on })
     }
 
     async fn answers(&self) -> bool {
@@ -84,7 +106,7 @@ impl Client {
     }
 
     /// Starts the supervisor as a process of its own and waits until it listens.
-    async fn spawn(&self, isolation: Option<&str>) -> Result<()> {
+    async fn spawn(&self, isolation: Option<&str>, on: &On) -> Result<()> {
         let project = || self.project.clone();
         let failed = |reason: String| ClientError::NotStarted { project: project(), reason, hint: None };
         let executable = steps::own_executable().map_err(|error| failed(error.to_string()))?;
@@ -98,6 +120,9 @@ impl Client {
         let mut command = steps::supervisor_command(executable, &self.project);
         if let Some(isolation) = isolation {
             command.args(["--isolation", isolation]);
+        }
+        if let On::Docker { host } = on {
+            command.args(["--on", "docker"]).env("DOCKER_HOST", host);
         }
         command.stderr(log_file);
         let mut child = command.spawn().map_err(|error| failed(error.to_string()))?;
@@ -416,6 +441,7 @@ impl From<ClientError> for ClusterError {
     fn from(error: ClientError) -> ClusterError {
         let kind = match &error {
             ClientError::NotUp(_) => ClusterErrorKind::NotFound,
+            ClientError::Elsewhere { .. } => ClusterErrorKind::Invalid,
             ClientError::NotStarted { .. } | ClientError::Lost { .. } => ClusterErrorKind::Host,
             ClientError::Refused(refusal) => match refusal.kind {
                 RefusalKind::NotFound => ClusterErrorKind::NotFound,

@@ -16,6 +16,7 @@
 
 mod actor;
 mod apply;
+mod backend;
 mod front;
 mod listing;
 mod names;
@@ -29,6 +30,7 @@ pub mod host;
 pub mod paths;
 pub mod protocol;
 
+pub use backend::{Asked, On};
 pub use listing::images_of;
 pub use server::{ServeError, ServeOptions, serve};
 pub use steps::own_executable;

@@ -5,19 +5,9 @@ use crate::paths::Paths;
 use crate::state;
 use throng_control::health::Status as HealthStatus;
 use throng_control::{Phase, ReplicaView, restart};
-use throng_engine::Isolation;
 use throng_model::app::{HealthCheck, RestartPolicy};
 use throng_model::replica::{ReplicaId, Statistics};
 use throng_model::status::{Readiness, ReplicaStatus};
-
-/// The isolation in words.
-pub fn isolation(isolation: &Isolation) -> &'static str {
-    match isolation {
-        Isolation::Container { rootless: false } => "container",
-        Isolation::Container { rootless: true } => "container (rootless)",
-        Isolation::Process => "process",
-    }
-}
 
 /// Images that the services of an app run from, as its last known definition names them.
 pub fn images_of(paths: &Paths, project: &str) -> Vec<String> {

@@ -1,5 +1,6 @@
 //! Where everything lives on this host.
 
+use crate::backend::On;
 use std::path::{Path, PathBuf};
 
 /// Folders of one user. `THRONG_HOME` moves all of them under one folder.
@@ -38,6 +39,39 @@ impl Paths {
 
     pub fn engine(&self) -> PathBuf {
         self.data.join("engine")
+    }
+
+    /// Logs of replicas on Docker, and which daemon each project runs on.
+    pub fn docker(&self) -> PathBuf {
+        self.data.join("docker")
+    }
+
+    /// Records which daemon a project runs on beside its state, so that its replicas can be taken down even if that
+    /// is lost. The engine's own folders say the same of its replicas.
+    pub fn mark(&self, project: &str, on: &On) -> std::io::Result<()> {
+        let On::Docker { host } = on else { return Ok(()) };
+        std::fs::create_dir_all(self.docker().join(project))?;
+        std::fs::write(self.mark_of(project), host)
+    }
+
+    pub fn unmark(&self, project: &str) {
+        // Neither is there for a project that runs on the engine.
+        let _ = std::fs::remove_file(self.mark_of(project));
+        let _ = std::fs::remove_dir(self.docker().join(project));
+    }
+
+    fn mark_of(&self, project: &str) -> PathBuf {
+        self.docker().join(project).join(".host")
+    }
+
+    /// What a project has been recorded to run on, if anything is left of it; its state goes first.
+    pub fn runs_on(&self, project: &str) -> Option<On> {
+        if let Ok(Some(durable)) = crate::state::load(&self.state_file(project)) {
+            return Some(durable.on);
+        }
+        let host = std::fs::read_to_string(self.mark_of(project)).ok();
+        let local = || self.engine().join(project).exists().then_some(On::Local);
+        host.map(|host| On::Docker { host }).or_else(local)
     }
 
     pub fn volumes(&self) -> PathBuf {

@@ -2,6 +2,7 @@
 
 use crate::actor::{Actor, Fixed, Handles, Order, taken_down};
 use crate::apply::apply;
+use crate::backend::{Backend, On};
 use crate::names::Directory;
 use crate::paths::Paths;
 use crate::protocol::{Exec, MESSAGE_MOST, Refusal, RefusalKind, Reply, Request};
@@ -13,9 +14,9 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 use throng_control::Limits;
-use throng_engine::{Engine, EngineOptions, IsolationChoice};
+use throng_engine::IsolationChoice;
 use throng_image::Store;
-use throng_runtime::{ExecIo, ExecSpec, Runtime};
+use throng_runtime::{ExecIo, ExecSpec};
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::{broadcast, mpsc, oneshot, watch};
@@ -38,6 +39,8 @@ pub struct ServeOptions {
     pub paths: Paths,
     pub project: String,
     pub isolation: IsolationChoice,
+    /// What the app is to run on, unless it runs already: then it stays there.
+    pub on: On,
     /// Steps under way at once; see [`Limits`].
     pub limits: Limits,
     /// Cores of this host that the app may use.
@@ -97,24 +100,25 @@ pub async fn serve(options: ServeOptions) -> Result<(), ServeError> {
     }
     paths.prepare().map_err(io("prepare the folders"))?;
     let _lock = take_lock(&paths, &project).await?;
-    let engine = Engine::open(EngineOptions {
-        state_dir: paths.engine(),
-        run_dir: paths.run.clone(),
-        isolation: options.isolation,
-    })?;
     let durable = state::load(&paths.state_file(&project))?;
+    let on = durable.as_ref().map_or(options.on, |durable| durable.on.clone());
+    let store = Arc::new(Store::open(&paths.images())?);
+    let backend = Backend::open(&on, options.isolation, &paths, &store).await?;
+    paths.mark(&project, &on).map_err(io("record what replicas run on"))?;
     let fixed = Arc::new(Fixed {
         project: project.clone(),
-        store: Arc::new(Store::open(&paths.images())?),
+        store,
         paths,
-        engine,
+        on,
+        runtime: backend.runtime(),
+        backend,
         directory: Arc::new(Directory::new(&project)),
         limits: options.limits,
         cores: options.cores,
         checks_share: options.checks_share,
     });
-    let exits = fixed.engine.watch();
-    let observed = fixed.engine.observe(&project).await?;
+    let exits = fixed.runtime.watch();
+    let observed = fixed.runtime.observe(&project).await?;
 
     let _ = std::fs::remove_file(&socket);
     let listener = UnixListener::bind(&socket).map_err(io(format!("listen on {}", socket.display())))?;
@@ -359,7 +363,7 @@ impl Connection {
         let mut files = Vec::new();
         for id in ids {
             // A replica that has left between the two questions has no log any more.
-            if let Ok(paths) = self.fixed.engine.log_files(&id).await {
+            if let Ok(paths) = self.fixed.runtime.log_files(&id).await {
                 files.push((id.name(), paths));
             }
         }
@@ -377,7 +381,7 @@ impl Connection {
         let io = receive_descriptors(self.stream.get_mut()).await?;
         let spec = ExecSpec { args, env, cwd, user, timeout: None };
         let result = tokio::select! {
-            result = self.fixed.engine.exec(&id, &spec, io) => result,
+            result = self.fixed.runtime.exec(&id, &spec, io) => result,
             // The command goes with whoever asked for it; nothing more is ever sent on this connection.
             _ = self.stream.read_u8() => return Ok(()),
         };

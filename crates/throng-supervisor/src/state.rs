@@ -3,6 +3,7 @@
 //! One small JSON file, replaced as a whole: written beside the old one, synced, renamed, so that power loss
 //! leaves the old or the new one. Replicas are not in it; the runtime keeps a record for each.
 
+use crate::backend::On;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::io::Write;
@@ -15,6 +16,9 @@ pub const STATE_VERSION: u32 = 1;
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub struct Durable {
     pub version: u32,
+    /// What replicas run on; a state of before this could be chosen says nothing, and means the engine.
+    #[serde(default)]
+    pub on: On,
     pub app: App,
     /// By key of [`App::networks`].
     pub networks: BTreeMap<String, NetworkSpec>,

@@ -1,15 +1,13 @@
 //! Carrying out steps. Each is a task of its own that decides nothing and reports how it went.
 
-use crate::names::Directory;
 use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
 use std::process::Stdio;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
-use throng_engine::Engine;
 use throng_model::app::{HealthCheck, HealthTest};
 use throng_model::replica::{ReplicaId, ReplicaSpec, Statistics};
-use throng_proxy::{Dial, Proxy};
+use throng_proxy::Proxy;
 use throng_runtime::{ExecIo, ExecSpec, Runtime, RuntimeError};
 
 /// Service and ordinal.
@@ -22,11 +20,11 @@ pub enum Outcome {
     Sampled { at: Instant, samples: Vec<(Key, Option<Statistics>)> },
 }
 
-pub async fn launch(engine: Arc<Engine>, key: Key, spec: ReplicaSpec) -> Outcome {
+pub async fn launch(runtime: Arc<dyn Runtime>, key: Key, spec: ReplicaSpec) -> Outcome {
     let generation = spec.generation;
     let result = async {
-        engine.create(&spec).await?;
-        engine.start(&spec.id, generation).await
+        runtime.create(&spec).await?;
+        runtime.start(&spec.id, generation).await
     };
     Outcome::Launched { key, generation, result: result.await }
 }
@@ -41,7 +39,7 @@ pub struct Retirement {
 }
 
 /// Waits for its requests to end (no longer than its grace period), stops it, removes it.
-pub async fn retire(engine: Arc<Engine>, key: Key, order: Retirement) -> Outcome {
+pub async fn retire(runtime: Arc<dyn Runtime>, key: Key, order: Retirement) -> Outcome {
     let name = order.id.name();
     let begin = Instant::now();
     for proxy in &order.proxies {
@@ -51,20 +49,20 @@ pub async fn retire(engine: Arc<Engine>, key: Key, order: Retirement) -> Outcome
         }
     }
     let result = async {
-        match engine.stop(&order.id, order.generation, order.signal, order.grace).await {
+        match runtime.stop(&order.id, order.generation, order.signal, order.grace).await {
             // Gone already is what was asked for.
             Err(error) if error.kind == throng_runtime::ErrorKind::NotFound => {}
             Err(error) => return Err(error),
             Ok(_) => {}
         }
-        engine.remove(&order.id, order.generation).await
+        runtime.remove(&order.id, order.generation).await
     };
     Outcome::Retired { key, result: result.await }
 }
 
 /// Runs a health check once. The error says why in words for people.
 pub async fn probe(
-    engine: Arc<Engine>,
+    runtime: Arc<dyn Runtime>,
     key: Key,
     id: ReplicaId,
     generation: u64,
@@ -81,7 +79,7 @@ pub async fn probe(
     let begin = Instant::now();
     let spec = ExecSpec { args, timeout: Some(check.timeout), ..ExecSpec::default() };
     let result = match null_io() {
-        Ok(io) => match engine.exec(&id, &spec, io).await {
+        Ok(io) => match runtime.exec(&id, &spec, io).await {
             Ok(exit) if exit.is_success() => Ok(()),
             Ok(exit) => Err(format!("`{command}` {exit}")),
             Err(error) => Err(format!("`{command}`: {error}")),
@@ -91,30 +89,15 @@ pub async fn probe(
     Outcome::Probed { key, generation, took: begin.elapsed(), result }
 }
 
-pub async fn sample(engine: Arc<Engine>, running: Vec<(Key, ReplicaId)>) -> Outcome {
+pub async fn sample(runtime: Arc<dyn Runtime>, running: Vec<(Key, ReplicaId)>) -> Outcome {
     let (keys, ids): (Vec<Key>, Vec<ReplicaId>) = running.into_iter().unzip();
-    let statistics = engine.statistics(&ids).await;
+    let statistics = runtime.statistics(&ids).await;
     Outcome::Sampled { at: Instant::now(), samples: keys.into_iter().zip(statistics).collect() }
 }
 
 fn null_io() -> std::io::Result<ExecIo> {
     let open = || std::fs::OpenOptions::new().read(true).write(true).open("/dev/null").map(Into::into);
     Ok(ExecIo { stdin: open()?, stdout: open()?, stderr: open()? })
-}
-
-/// Sockets from which replicas can be reached, whatever network namespace they are in.
-pub fn dial(engine: &Arc<Engine>) -> Dial {
-    let engine = engine.clone();
-    Arc::new(move || engine.tcp_socket())
-}
-
-/// Starts answering names on every network that has none yet.
-pub async fn serve_names(
-    engine: &Arc<Engine>,
-    network: &throng_model::replica::NetworkSpec,
-    directory: &Arc<Directory>,
-) -> Result<throng_engine::dns::DnsServer, RuntimeError> {
-    throng_engine::dns::serve(engine, network, directory.clone()).await
 }
 
 /// This program's own file, even if a newer one has taken its place since: what is started from here must be of

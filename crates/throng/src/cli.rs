@@ -7,6 +7,7 @@
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use std::path::PathBuf;
+use throng_supervisor::Asked;
 
 /// Run a Compose app as a crowd on one machine, under load, and learn where it breaks.
 #[derive(Debug, Parser)]
@@ -18,6 +19,10 @@ pub struct Arguments {
     /// How replicas are kept apart; the default is containers where the kernel allows them
     #[arg(long, global = true, value_enum, env = "THRONG_ISOLATION")]
     pub isolation: Option<IsolationArgument>,
+    /// What replicas run on: the embedded engine, or the Docker daemon that DOCKER_HOST names [default: what the app runs on
+    /// already, or local]
+    #[arg(long, global = true, value_enum, env = "THRONG_ON")]
+    pub on: Option<OnArgument>,
     /// Say more on standard error (-v: what is done, -vv: everything)
     #[arg(short, long, action = clap::ArgAction::Count)]
     pub verbose: u8,
@@ -47,6 +52,24 @@ pub enum IsolationArgument {
     Auto,
     Container,
     Process,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum OnArgument {
+    Local,
+    Docker,
+}
+
+impl OnArgument {
+    /// With the daemon that the environment names, if it does.
+    pub fn asked(self) -> Asked {
+        match self {
+            OnArgument::Local => Asked::Local,
+            OnArgument::Docker => {
+                Asked::Docker { host: std::env::var("DOCKER_HOST").ok().filter(|host| !host.is_empty()) }
+            }
+        }
+    }
 }
 
 impl IsolationArgument {

@@ -8,7 +8,8 @@ use std::path::{Path, PathBuf};
 use throng_compose::{LoadOptions, Loaded};
 use throng_model::app::App;
 use throng_model::diagnostic::Diagnostic;
-use throng_supervisor::client::{self, Client};
+use throng_supervisor::Asked;
+use throng_supervisor::client::{self, Choice, Client};
 use throng_supervisor::paths::Paths;
 
 /// What every command knows.
@@ -17,9 +18,16 @@ pub struct Context {
     pub project: ProjectArguments,
     /// `auto`, `container` or `process`, if one was asked for.
     pub isolation: Option<&'static str>,
+    /// What replicas are to run on, if that was said.
+    pub on: Option<Asked>,
 }
 
 impl Context {
+    /// How a supervisor is to run replicas, as far as the command line says it.
+    pub fn choice(&self) -> Choice<'_> {
+        Choice { isolation: self.isolation, on: self.on.as_ref() }
+    }
+
     /// Loads the Compose file and prints what there is to say about it. `folder`: where to look for it.
     pub fn load(&self, folder: Option<&Path>) -> Result<Loaded> {
         let here =
@@ -81,7 +89,7 @@ impl Context {
 
     /// The supervisor of the app that is meant; fails if it is not up.
     pub async fn running(&self) -> Result<Client> {
-        Ok(Client::find(&self.paths, &self.name()?, self.isolation).await?)
+        Ok(Client::find(&self.paths, &self.name()?, &self.choice()).await?)
     }
 }
 

@@ -116,7 +116,7 @@ impl Actor {
     fn begin_launch(&mut self, key: Key, spec: ReplicaSpec) {
         self.starting += 1;
         self.pace.began(1);
-        self.tasks.spawn(steps::launch(self.fixed.engine.clone(), key, spec));
+        self.tasks.spawn(steps::launch(self.fixed.runtime.clone(), key, spec));
     }
 
     /// Starts a replica again. Its record is written anew, so that it gets today's definition.
@@ -165,7 +165,7 @@ impl Actor {
         let services: BTreeSet<String> = leaving.iter().map(|((service, _), _)| service.clone()).collect();
         services.iter().for_each(|service| self.tell(service));
         for (key, order) in leaving {
-            self.tasks.spawn(steps::retire(self.fixed.engine.clone(), key, order));
+            self.tasks.spawn(steps::retire(self.fixed.runtime.clone(), key, order));
         }
     }
 
@@ -180,7 +180,7 @@ impl Actor {
             self.budget.began(1);
         }
         let generation = detail.generation;
-        self.tasks.spawn(steps::probe(self.fixed.engine.clone(), key, id, generation, check));
+        self.tasks.spawn(steps::probe(self.fixed.runtime.clone(), key, id, generation, check));
     }
 
     pub(super) fn replica<'a>(

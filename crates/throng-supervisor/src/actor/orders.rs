@@ -157,7 +157,7 @@ impl Actor {
             Refusal::new(RefusalKind::Invalid, format!("{name} publishes no port"))
                 .hint(format!("say which one to use, as in {name}:8080"))
         })?;
-        let front = front::open_private(target, self.generation, steps::dial(&self.fixed.engine))?;
+        let front = front::open_private(target, self.generation, self.fixed.backend.dial())?;
         let address = front.proxy.local_addr();
         fronts.push(front);
         self.told.remove(name);

@@ -156,7 +156,7 @@ impl Actor {
             return;
         }
         self.sampling = Some(Instant::now());
-        self.tasks.spawn(steps::sample(self.fixed.engine.clone(), running));
+        self.tasks.spawn(steps::sample(self.fixed.runtime.clone(), running));
     }
 
     pub(super) fn sampled(&mut self, at: Instant, samples: Vec<(Key, Option<Statistics>)>) {

@@ -131,9 +131,10 @@ impl Actor {
         Status {
             project: self.fixed.project.clone(),
             directory: self.durable.app.directory.clone(),
-            isolation: listing::isolation(self.fixed.engine.isolation()).into(),
-            lost: self.fixed.engine.lost(),
-            unlimited: !self.fixed.engine.limits_enforced(),
+            on: self.fixed.backend.on(),
+            isolation: self.fixed.backend.isolation().into(),
+            lost: self.fixed.backend.lost(),
+            unlimited: !self.fixed.backend.limits_enforced(),
             services,
             replicas: replicas.collect(),
         }

@@ -29,7 +29,7 @@ pub async fn up(context: &Context, arguments: UpArguments) -> Result<ExitCode> {
         result = images::provide(context, &app, policy) => result?,
         () = interrupted.cancelled() => return Err(Failure::new(Kind::Interrupted, "stopped before the start")),
     }
-    let client = Client::start(&context.paths, &app.name, context.isolation).await?;
+    let client = Client::start(&context.paths, &app.name, &context.choice()).await?;
     client.apply(&app, &arguments.services).await?;
     let detached = arguments.detach || arguments.wait;
     // In the foreground the app lives as long as this command, even if this command is killed.

@@ -8,6 +8,7 @@ use serde_json::json;
 use std::process::ExitCode;
 use throng_model::app::App;
 use throng_model::units::{format_bytes, parse_bytes};
+use throng_supervisor::Asked;
 use throng_walls::fix::{FixError, Fixer, Undone, safe_changes};
 use throng_walls::{Change, Demand, Finding, Host, Links, Remedy, Report, Source, State, Unit, predict};
 
@@ -78,6 +79,8 @@ fn demand(context: &Context, arguments: &DoctorArguments, host: &Host) -> Result
         demand = demand.at(replicas);
     }
     demand.links = match (context.isolation, host.macvlan) {
+        // Docker gives each container a pair of interfaces, one of them a port of the network's bridge.
+        _ if matches!(context.on, Some(Asked::Docker { .. })) => Links::Pairs,
         (Some("process"), _) => Links::Host,
         (_, Some(false)) => Links::Pairs,
         _ => Links::Shared,

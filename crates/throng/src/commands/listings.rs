@@ -12,7 +12,7 @@ use std::io::IsTerminal;
 use std::time::{Duration, SystemTime};
 use throng_model::status::{Event, ReplicaStatus, Status};
 use throng_model::units::format_bytes;
-use throng_supervisor::client::{self, Client};
+use throng_supervisor::client::{self, Choice, Client};
 
 /// How often `top` draws anew.
 const TOP_EVERY: Duration = Duration::from_secs(1);
@@ -37,11 +37,19 @@ pub async fn ps(context: &Context, arguments: PsArguments) -> Result<()> {
         Format::Json => replicas.iter().for_each(|replica| outln!("{}", ps_json(&status, replica))),
         Format::Table => out!("{}", ps_table(&status, &replicas)),
     }
+    if !is_local(&status) && arguments.format == Format::Table {
+        eprintln!("on {}", status.on);
+    }
     let hidden = status.replicas.len() - replicas.len();
     if hidden > 0 && arguments.format == Format::Table && arguments.services.is_empty() {
         eprintln!("{hidden} more not running; see them with --all");
     }
     Ok(())
+}
+
+/// Whether replicas run on the embedded engine; a supervisor of before there was a choice does not say.
+fn is_local(status: &Status) -> bool {
+    matches!(status.on.as_str(), "" | "local")
 }
 
 fn check_services(status: &Status, services: &[String]) -> Result<()> {
@@ -126,6 +134,7 @@ fn ps_json(status: &Status, replica: &ReplicaStatus) -> serde_json::Value {
     json!({
         "Name": replica.name,
         "Project": status.project,
+        "On": status.on,
         "Service": replica.service,
         "Image": replica.image,
         "Command": replica.command,
@@ -149,21 +158,25 @@ fn time_text(time: SystemTime) -> String {
 pub async fn ls(context: &Context, arguments: FormatArguments) -> Result<()> {
     let mut rows = Vec::new();
     for project in client::projects(&context.paths) {
-        let found = match Client::find(&context.paths, &project, context.isolation).await {
-            Ok(client) => client.status().await.ok(),
-            Err(_) => None,
-        };
+        let found =
+            match Client::find(&context.paths, &project, &Choice { on: None, ..context.choice() }).await {
+                Ok(client) => client.status().await.ok(),
+                Err(_) => None,
+            };
         let running =
             found.as_ref().map(|status| status.replicas.iter().filter(|r| r.state == "running").count());
         let folder = found.as_ref().map(|status| status.directory.display().to_string()).unwrap_or_default();
+        let on = found.as_ref().map(|status| status.on.clone()).unwrap_or_default();
         let text = running.map_or_else(|| "unreachable".into(), |count| format!("running({count})"));
         match arguments.format {
-            Format::Json => outln!("{}", json!({"Name": project, "Status": text, "Directory": folder})),
-            Format::Table => rows.push(vec![project, text, folder]),
+            Format::Json => {
+                outln!("{}", json!({"Name": project, "Status": text, "On": on, "Directory": folder}))
+            }
+            Format::Table => rows.push(vec![project, text, on, folder]),
         }
     }
     if arguments.format == Format::Table {
-        out!("{}", table(&["NAME", "STATUS", "DIRECTORY"], &rows));
+        out!("{}", table(&["NAME", "STATUS", "ON", "DIRECTORY"], &rows));
     }
     Ok(())
 }

@@ -32,6 +32,7 @@ pub fn run(arguments: Arguments) -> Result<ExitCode> {
         paths: Paths::discover(),
         project: arguments.project,
         isolation: arguments.isolation.map(|isolation| isolation.name()),
+        on: arguments.on.map(|on| on.asked()),
     };
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
     let runtime = runtime.map_err(|error| io("start", &error))?;

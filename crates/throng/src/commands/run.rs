@@ -34,7 +34,7 @@ pub async fn run(context: &Context, arguments: RunArguments) -> Result<ExitCode>
         result = images::provide(context, &app, policy) => result?,
         () = interrupted.cancelled() => return Err(Failure::new(Kind::Interrupted, "stopped before the start")),
     }
-    let client = Client::start(&context.paths, &app.name, context.isolation).await?;
+    let client = Client::start(&context.paths, &app.name, &context.choice()).await?;
     let volumes = !keeps_volumes(context, &app);
     // From here on the supervisor takes everything down if this process goes away, however it goes.
     let lease = client.lease(volumes).await?;

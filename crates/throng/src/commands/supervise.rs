@@ -3,7 +3,7 @@
 //! Both may have to enter a user namespace, which only a process with a single thread can; so they run before any
 //! runtime exists.
 
-use crate::cli::{Arguments, IsolationArgument};
+use crate::cli::{Arguments, IsolationArgument, OnArgument};
 use crate::failure::{Failure, Kind, Result, io};
 use serde::{Deserialize, Serialize};
 use std::os::fd::AsFd;
@@ -15,7 +15,7 @@ use throng_engine::{Engine, EngineOptions, IsolationChoice};
 use throng_model::replica::Process;
 use throng_runtime::{ErrorKind, ExecIo, RuntimeError};
 use throng_supervisor::paths::Paths;
-use throng_supervisor::{ServeOptions, serve};
+use throng_supervisor::{On, ServeOptions, serve};
 
 /// Carries a [`Step`] to the process that runs it.
 pub const STEP_VARIABLE: &str = "THRONG_BUILD_STEP";
@@ -44,7 +44,13 @@ pub fn run(arguments: Arguments) -> Result<ExitCode> {
     let isolation = choice(arguments.isolation);
     // A session of its own: a Ctrl-C typed for the command that started it must not reach it.
     rustix::process::setsid().map_err(|error| io("start a session", &error.into()))?;
+    let on = match arguments.on {
+        None | Some(OnArgument::Local) => On::Local,
+        Some(OnArgument::Docker) => On::Docker { host: throng_docker::default_host() },
+    };
     match isolation {
+        // The daemon is to see this user, not one of a namespace.
+        _ if on != On::Local => {}
         IsolationChoice::Process => {}
         IsolationChoice::Container => throng_engine::rootless::enter()?,
         // The engine falls back to plain processes and says why.
@@ -60,7 +66,7 @@ pub fn run(arguments: Arguments) -> Result<ExitCode> {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
     let runtime = runtime.map_err(|error| io("start", &error))?;
     let result =
-        runtime.block_on(serve(ServeOptions { paths, project, isolation, limits, cores, checks_share }));
+        runtime.block_on(serve(ServeOptions { paths, project, isolation, on, limits, cores, checks_share }));
     // What the engine keeps beside itself goes with its last task.
     runtime.shutdown_timeout(LEAVING);
     result.map_err(|error| Failure { hint: error.hint(), ..Failure::new(Kind::Host, error.to_string()) })?;

@@ -1,0 +1,175 @@
+//! The same commands over a Docker daemon, which the test starts for itself.
+
+mod support;
+
+use rustix::process::Signal;
+use serde_json::Value;
+use std::process::Command;
+use support::{Bench, Done, Running, until, web};
+use throng_dockerd::{Dockerd, Options, request};
+
+const WEB: &str = "
+services:
+  web:
+    image: probe
+    command: [serve, '80']
+    ports: ['127.0.0.1::80']
+    environment: {COLOUR: green}
+    healthcheck: {test: [CMD, /probe, healthy, '80'], interval: 1s, timeout: 5s, retries: 2}
+  talk: {image: probe, command: [say, hello]}
+";
+
+/// A bench whose commands reach a daemon of its own.
+struct There {
+    bench: Bench,
+    daemon: Dockerd,
+}
+
+impl There {
+    fn new(name: &str) -> Option<There> {
+        if let Some(reason) = throng_dockerd::missing() {
+            support::skip(name, &reason);
+            return None;
+        }
+        let bench = Bench::with_probe(name)?;
+        let folder = bench.folder.parent().expect("a folder").join("d");
+        let options = Options { folder: &folder, name: "thr-cmd", bridge: "10.202.4.1/24" };
+        let daemon = Dockerd::start(&options).expect("a daemon");
+        Some(There { bench, daemon })
+    }
+
+    fn command(&self, arguments: &[&str]) -> Command {
+        let mut command = self.bench.command(arguments);
+        command.env("DOCKER_HOST", self.daemon.host());
+        command
+    }
+
+    #[track_caller]
+    fn fails(&self, code: i32, arguments: &[&str]) -> Done {
+        let done = self.spawn(arguments).wait();
+        assert_eq!(done.code, code, "throng {}\n{}{}", arguments.join(" "), done.out, done.err);
+        done
+    }
+
+    fn ok(&self, arguments: &[&str]) -> Done {
+        self.fails(0, arguments)
+    }
+
+    fn spawn(&self, arguments: &[&str]) -> Running {
+        self.bench.spawn_with(self.command(arguments))
+    }
+
+    /// What the daemon has of a kind, as its API lists it.
+    fn listed(&self, path: &str) -> Vec<Value> {
+        let (status, text) = request(&self.daemon.socket(), "GET", path, &[]).expect("the daemon answers");
+        assert_eq!(status, 200, "{path}: {text}");
+        serde_json::from_str(&text).unwrap_or_else(|error| panic!("{path}: {error}: {text}"))
+    }
+
+    /// Containers, networks beside Docker's own three, images and volumes.
+    fn left(&self) -> Vec<String> {
+        let name = |value: &Value| value["Names"][0].as_str().or(value["Name"].as_str()).map(str::to_owned);
+        let own = |name: &String| !["bridge", "host", "none"].contains(&name.as_str());
+        let containers = self.listed("/containers/json?all=1");
+        let mut left: Vec<String> = containers.iter().filter_map(name).collect();
+        left.extend(self.listed("/networks").iter().filter_map(name).filter(own));
+        left.extend(self.listed("/images/json").iter().map(|image| image["RepoTags"].to_string()));
+        left
+    }
+}
+
+/// Process of each replica, by its name.
+fn lives(there: &There) -> Vec<(String, String)> {
+    let containers = there.listed("/containers/json");
+    let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+    let mut lives: Vec<_> = containers.iter().map(|c| (text(&c["Names"][0]), text(&c["Id"]))).collect();
+    lives.sort();
+    lives
+}
+
+#[test]
+fn an_app_lives_on_docker_as_it_does_here() {
+    let Some(there) = There::new("an_app_lives_on_docker_as_it_does_here") else { return };
+    let (bench, project) = (&there.bench, there.bench.project.clone());
+    bench.compose(WEB);
+    there.ok(&["--on", "docker", "up", "-d", "--wait", "--scale", "web=3"]).says("web 3/3 ready");
+    let address = bench.address("web");
+    let answers: Vec<String> = (0..20).map(|_| web::get(&address, "/").expect("an answer").body).collect();
+    for ordinal in 1..=3 {
+        assert!(answers.contains(&format!("web-{ordinal}")), "{answers:?}");
+    }
+
+    there.ok(&["ps"]).prints(&format!("{project}-web-3")).prints("(healthy)").says("on docker");
+    let listed = there.ok(&["ls", "--format", "json"]).json();
+    assert!(listed[0]["On"].as_str().is_some_and(|on| on.starts_with("docker ")), "{}", listed[0]);
+    let labelled = there.listed("/containers/json");
+    assert_eq!(labelled.len(), 4);
+    assert!(labelled.iter().all(|c| c["Labels"]["throng.project"] == project.as_str()), "{labelled:?}");
+
+    until("it has spoken", || there.ok(&["logs", "talk"]).out.contains("talk-1 | hello\n").then_some(()));
+    there.fails(7, &["exec", "web", "/probe", "exit", "7"]);
+    assert_eq!(there.ok(&["exec", "--index", "2", "web", "/probe", "env", "HOSTNAME"]).out, "web-2\n");
+    assert_eq!(there.ok(&["exec", "web", "/probe", "env", "COLOUR"]).out, "green\n");
+    let resolved = there.ok(&["exec", "talk", "/probe", "resolve", "web"]).out;
+    assert_eq!(resolved.split_whitespace().count(), 3, "all three are ready: {resolved}");
+    let top = there.ok(&["top", "--no-stream", "--format", "json"]).json();
+    assert_eq!(top.len(), 4);
+    assert!(
+        top.iter().all(|one| one["Memory"].as_u64() > Some(0) && one["PIDs"].as_u64() > Some(0)),
+        "{top:?}"
+    );
+
+    // What it runs on is remembered, and not changed under it.
+    bench.fails(2, &["--on", "local", "up", "-d"]).says("runs on docker").says("hint: leave --on away");
+    a_killed_supervisor_loses_nobody(&there);
+
+    there.ok(&["scale", "web=1"]);
+    assert_eq!(there.listed("/containers/json?all=1").len(), 2);
+    there.ok(&["events", "--no-follow"]).prints("scaled from 3 to 1");
+    there.ok(&["down"]).says("everything removed");
+    assert_eq!(there.left(), Vec::<String>::new());
+    bench.assert_clean();
+    there.fails(3, &["ps"]).says("no app");
+
+    // Free again to run elsewhere.
+    there.ok(&["up", "-d", "--wait", "--on", "local"]);
+    assert_eq!(there.left(), Vec::<String>::new());
+    there.fails(2, &["--on", "docker", "ps"]).says("runs on local");
+    there.ok(&["down"]);
+}
+
+fn a_killed_supervisor_loses_nobody(there: &There) {
+    let before = lives(there);
+    let supervisor = there.bench.supervisor().expect("a supervisor");
+    support::kill(supervisor, Signal::KILL);
+    until("it listens no more", || (!there.bench.listens()).then_some(()));
+    // Without DOCKER_HOST: the daemon is remembered.
+    let replicas = there.bench.ps();
+    assert_eq!(replicas.iter().filter(|replica| replica["State"] == "running").count(), 4, "{replicas:?}");
+    assert_eq!(lives(there), before, "nobody was replaced");
+    assert_ne!(there.bench.supervisor(), Some(supervisor));
+    until("the taken over are healthy", || {
+        let healthy = there.bench.ps().iter().filter(|replica| replica["Health"] == "healthy").count();
+        (healthy == 3).then_some(())
+    });
+}
+
+#[test]
+fn without_a_daemon_it_says_so() {
+    let bench = Bench::anywhere();
+    bench.build_probe();
+    bench.compose("services:\n  web: {image: probe, command: [say, x]}\n");
+    let nowhere = format!("unix://{}", bench.folder.join("no.sock").display());
+    for (host, said, hint) in [
+        (nowhere.as_str(), "cannot reach Docker", "see that dockerd runs"),
+        ("tcp://127.0.0.1:1", "is not a socket of this host", "set DOCKER_HOST to unix://"),
+    ] {
+        let mut command = bench.command(&["--on", "docker", "up", "-d"]);
+        command.env("DOCKER_HOST", host);
+        let done = bench.spawn_with(command).wait();
+        assert_eq!(done.code, 4, "{}", done.err);
+        done.says(said).says("hint: ").says(hint);
+    }
+    bench.fails(3, &["ps"]);
+    bench.assert_clean();
+}
