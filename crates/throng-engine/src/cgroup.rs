@@ -476,7 +476,8 @@ mod tests {
 
     #[test]
     fn limits_are_written_as_each_version_wants_them() {
-        let resources = Resources { cpus: Some(0.5), memory: Some(64 << 20), pids: Some(10) };
+        let resources =
+            Resources { cpus: Some(0.5), memory: Some(64 << 20), pids: Some(10), ..Resources::default() };
         let v2 = settings(2, "", &resources);
         let expected = [
             ("cpu.max", "50000 100000"),

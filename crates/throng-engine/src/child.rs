@@ -28,7 +28,8 @@ pub const BUSY_PAUSE: Duration = Duration::from_millis(5);
 /// What a job can bring along, by its place in [`Job::brought`].
 pub const SHARED_SYS: usize = 0;
 pub const BLANK: usize = 1;
-pub const MAX_BROUGHT: usize = 2;
+pub const DISK: usize = 2;
+pub const MAX_BROUGHT: usize = 3;
 
 /// One system call, or a few that belong together. Paths are the host's before [`Op::EnterRoot`] or [`Op::EnterBlank`],
 /// the replica's after.
@@ -72,8 +73,9 @@ pub enum Op {
         tree: usize,
         target: CString,
     },
-    /// Attaches the mount that the job brings along as [`SHARED_SYS`].
-    AttachSys {
+    /// Attaches the mount that the job brings along in that place.
+    AttachBrought {
+        place: usize,
         target: CString,
     },
     Directory {
@@ -256,7 +258,7 @@ impl Job {
     }
 
     fn number(&self, place: usize) -> i32 {
-        self.brought_as[place].load(Ordering::Acquire)
+        self.brought_as.get(place).map_or(-1, |number| number.load(Ordering::Acquire))
     }
 }
 
@@ -288,7 +290,7 @@ struct Child<'a> {
 impl Child<'_> {
     fn carry_out(&mut self, op: &Op) -> Result<(), Errno> {
         match op {
-            Op::OwnDescriptors => sys::own_descriptors([self.job.number(SHARED_SYS), self.job.number(BLANK)]),
+            Op::OwnDescriptors => sys::own_descriptors(std::array::from_fn(|place| self.job.number(place))),
             Op::TakeDescriptors(fds) => sys::take_descriptors(*fds),
             Op::DieWithParent(on) => sys::die_with_parent(*on),
             Op::NewSession => sys::new_session(),
@@ -334,7 +336,7 @@ impl Child<'_> {
             Op::Attach { tree, target } => {
                 sys::move_mount(*self.trees.get(*tree).ok_or(Errno::MANY)?, target)
             }
-            Op::AttachSys { target } => sys::move_mount(self.job.number(SHARED_SYS), target),
+            Op::AttachBrought { place, target } => sys::move_mount(self.job.number(*place), target),
             Op::Directory { path, mode } => allow(sys::mkdir(path, *mode), Errno::EXISTS),
             Op::EmptyFile { path } => sys::touch(path),
             Op::Node { path, mode, device } => sys::mknod(path, *mode, *device),

@@ -15,7 +15,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 use std::time::SystemTime;
 use throng_model::diagnostic::Diagnostic;
@@ -80,6 +80,8 @@ pub struct Core {
     exits: Exits,
     events: broadcast::Sender<RuntimeEvent>,
     next_number: AtomicU64,
+    /// A writable layer was to have a limit and has none.
+    unlimited_disk: AtomicBool,
     living: Mutex<HashMap<u64, Weak<Replica>>>,
     /// Of each project, in their order.
     replicas: Mutex<HashMap<String, BTreeMap<ReplicaId, Arc<Replica>>>>,
@@ -141,7 +143,13 @@ impl Engine {
 
     /// One line about what this mode lacks and why; `None` when nothing is lost.
     pub fn lost(&self) -> Option<String> {
-        self.lost.clone()
+        let disks = self.core.unlimited_disk.load(Ordering::Relaxed).then(|| {
+            let why =
+                if self.core.contained() { "an ordinary user mounts no file systems" } else { "it has none" };
+            format!("size limits of writable layers (storage_opt) are not enforced ({why})")
+        });
+        let both: Vec<String> = self.lost.clone().into_iter().chain(disks).collect();
+        (!both.is_empty()).then(|| both.join("; "))
     }
 
     /// Whether limits on CPU, memory and processes are enforced.
@@ -232,6 +240,21 @@ impl Core {
             .map_err(|e| host(format_args!("cannot give {} its address", spec.id), e))
     }
 
+    /// Bytes that the replica's writable layer is held to. Where that cannot be had the limit is remembered as lost.
+    pub fn disk_limit(&self, spec: &ReplicaSpec) -> Option<u64> {
+        let bytes = spec.resources.disk?;
+        let limited = self.limits_disks();
+        if !limited {
+            self.unlimited_disk.store(true, Ordering::Relaxed);
+        }
+        limited.then_some(bytes)
+    }
+
+    /// Whether a writable layer can have a limit: a file system is mounted for it, which takes root.
+    pub fn limits_disks(&self) -> bool {
+        self.contained() && !self.ground.rootless
+    }
+
     /// Whether replicas are containers.
     pub fn contained(&self) -> bool {
         self.isolation.get() != Some(&Isolation::Process)
@@ -269,6 +292,7 @@ impl Core {
             exits: Exits::new().map_err(opened("the set of processes"))?,
             events: broadcast::channel(EVENT_BACKLOG).0,
             next_number: AtomicU64::new(0),
+            unlimited_disk: AtomicBool::new(false),
             living: Mutex::default(),
             replicas: Mutex::default(),
             loaded: tokio::sync::Mutex::default(),

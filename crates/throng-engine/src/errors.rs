@@ -70,7 +70,7 @@ fn describe(op: &Op) -> String {
         Op::Output { log } => format!("open its log {}", log.to_string_lossy()),
         Op::Unshare(_) => "make a namespace".into(),
         Op::Join { .. } => "join the namespaces".into(),
-        Op::AttachSys { target } => format!("mount {}", target.to_string_lossy()),
+        Op::AttachBrought { target, .. } => format!("mount {}", target.to_string_lossy()),
         Op::Overlay(overlay) => {
             format!(
                 "mount an overlay of {} layers over {}",

@@ -100,7 +100,12 @@ fn begin(
     let spec = spec.ok_or_else(|| {
         RuntimeError::new(ErrorKind::Invalid, format!("the description of {} is damaged", replica.id))
     })?;
-    let layers = Layers::new(Some(&start::upper(&replica.folder)), &spec.root.layers);
+    let upper = match spec.resources.disk {
+        // Only the replica's own processes see what a limited layer holds.
+        Some(_) if core.limits_disks() => PathBuf::from(format!("/proc/{}/root", running.pid)),
+        _ => start::upper(&replica.folder),
+    };
+    let layers = Layers::new(Some(&upper), &spec.root.layers);
     let process = command(&spec, order);
     let job = Job::new(0, exec_ops(core, running, &spec, &process, &layers, io)?);
     let spawned = if core.contained() {
@@ -238,6 +243,7 @@ impl Step {
         let identity = core.ground.identity(&self.process.user, &layers)?;
         let root = Root {
             layers: &self.layers,
+            disk: None,
             upper: &self.upper,
             work: &work,
             mount_point: &mount_point,

@@ -12,6 +12,7 @@
 mod blank;
 mod cgroup;
 mod child;
+mod disk;
 pub mod dns;
 mod engine;
 mod errors;

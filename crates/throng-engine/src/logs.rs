@@ -7,6 +7,7 @@
 //! out. A crash between copy and punch shows a stretch twice. Of a replica that writes faster than that, the latest
 //! output is kept and a line says how much is missing before it; logs that fill are looked at more often.
 
+use crate::disk;
 use crate::engine::{Core, blocking};
 use rustix::fs::{FallocateFlags, SeekFrom};
 use std::fs::{self, File};
@@ -47,6 +48,7 @@ pub async fn rotate_for_ever(core: Weak<Core>) {
         let pass = blocking(move || {
             let mut full = false;
             for replica in core.all_running() {
+                disk::tell_if_full(&replica);
                 let policy = replica.inner().spec.as_ref().map(|s| s.log);
                 match policy.map(|policy| rotate(&replica.folder, policy)) {
                     Some(Ok(rotated)) => full |= rotated,

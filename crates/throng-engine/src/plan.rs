@@ -1,6 +1,6 @@
 //! From a replica's description to the operations of its child.
 
-use crate::child::{BLANK, Job, MAX_TREES, Mount, Op, Overlay, Program};
+use crate::child::{BLANK, DISK, Job, MAX_TREES, Mount, Op, Overlay, Program, SHARED_SYS};
 use crate::layers::Layers;
 use crate::sys::{BIND, Filter, NO_DEV, NO_EXEC, NO_SUID, PRIVATE, READ_ONLY, RECURSIVE, REMOUNT};
 use crate::user::{self, IdMaps, Identity};
@@ -125,6 +125,8 @@ pub fn map_user(identity: &Identity) -> Outcome<Vec<Op>> {
 pub struct Root<'a> {
     /// Bottom first.
     pub layers: &'a [PathBuf],
+    /// Where the file system that holds `upper` and `work` is to be mounted, which the job brings along as [`DISK`].
+    pub disk: Option<&'a Path>,
     pub upper: &'a Path,
     pub work: &'a Path,
     /// An empty folder; the overlay appears there, in the child's namespace only.
@@ -188,14 +190,22 @@ pub fn beginning(lists: &[PathBuf]) -> Outcome<Vec<Op>> {
 
 /// Mounts the root with everything in it and changes into it.
 pub fn root(ground: &Ground, root: &Root<'_>) -> Outcome<Vec<Op>> {
-    let mut ops = match &ground.blank {
-        Some(_) => vec![Op::Overlay(overlay(root)?)],
-        None => vec![
-            // Nothing of what follows may reach the host, whatever its mounts' propagation.
-            mount("none", "/", "", RECURSIVE | PRIVATE, "")?,
-            mount("overlay", root.mount_point, "overlay", 0, &overlay_options(ground, root)?)?,
-        ],
-    };
+    let mut ops = Vec::new();
+    if ground.blank.is_some() && root.disk.is_some() {
+        ops.push(Op::Unshare(libc::CLONE_NEWNS));
+    }
+    if ground.blank.is_none() || root.disk.is_some() {
+        // Nothing of what follows may reach the host, whatever its mounts' propagation.
+        ops.push(mount("none", "/", "", RECURSIVE | PRIVATE, "")?);
+    }
+    if let Some(target) = root.disk {
+        // Overlayfs holds it from here on, wherever the child goes.
+        ops.push(Op::AttachBrought { place: DISK, target: text(target)? });
+    }
+    ops.push(match &ground.blank {
+        Some(_) => Op::Overlay(overlay(root)?),
+        None => mount("overlay", root.mount_point, "overlay", 0, &overlay_options(ground, root)?)?,
+    });
     let trees = take_trees(ground, root, &mut ops)?;
     if root.sys == Sys::Host {
         ops.push(Op::Take { tree: HOST_SYS, path: text("/sys")?, recursive: true });
@@ -312,7 +322,7 @@ fn kernel_file_systems(root: &Root<'_>, ops: &mut Vec<Op>) -> Outcome<()> {
         return Ok(());
     }
     ops.push(match root.sys {
-        Sys::Shared => Op::AttachSys { target: text("/sys")? },
+        Sys::Shared => Op::AttachBrought { place: SHARED_SYS, target: text("/sys")? },
         _ => mount("sysfs", "/sys", "sysfs", strict | READ_ONLY, "")?,
     });
     // As in Docker: in a network of its own a program needs no privilege for any port.

@@ -11,6 +11,7 @@
 use crate::state::End;
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::SystemTime;
 use throng_model::replica::{Observed, ReplicaId, ReplicaSpec, ReplicaState};
@@ -25,6 +26,8 @@ pub struct Replica {
     pub order: Arc<tokio::sync::Mutex<()>>,
     /// Told when the process has ended and its end is recorded.
     pub ended: Notify,
+    /// Its log says that its writable layer is full.
+    pub told_full: AtomicBool,
     inner: Mutex<Inner>,
 }
 
@@ -54,7 +57,8 @@ pub struct Running {
 
 impl Replica {
     pub fn new(id: ReplicaId, folder: PathBuf, inner: Inner) -> Self {
-        Replica { id, folder, order: Arc::default(), ended: Notify::new(), inner: Mutex::new(inner) }
+        let (order, ended, told_full) = (Arc::default(), Notify::new(), AtomicBool::new(false));
+        Replica { id, folder, order, ended, told_full, inner: Mutex::new(inner) }
     }
 
     /// The state; a thread that panicked with the lock held left it consistent, since every change is one store.

@@ -58,9 +58,9 @@ impl Runtime for Engine {
         if replica.running().is_some() && known.is_none_or(|k| k.config_hash != spec.config_hash) {
             return Err(still_running(&spec.id));
         }
-        let (folder, wanted) = (replica.folder.clone(), Arc::new(spec.clone()));
+        let (core, folder, wanted) = (self.core.clone(), replica.folder.clone(), Arc::new(spec.clone()));
         let prepared = wanted.clone();
-        blocking(move || start::prepare(&folder, &prepared)).await??;
+        blocking(move || start::prepare(&core, &folder, &prepared)).await??;
         replica.inner().spec = Some(wanted);
         self.core.insert(replica.clone());
         Ok(())

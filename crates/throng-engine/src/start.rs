@@ -1,6 +1,7 @@
 //! Starting one replica: what the parent prepares, what it does while the child prepares itself, and what is recorded.
 
-use crate::child::{Job, Op, SHARED_SYS};
+use crate::child::{DISK, Job, Op, SHARED_SYS};
+use crate::disk::{self, Disk};
 use crate::engine::Core;
 use crate::errors::{failed_start, host};
 use crate::layers::Layers;
@@ -39,7 +40,7 @@ fn private(folder: &Path, number: usize) -> PathBuf {
 }
 
 /// Makes everything of the replica that lies on disk.
-pub fn prepare(folder: &Path, spec: &ReplicaSpec) -> Result<()> {
+pub fn prepare(core: &Core, folder: &Path, spec: &ReplicaSpec) -> Result<()> {
     let failed = |e: io::Error| host(format_args!("cannot prepare {}", spec.id), e);
     for below in [upper(folder), work(folder)] {
         fs::create_dir_all(below).map_err(failed)?;
@@ -50,6 +51,9 @@ pub fn prepare(folder: &Path, spec: &ReplicaSpec) -> Result<()> {
         if mount.source == throng_model::replica::ResolvedSource::Private {
             fs::create_dir_all(private(folder, number)).map_err(failed)?;
         }
+    }
+    if let Some(bytes) = core.disk_limit(spec) {
+        disk::make(&spec.id.to_string(), folder, bytes)?;
     }
     state::write_spec(folder, spec).map_err(failed)
 }
@@ -75,10 +79,19 @@ fn clear_previous(core: &Core, replica: &Replica) -> Result<()> {
     if !interfaces.is_empty() {
         core.fabric.remove(&interfaces).map_err(|e| host("cannot remove old interfaces", e))?;
     }
-    // Overlayfs leaves this mark in a volatile layer and refuses to use it again after a crash of the host; here the
-    // host is the same, or nothing of the replica is expected to have survived.
-    let mark = work(&replica.folder).join("work/incompat");
-    state::remove_tree(&mark).map_err(|e| host(format_args!("cannot reuse the layer of {}", replica.id), e))
+    Ok(())
+}
+
+/// Mounts the writable layer, if it has a limit.
+fn open_disk(core: &Core, replica: &Replica, spec: &ReplicaSpec) -> Result<Option<Disk>> {
+    if core.disk_limit(spec).is_none() {
+        return Ok(None);
+    }
+    if state::read_life(&replica.folder).is_some_and(|life| life.boot != core.boot) {
+        disk::repair(&replica.folder)?;
+    }
+    let failed = |e: io::Error| host(format_args!("cannot mount the writable layer of {}", spec.id), e);
+    disk::open(&replica.folder).map(Some).map_err(failed)
 }
 
 struct Attempt<'a> {
@@ -89,6 +102,7 @@ struct Attempt<'a> {
     legs: Vec<Leg>,
     started_at: SystemTime,
     group: Option<crate::cgroup::Group>,
+    disk: Option<Disk>,
 }
 
 impl<'a> Attempt<'a> {
@@ -108,7 +122,13 @@ impl<'a> Attempt<'a> {
             })
             .collect();
         let group = core.cgroups.group(&spec.id.project, &spec.id.name());
-        Ok(Attempt { core, replica, spec, networks, legs, started_at, group })
+        let disk = open_disk(core, replica, spec)?;
+        Ok(Attempt { core, replica, spec, networks, legs, started_at, group, disk })
+    }
+
+    /// Where the folders of the writable layer are for this process.
+    fn layer(&self) -> PathBuf {
+        self.disk.as_ref().map_or_else(|| self.replica.folder.clone(), Disk::folder)
     }
 
     fn run(&self) -> Result<Running> {
@@ -116,7 +136,7 @@ impl<'a> Attempt<'a> {
             return self.run_process();
         }
         let spec = self.spec;
-        let layers = Layers::new(Some(&upper(&self.replica.folder)), &spec.root.layers);
+        let layers = Layers::new(Some(&upper(&self.layer())), &spec.root.layers);
         let identity = self.core.ground.identity(&spec.process.user, &layers)?;
         self.write_files(&identity)?;
         if let Some(group) = &self.group {
@@ -127,6 +147,7 @@ impl<'a> Attempt<'a> {
         let namespaces = NAMESPACES | plan::user_namespace(&identity);
         let mut job = self.core.ground.job(namespaces, self.ops(&identity, view)?);
         job.brought[SHARED_SYS] = sys.map(Arc::new);
+        job.brought[DISK] = self.brought_disk()?;
         let starting = self.core.spawner.spawn(job).map_err(|failure| self.explain(&[], failure, &layers))?;
         let job = starting.job();
         let assisted = self.assist(&starting);
@@ -226,6 +247,12 @@ impl<'a> Attempt<'a> {
         }
     }
 
+    fn brought_disk(&self) -> Result<Option<Arc<OwnedFd>>> {
+        let Some(disk) = &self.disk else { return Ok(None) };
+        let copy = disk.mount.try_clone();
+        copy.map(|fd| Some(Arc::new(fd))).map_err(|e| host(format_args!("cannot start {}", self.spec.id), e))
+    }
+
     /// An ordinary user may mount nothing outside the replica.
     fn shared_sys(&self) -> Result<Option<OwnedFd>> {
         if self.core.ground.rootless {
@@ -246,10 +273,13 @@ impl<'a> Attempt<'a> {
         if cgroup2 {
             ops.push(Op::Unshare(libc::CLONE_NEWCGROUP));
         }
+        let point = self.disk.is_some().then(|| disk::point(folder));
+        let layer = point.as_deref().unwrap_or(folder);
         let root = Root {
             layers: &spec.root.layers,
-            upper: &upper(folder),
-            work: &work(folder),
+            disk: point.as_deref(),
+            upper: &upper(layer),
+            work: &work(layer),
             mount_point: &core.store.mount_point(),
             skeleton: Some(&core.store.skeleton()),
             read_only: spec.root.read_only,
@@ -273,8 +303,11 @@ impl<'a> Attempt<'a> {
     /// The log, and the three files about names. They lie in the writable layer: as bind mounts, which Docker uses,
     /// they would cost three mounts for each replica.
     fn write_files(&self, identity: &Identity) -> Result<()> {
-        let (spec, folder) = (self.spec, &self.replica.folder);
-        let failed = |e: io::Error| host(format_args!("cannot prepare {}", spec.id), e);
+        let (spec, layer) = (self.spec, self.layer());
+        let failed = |e: io::Error| self.cannot_prepare(e);
+        // Overlayfs leaves this mark in a volatile layer and refuses to use it again after a crash of the host; here the
+        // host is the same, or nothing of the replica is expected to have survived.
+        state::remove_tree(&work(&layer).join("work/incompat")).map_err(failed)?;
         let log = self.open_log()?;
         // A program may open /dev/stdout anew, as itself.
         if !identity.apart {
@@ -290,7 +323,19 @@ impl<'a> Attempt<'a> {
         };
         let files =
             [("hosts", hosts), ("hostname", format!("{}\n", spec.hostname)), ("resolv.conf", resolver)];
-        write_name_files(&upper(folder), &spec.root.layers, &files).map_err(failed)
+        write_name_files(&upper(&layer), &spec.root.layers, &files).map_err(failed)
+    }
+
+    fn cannot_prepare(&self, error: io::Error) -> RuntimeError {
+        let id = &self.spec.id;
+        match (&self.disk, self.spec.resources.disk) {
+            (Some(_), Some(bytes)) if error.kind() == io::ErrorKind::StorageFull => RuntimeError::new(
+                ErrorKind::Host,
+                format!("cannot start {id}: its writable layer of {bytes} bytes is full (storage_opt.size)"),
+            )
+            .hint("raise storage_opt.size of the service, or remove the replica to empty its layer"),
+            _ => host(format_args!("cannot prepare {id}"), error),
+        }
     }
 
     fn explain(&self, ops: &[Op], failure: Failure, layers: &Layers) -> RuntimeError {

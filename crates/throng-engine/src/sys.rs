@@ -1,6 +1,7 @@
 //! System calls that the child makes, and the making of the child. With [`crate::child`] the only unsafe code of the
 //! workspace. Everything the child calls is async-signal-safe: no allocation, no lock, no panic.
 
+pub mod loops;
 pub mod notify;
 pub mod rtnetlink;
 

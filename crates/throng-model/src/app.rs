@@ -73,6 +73,9 @@ pub struct Resources {
     pub memory: Option<u64>,
     /// Tasks (processes and threads).
     pub pids: Option<u64>,
+    /// Bytes of the writable layer, all that its file system needs for itself included. Volumes are not part of it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub disk: Option<u64>,
 }
 
 /// A port of the service published on the host. One front proxy listens for all replicas.

@@ -168,6 +168,7 @@ fn read_lifecycle(section: &mut Section<'_>, service: &mut Service, findings: &m
     service.replicas = 1;
     let scale = section.take("scale");
     let limits = [section.take("cpus"), section.take("mem_limit"), section.take("pids_limit")];
+    service.resources.disk = section.take("storage_opt").and_then(|node| storage_size(node, findings));
     let deploy = section.take("deploy");
     read_deploy(deploy, scale, limits, service, findings);
     service.health_check = section.take("healthcheck").and_then(|node| health::read(node, findings));
@@ -238,7 +239,16 @@ fn read_deploy(
         cpus: nested[0].or(limits[0]).and_then(|node| cpus(node, findings)),
         memory: nested[1].or(limits[1]).and_then(|node| node.bytes(findings)).filter(|bytes| *bytes > 0),
         pids: nested[2].or(limits[2]).and_then(|node| pids(node, findings)),
+        disk: service.resources.disk,
     };
+}
+
+/// Docker's options of its storage drivers; all that limit the writable layer call that `size`.
+fn storage_size(node: &Node, findings: &mut Findings) -> Option<u64> {
+    let mut section = Section::open("services.*.storage_opt", node, findings)?;
+    let size = section.take("size");
+    section.close(findings);
+    size.and_then(|node| node.bytes(findings)).filter(|bytes| *bytes > 0)
 }
 
 fn resource_limits<'a>(node: &'a Node, findings: &mut Findings) -> [Option<&'a Node>; 3] {

@@ -163,6 +163,8 @@ const PAIRS: &[(&str, &str, &str)] = &[
         "web: {networks: {front: {aliases: [b]}}}",
     ),
     ("services.*.pids_limit", "web: {pids_limit: 1}", "web: {pids_limit: 2}"),
+    ("services.*.storage_opt", "web: {storage_opt: {size: 8m}}", "web: {}"),
+    ("services.*.storage_opt.size", "web: {storage_opt: {size: 8m}}", "web: {storage_opt: {size: 9m}}"),
     ("services.*.ports", "web: {ports: [80]}", "web: {ports: ['81:80']}"),
     ("services.*.ports.*.target", "web: {ports: [{target: 80}]}", "web: {ports: [{target: 81}]}"),
     (

@@ -151,6 +151,17 @@ fn main() {
             }
         }
         "list" => println!("{}", names(argument)),
+        "fill" => {
+            let mut file = std::fs::File::create(argument).expect("a file");
+            let mut written = 0;
+            let error = loop {
+                match file.write(&[1u8; 16 << 10]) {
+                    Ok(count) => written += count,
+                    Err(error) => break error,
+                }
+            };
+            println!("{written} {}", error.raw_os_error().unwrap_or_default());
+        }
         "escape-by-chroot" => escape_by_chroot(),
         "escape-by-unmounting" => escape_by_unmounting(),
         "write" => match std::fs::write(argument, args.get(3).map(String::as_str).unwrap_or_default()) {
