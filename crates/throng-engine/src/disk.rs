@@ -74,7 +74,8 @@ pub fn make(who: &str, folder: &Path, bytes: u64) -> Outcome<()> {
     // Beside its place: one that is half made must not look whole.
     let fresh = folder.join("layer.new");
     File::create(&fresh).and_then(|file| file.set_len(bytes)).map_err(failed)?;
-    let options = ["-q", "-F", "-b", "4096", "-m", "0", "-O", "^has_journal", "-E", "nodiscard,lazy_itable_init=1"];
+    let options =
+        ["-q", "-F", "-b", "4096", "-m", "0", "-O", "^has_journal", "-E", "nodiscard,lazy_itable_init=1"];
     let made = tool("mkfs.ext4", Command::new("mkfs.ext4").args(options).arg(&fresh), &[0]);
     made.and_then(|()| fs::rename(&fresh, path).map_err(failed)).inspect_err(|_| {
         // Of no use to anybody.

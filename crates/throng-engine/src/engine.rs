@@ -414,6 +414,10 @@ impl Core {
                 phase: Phase::Created,
                 interfaces: life.as_ref().map(|l| l.interfaces.clone()).unwrap_or_default(),
             };
+            if let Some(spec) = &inner.spec {
+                // An earlier supervisor has said what is lost; this one has to say it, too.
+                self.disk_limit(spec);
+            }
             let replica = Arc::new(Replica::new(id, folder, inner));
             if let Some(life) = life {
                 self.adopt(&replica, life)?;

@@ -81,7 +81,15 @@ async fn a_plain_process_is_started_watched_and_removed() {
     let plain = Plain::new("engine-process", 0).await;
     assert_eq!(*plain.engine.isolation(), Isolation::Process);
     let lost = plain.engine.lost().expect("something");
-    assert!(lost.contains("plain processes") && !lost.contains('\n'), "{lost}");
+    assert!(
+        lost.contains("plain processes") && !lost.contains('\n') && !lost.contains("storage_opt"),
+        "{lost}"
+    );
+    let mut limited = spec(&plain.project, &plain.network, "web", 8, &["serve"]);
+    limited.resources.disk = Some(16 << 20);
+    plain.engine.create(&limited).await.expect("created");
+    let lost = plain.engine.lost().expect("something");
+    assert!(lost.contains("storage_opt") && !lost.contains('\n'), "{lost}");
     let server = plain.start(1, &["serve", "0.0.0.0:8077"]).await;
     assert_eq!(plain.answer(&server, 8077).await, "web-1\n");
     let observed = plain.engine.observe(&plain.project).await.expect("seen");

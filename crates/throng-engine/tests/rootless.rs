@@ -106,6 +106,14 @@ async fn check(folder: &Path) {
     for line in ["Seccomp:\t2", "NoNewPrivs:\t1", "Pid:\t1", "CapEff:\t00000000a80425fb", "look-2"] {
         assert!(text.lines().any(|l| l == line), "no line {line:?} in\n{text}");
     }
+    // A limit that cannot be had is said in one line, once somebody has asked for it; the replica starts all the same.
+    let lost = || engine.lost().unwrap_or_default();
+    assert!(!lost().contains("storage_opt"), "{}", lost());
+    let mut limited = spec(PROJECT, &network, "limited", 3, &["serve"]);
+    limited.resources.disk = Some(16 << 20);
+    engine.create(&limited).await.expect("created");
+    engine.start(&limited.id, 1).await.expect("started");
+    assert!(lost().contains("storage_opt") && !lost().contains('\n'), "{}", lost());
     eprintln!("lost: {:?}", engine.lost());
     engine.sweep(PROJECT).await.expect("swept");
 }
