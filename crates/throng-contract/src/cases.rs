@@ -12,7 +12,7 @@ macro_rules! cases {
     ($($name:ident),* $(,)?) => {
         /// Everything that a runtime must hold.
         pub const CASES: &[Case] =
-            &[$(Case { name: stringify!($name), run: |bench| Box::pin($name(bench)) }),*];
+            &[$(Case::new(stringify!($name), |bench| Box::pin($name(bench)))),*];
     };
 }
 

@@ -38,10 +38,18 @@ pub trait Lab: Send + Sync {
 #[derive(Clone, Copy)]
 pub struct Case {
     pub name: &'static str,
-    run: for<'a> fn(&'a Bench<'a>) -> BoxFuture<'a, ()>,
+    run: Run,
 }
 
+/// What a case does with its bench.
+pub type Run = for<'a> fn(&'a Bench<'a>) -> BoxFuture<'a, ()>;
+
 impl Case {
+    /// A case of one back end alone.
+    pub const fn new(name: &'static str, run: Run) -> Case {
+        Case { name, run }
+    }
+
     /// Runs the case. `number` must differ between cases that run at the same time: it chooses the subnet
     /// 10.201.`number`.0/24.
     pub async fn run(&self, lab: &dyn Lab, number: u8) {

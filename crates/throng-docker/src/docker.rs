@@ -269,6 +269,10 @@ impl Core {
     pub async fn look(&self, replica: &Replica) -> Result<()> {
         let _looking = replica.looking.lock().await;
         let state = self.inspect(replica).await?;
+        if state.is_none() {
+            // The next start makes another one.
+            replica.inner().container = None;
+        }
         let before = replica.inner().state.clone();
         let after = match &state {
             Some(state) => exit::state(&self.reason(replica, state.clone()).await?),

@@ -154,13 +154,15 @@ impl Core {
         if replica.running().is_some() && known.is_none_or(|k| k.config_hash != spec.config_hash) {
             return Err(still_running(&spec.id));
         }
-        if replica.running().is_some() || same {
+        // Somebody else may have removed it since it ended.
+        let there = replica.running().is_some() || self.inspect(replica).await?.is_some();
+        if replica.running().is_some() || same && there {
             replica.inner().spec = Some(Arc::new(spec.clone()));
             return Ok(());
         }
         program::check(spec).await?;
         let image = self.provide(&spec.root).await?;
-        if replica.inner().container.is_some() {
+        if there {
             // Its output so far is kept; a container's labels and limits cannot be written anew.
             self.bring_log(replica).await?;
             self.remove_container(replica).await?;
@@ -195,6 +197,12 @@ impl Core {
             let remove = RemoveContainerOptionsBuilder::default().v(true).force(true).build();
             let removed = self.api.remove_container(&name, Some(remove)).await;
             removed.map_err(|error| daemon(what(), error))?;
+            made = self.api.create_container(options(), body.clone()).await;
+        }
+        if made.as_ref().is_err_and(|error| is(error, 404)) {
+            // Taken away with the last replica of another order, since it was looked for.
+            self.images.lock().await.remove(image);
+            self.provide(&spec.root).await?;
             made = self.api.create_container(options(), body).await;
         }
         drop(permit);

@@ -3,15 +3,15 @@
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use std::panic::AssertUnwindSafe;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Instant;
-use throng_contract::{CASES, Case, Lab};
+use throng_contract::{Bench, CASES, Case, Lab, PATIENCE};
 use throng_docker::{Docker, DockerOptions, Names};
 use throng_dockerd::Dockerd;
 use throng_image::Store;
-use throng_model::replica::RootFs;
+use throng_model::replica::{Exit, ReplicaSpec, RootFs};
 use throng_runtime::Runtime;
 
 struct There {
@@ -89,15 +89,74 @@ fn archive(layer: &Path) -> Vec<u8> {
     archive.into_inner().expect("an archive")
 }
 
+/// What only Docker can do to a replica.
+const OWN: [Case; 3] = [
+    Case::new("who_is_removed_by_others_comes_back", |bench| Box::pin(removed_by_others(bench))),
+    Case::new("a_name_that_is_taken_is_said", |bench| Box::pin(name_taken(bench))),
+    Case::new("images_go_with_their_last_replica", |bench| Box::pin(images_go(bench))),
+];
+
+/// Where the daemon listens; there is one for all cases.
+static SOCKET: OnceLock<PathBuf> = OnceLock::new();
+
+fn ask(method: &str, path: &str, body: &str) -> (u16, String) {
+    let socket = SOCKET.get().expect("the daemon is there");
+    throng_dockerd::request(socket, method, path, body.as_bytes()).expect("the daemon answers")
+}
+
+async fn removed_by_others(bench: &Bench<'_>) {
+    let spec = bench.spec("web", 1, &["serve"]);
+    let mut events = bench.runtime.watch();
+    bench.launch(&spec).await;
+    let (status, said) = ask("DELETE", &format!("/containers/{}?force=1", spec.id), "");
+    assert_eq!(status, 204, "{said}");
+    let exit = bench.end_of(&mut events, &spec.id).await;
+    assert!(matches!(exit, Exit::Signal { signal: 9 } | Exit::Unknown), "{exit:?}");
+    let spec = ReplicaSpec { generation: 2, ..spec };
+    assert!(bench.launch(&spec).await > 0);
+    assert_eq!(bench.runtime.stop(&spec.id, 2, 9, PATIENCE).await.expect("stopped").code(), 137);
+}
+
+async fn name_taken(bench: &Bench<'_>) {
+    let other = bench.spec("other", 2, &["serve"]);
+    bench.launch(&other).await;
+    let spec = bench.spec("web", 1, &["serve"]);
+    let image = format!("{}:{}", throng_docker::REPOSITORY, &spec.root.image_id["sha256:".len()..]);
+    let name = format!("/containers/create?name={}", spec.id);
+    let (status, said) = ask("POST", &name, &format!(r#"{{"Image":"{image}","Cmd":["/probe"]}}"#));
+    assert_eq!(status, 201, "{said}");
+    let error = bench.runtime.create(&spec).await.expect_err("taken");
+    assert!(error.message.contains("not throng's") && error.hint.is_some(), "{error:?}");
+    assert_eq!(ask("DELETE", &format!("/containers/{}", spec.id), "").0, 204);
+    bench.launch(&spec).await;
+}
+
+async fn images_go(bench: &Bench<'_>) {
+    let images = || ask("GET", "/images/json?all=1", "").1;
+    let specs = [bench.spec("web", 1, &["serve"]), bench.spec("web", 2, &["serve"])];
+    for spec in &specs {
+        bench.launch(spec).await;
+    }
+    for spec in &specs {
+        assert!(images().contains(throng_docker::REPOSITORY), "{}", images());
+        bench.runtime.stop(&spec.id, 1, 9, PATIENCE).await.expect("stopped");
+        bench.runtime.remove(&spec.id, 1).await.expect("removed");
+    }
+    assert_eq!(images().trim(), "[]");
+    // Handed over again when somebody needs it.
+    bench.launch(&ReplicaSpec { generation: 2, ..specs[0].clone() }).await;
+}
+
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let all = || CASES.iter().chain(&OWN);
     if arguments.iter().any(|argument| argument == "--list") {
-        CASES.iter().for_each(|case| println!("{}: test", case.name));
+        all().for_each(|case| println!("{}: test", case.name));
         return ExitCode::SUCCESS;
     }
     let wanted: Vec<&String> = arguments.iter().filter(|argument| !argument.starts_with('-')).collect();
     let chosen = |case: &&Case| wanted.is_empty() || wanted.iter().any(|part| case.name.contains(*part));
-    let cases: Vec<Case> = CASES.iter().filter(chosen).copied().collect();
+    let cases: Vec<Case> = all().filter(chosen).copied().collect();
     if let Some(reason) = throng_dockerd::missing() {
         assert!(std::env::var("THRONG_REQUIRE_ALL").as_deref() != Ok("1"), "contract over Docker: {reason}");
         cases.iter().for_each(|case| eprintln!("SKIPPED contract over Docker, {}: {reason}", case.name));
@@ -105,6 +164,7 @@ fn main() -> ExitCode {
         return ExitCode::SUCCESS;
     }
     let lab = There::new();
+    let _ = SOCKET.set(lab.daemon.socket());
     let runtime = tokio::runtime::Runtime::new().expect("a runtime");
     let mut failed = 0;
     for (number, case) in cases.iter().enumerate() {

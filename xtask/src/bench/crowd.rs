@@ -43,7 +43,7 @@ pub fn measure(session: &Session) -> Result<Measured> {
         bail!("the bars are those of root; run as root");
     }
     let sizes = Sizes { crowd: session.size(10_000, 300), small: session.size(1_000, 100) };
-    let crowd = Crowd::prepare(session)?;
+    let crowd = Crowd::prepare(session, None)?;
     let busy_before = session.settle()?;
     let own = crowd.own_memory(session)?;
     eprintln!("the program itself takes {:.2} MB", own / 1e6);
@@ -60,15 +60,15 @@ pub fn measure(session: &Session) -> Result<Measured> {
 }
 
 /// What one crowd showed.
-struct Seen {
+pub struct Seen {
     /// From the order to the last replica that is ready.
-    start: Duration,
+    pub start: Duration,
     /// From the order to the end of `throng down`.
-    down: Duration,
+    pub down: Duration,
     /// Replicas that answered on their own addresses and whose names were resolved to them.
-    well: usize,
+    pub well: usize,
     /// Bytes of the host for each beyond the program's own.
-    memory: f64,
+    pub memory: f64,
     /// Milliseconds between one start and the next, averaged over each [`ROW`] of replicas.
     rows: Vec<f64>,
 }
@@ -76,25 +76,29 @@ struct Seen {
 /// One line of `throng ps --format json`, as far as it matters.
 #[derive(Deserialize)]
 #[serde(rename_all = "PascalCase")]
-struct Listed {
+pub struct Listed {
+    pub state: String,
     ordinal: usize,
     addresses: Vec<Ipv4Addr>,
 }
 
-struct Crowd {
+pub struct Crowd {
     throng: PathBuf,
     home: PathBuf,
     compose: PathBuf,
+    /// The Docker daemon that replicas run on instead of the engine.
+    docker: Option<String>,
 }
 
 impl Crowd {
-    fn prepare(session: &Session) -> Result<Crowd> {
+    pub fn prepare(session: &Session, docker: Option<String>) -> Result<Crowd> {
         dist::build()?;
         let folder = session.folder.path();
         let crowd = Crowd {
             throng: built::program(&["-p", "throng", "--bin", "throng"])?,
             home: folder.join("throng"),
             compose: folder.join("crowd.yaml"),
+            docker,
         };
         let workload = process::root().join("workloads/hello");
         let build =
@@ -115,26 +119,29 @@ impl Crowd {
             .arg(&self.compose)
             .args(["-p", PROJECT])
             .args(arguments);
+        if let Some(host) = &self.docker {
+            command.env("DOCKER_HOST", host).args(["--on", "docker"]);
+        }
         command
     }
 
-    fn throng(&self, session: &Session, arguments: &[&str]) -> Result<String> {
+    pub fn throng(&self, session: &Session, arguments: &[&str]) -> Result<String> {
         session.children.output(self.command(arguments), PATIENCE)
     }
 
-    fn scale(&self, session: &Session, count: usize) -> Result<Duration> {
+    pub fn scale(&self, session: &Session, count: usize) -> Result<Duration> {
         let begin = Instant::now();
         self.throng(session, &["scale", "--wait-timeout", "900", &format!("web={count}")])?;
         Ok(begin.elapsed())
     }
 
-    fn listed(&self, session: &Session) -> Result<Vec<Listed>> {
+    pub fn listed(&self, session: &Session) -> Result<Vec<Listed>> {
         let text = self.throng(session, &["ps", "--format", "json"])?;
         text.lines().map(|line| serde_json::from_str(line).context("throng ps gives no JSON")).collect()
     }
 
     /// Memory that one server takes of the host outside any container.
-    fn own_memory(&self, session: &Session) -> Result<f64> {
+    pub fn own_memory(&self, session: &Session) -> Result<f64> {
         let program = process::root().join("workloads/hello/dist/hello");
         let start = |number: usize| {
             let listen = format!("127.1.{}.{}:{PORT}", number / 250, 1 + number % 250);
@@ -156,7 +163,7 @@ impl Crowd {
     }
 
     /// Milliseconds from the order of one more replica to its first answer.
-    fn first_answers(&self, session: &Session) -> Result<Vec<f64>> {
+    pub fn first_answers(&self, session: &Session) -> Result<Vec<f64>> {
         self.throng(session, &["up", "-d", "--wait"])?;
         let address = self.listed(session)?.first().and_then(|replica| replica.addresses.first().copied());
         let first = u32::from(address.context("the first replica is not listed")?);
@@ -177,6 +184,17 @@ impl Crowd {
     }
 
     fn rise_and_fall(&self, session: &Session, count: usize, own: f64) -> Result<Seen> {
+        self.rise_and_fall_with(session, count, own, |_| Ok(()))
+    }
+
+    /// `above` does something with the crowd at its largest, before it goes down again.
+    pub fn rise_and_fall_with(
+        &self,
+        session: &Session,
+        count: usize,
+        own: f64,
+        above: impl FnOnce(&Crowd) -> Result<()>,
+    ) -> Result<Seen> {
         self.throng(session, &["up", "-d", "--scale", "web=0"])?;
         session.children.pause(RECLAIM)?;
         let before = available()?;
@@ -190,6 +208,7 @@ impl Crowd {
             bail!("{} of {count} replicas are listed", listed.len());
         }
         let well = well(&listed)?;
+        above(self)?;
         let begin = Instant::now();
         self.throng(session, &["down"])?;
         let down = begin.elapsed();

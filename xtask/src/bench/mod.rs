@@ -8,6 +8,7 @@ mod built;
 mod children;
 mod containers;
 mod crowd;
+mod crowd_docker;
 mod docker;
 mod load;
 mod machine;
@@ -27,9 +28,10 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 const USAGE: &str = "\
-usage: cargo xtask bench [PART…] [--quick] [--page]
+usage: cargo xtask bench [PART…] [--on docker] [--quick] [--page]
 
   containers, crowd, balancer, load, pdfmagic   the parts; all of them if none is named
+  --on docker   with crowd: the same crowd over a Docker daemon, as a part of its own (crowd-on-docker)
   --quick   few and short rounds, written below cargo's target folder instead of docs/
   --page    measure nothing, make the page from the records that are there
 
@@ -48,18 +50,21 @@ const NOT_HELD: u8 = 2;
 pub enum Part {
     Containers,
     Crowd,
+    CrowdOnDocker,
     Balancer,
     Load,
     Pdfmagic,
 }
 
 impl Part {
-    pub const ALL: [Part; 5] = [Part::Containers, Part::Crowd, Part::Balancer, Part::Load, Part::Pdfmagic];
+    pub const ALL: [Part; 6] =
+        [Part::Containers, Part::Crowd, Part::CrowdOnDocker, Part::Balancer, Part::Load, Part::Pdfmagic];
 
     pub fn name(self) -> &'static str {
         match self {
             Part::Containers => "containers",
             Part::Crowd => "crowd",
+            Part::CrowdOnDocker => "crowd-on-docker",
             Part::Balancer => "balancer",
             Part::Load => "load",
             Part::Pdfmagic => "pdfmagic",
@@ -70,6 +75,7 @@ impl Part {
         match self {
             Part::Containers => containers::measure(session),
             Part::Crowd => crowd::measure(session),
+            Part::CrowdOnDocker => crowd_docker::measure(session),
             Part::Balancer => balancer::measure(session),
             Part::Load => load::measure(session),
             Part::Pdfmagic => pdfmagic::measure(session),
@@ -153,8 +159,15 @@ pub fn run(arguments: &[String]) -> Result<ExitCode> {
 fn parse(arguments: &[String]) -> Result<Wanted> {
     let mut wanted = Wanted { parts: Vec::new(), quick: false };
     let mut page = false;
-    for argument in arguments {
+    let mut on_docker = false;
+    let mut rest = arguments.iter();
+    while let Some(argument) = rest.next() {
         match argument.as_str() {
+            "--on" => match rest.next().map(String::as_str) {
+                Some("docker") => on_docker = true,
+                Some("local") => on_docker = false,
+                other => bail!("--on takes docker or local, not {other:?}\n\n{USAGE}"),
+            },
             "--quick" => wanted.quick = true,
             "--page" => page = true,
             name => match Part::ALL.into_iter().find(|part| part.name() == name) {
@@ -163,6 +176,12 @@ fn parse(arguments: &[String]) -> Result<Wanted> {
                 None => bail!("no part or option {name:?}\n\n{USAGE}"),
             },
         }
+    }
+    if on_docker {
+        if wanted.parts != [Part::Crowd] {
+            bail!("--on docker is for crowd alone\n\n{USAGE}");
+        }
+        wanted.parts = vec![Part::CrowdOnDocker];
     }
     match (page, wanted.parts.is_empty()) {
         (true, false) => bail!("--page measures nothing, so it takes no part\n\n{USAGE}"),
@@ -274,6 +293,11 @@ mod tests {
         assert_eq!(parsed(""), Some((Part::ALL.to_vec(), false)));
         assert_eq!(parsed("load --quick load"), Some((vec![Part::Load], true)));
         assert_eq!(parsed("pdfmagic balancer"), Some((vec![Part::Pdfmagic, Part::Balancer], false)));
+        assert_eq!(parsed("crowd --on docker"), Some((vec![Part::CrowdOnDocker], false)));
+        assert_eq!(parsed("--on local crowd"), Some((vec![Part::Crowd], false)));
+        for wrong in ["--on docker", "load --on docker", "crowd --on", "crowd --on moon"] {
+            assert_eq!(parsed(wrong), None, "{wrong}");
+        }
         assert_eq!(parsed("--page"), Some((vec![], false)));
         assert_eq!(parsed("--page load"), None);
         assert_eq!(parsed("everything"), None);

@@ -29,7 +29,7 @@ pub fn page(records: &[(Part, Option<Record>)]) -> String {
         text += &format!("\n## {}\n\n", heading(*part));
         match record {
             Some(record) => text += &section(*part, record, shared.is_none()),
-            None => text += &format!("Not measured yet: `cargo xtask bench {}`.\n", part.name()),
+            None => text += &format!("Not measured yet: `cargo xtask bench {}`.\n", command(*part)),
         }
     }
     text
@@ -39,9 +39,18 @@ fn heading(part: Part) -> &'static str {
     match part {
         Part::Containers => "Containers: start to first answer, beside Docker",
         Part::Crowd => "Crowd: ten thousand replicas in one network",
+        Part::CrowdOnDocker => "Crowd on Docker: as many as one of its networks holds",
         Part::Balancer => "Balancer: a small answer through one thread, beside nginx and HAProxy",
         Part::Load => "Load generator: the same server under load, beside wrk and oha",
         Part::Pdfmagic => "pdfmagic: an image to a PDF, beside ImageMagick",
+    }
+}
+
+/// What measures a part.
+fn command(part: Part) -> &'static str {
+    match part {
+        Part::CrowdOnDocker => "crowd --on docker",
+        part => part.name(),
     }
 }
 

@@ -14,6 +14,9 @@ use throng_walls::{Change, Demand, Finding, Host, Links, Remedy, Report, Source,
 
 /// Asked about where nothing says how many.
 const DEFAULT_REPLICAS: u64 = 1_000;
+/// What is different there.
+const ON_DOCKER: &str = "On Docker: a network is a bridge with a port for each replica. What dockerd, containerd and one \
+                         shim for each replica take themselves comes on top of what is counted here.";
 /// The width that everything but a long command or path keeps to.
 const WIDTH: usize = 80;
 /// Names of Compose files, as `throng up` looks for them.
@@ -29,6 +32,9 @@ pub fn run(context: &Context, arguments: &DoctorArguments) -> Result<ExitCode> {
     let mut report = predict(&host, &demand);
     let changes = if arguments.fix { safe_changes(&report) } else { vec![] };
     if arguments.format == Format::Table {
+        if matches!(context.on, Some(Asked::Docker { .. })) {
+            outln!("{}\n", wrap(ON_DOCKER, WIDTH));
+        }
         out!("{}", show(&host, &report));
     }
     let fixed = if changes.is_empty() { Ok(()) } else { fix(context, &host, &changes) };

@@ -48,6 +48,9 @@ pub fn run(arguments: Arguments) -> Result<ExitCode> {
         None | Some(OnArgument::Local) => On::Local,
         Some(OnArgument::Docker) => On::Docker { host: throng_docker::default_host() },
     };
+    if on == On::Local {
+        throng_engine::delegate(&project);
+    }
     match isolation {
         // The daemon is to see this user, not one of a namespace.
         _ if on != On::Local => {}
