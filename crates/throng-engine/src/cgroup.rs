@@ -19,7 +19,7 @@ use throng_model::app::Resources;
 /// Folder of this program in each hierarchy.
 const SUBTREE: &str = "throng";
 /// On version 2, the group of the supervisor itself, beside [`SUBTREE`].
-const SUPERVISOR: &str = "throng-supervisor";
+pub const SUPERVISOR: &str = "throng-supervisor";
 /// Hierarchies of version 1 that are used.
 const CONTROLLERS: [&str; 4] = ["cpu", "cpuacct", "memory", "pids"];
 /// Period of the CPU limit in microseconds; the kernel's default.
@@ -101,6 +101,9 @@ impl Cgroups {
                 Ok(()) => return Cgroups::V2(base),
                 Err(error) => failure = format!("{} cannot be written: {error}", base.display()),
             }
+        }
+        if let Some(why) = crate::delegation::refusal() {
+            failure = format!("{failure}; {why}");
         }
         Cgroups::None(failure)
     }
@@ -197,6 +200,16 @@ fn own_v2_path(own: &str) -> &str {
     let path = own.lines().find_map(|line| line.strip_prefix("0::/")).unwrap_or_default();
     // Moved there by an earlier supervisor in the same shell, say.
     path.strip_suffix(SUPERVISOR).map_or(path, |parent| parent.trim_end_matches('/'))
+}
+
+/// Where the one tree of version 2 is mounted, if it is what this host counts and limits with.
+pub fn unified() -> Option<PathBuf> {
+    let mounts = cgroup_mounts(&fs::read_to_string("/proc/self/mountinfo").unwrap_or_default());
+    let used = |m: &CgroupMount| m.version == 1 && m.controllers.iter().any(|c| CONTROLLERS.contains(&&**c));
+    if mounts.iter().any(used) {
+        return None;
+    }
+    mounts.into_iter().find(|m| m.version == 2).map(|m| m.path)
 }
 
 struct CgroupMount {

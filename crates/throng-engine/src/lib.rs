@@ -12,6 +12,7 @@
 mod blank;
 mod cgroup;
 mod child;
+mod delegation;
 mod disk;
 pub mod dns;
 mod engine;
@@ -37,4 +38,5 @@ mod sysfs;
 mod usage;
 mod user;
 
+pub use delegation::delegate;
 pub use engine::{Engine, EngineOptions, Isolation, IsolationChoice};
