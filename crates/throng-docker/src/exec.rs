@@ -37,11 +37,37 @@ type Input = Pin<Box<dyn AsyncWrite + Send>>;
 
 impl Core {
     pub async fn exec(&self, replica: &Replica, spec: &ExecSpec, io: ExecIo) -> Result<Exit> {
-        let begin = Instant::now();
-        let what = || format!("cannot run a command in {}", replica.id);
+        let deadline = spec.timeout.map(|timeout| Instant::now() + timeout);
         if replica.running().is_none() {
             return Err(not_running(replica));
         }
+        let (command, output, input) = self.begin(replica, spec).await?;
+        // Dropped with this future too: a command that nobody waits for any more ends.
+        let killer = Killer(command.process().await?);
+        let (input_end, gone) = std::io::pipe().map_err(|error| host(&command.what, error))?;
+        let pieces = stdin_pieces(io.stdin, input_end);
+        let work = async {
+            let said = copy(output, io.stdout, io.stderr).await;
+            let said = said.map_err(|error| daemon(&command.what, error))?;
+            let (exit, begun) = command.end().await?;
+            if begun { Ok(exit) } else { Err(command.refused(spec, &said)) }
+        };
+        let exit = tokio::select! {
+            exit = work => exit,
+            never = feed(input, pieces) => match never {},
+            () = until(deadline) => {
+                killer.kill(replica)?;
+                let ended = tokio::time::timeout(KILLED_WITHIN, command.end()).await;
+                ended.map_err(|_| host(&command.what, "it has not ended though it was killed"))?.map(|(exit, _)| exit)
+            }
+        };
+        // The reader of its input waits for this.
+        drop(gone);
+        exit
+    }
+
+    async fn begin(&self, replica: &Replica, spec: &ExecSpec) -> Result<(Command<'_>, Output, Input)> {
+        let what = format!("cannot run a command in {}", replica.id);
         let options = CreateExecOptions {
             attach_stdin: Some(true),
             attach_stdout: Some(true),
@@ -52,45 +78,19 @@ impl Core {
             working_dir: spec.cwd.clone(),
             ..Default::default()
         };
-        let permit = self.orders.acquire().await;
-        let made = self.api.create_exec(&replica.container()?, options).await;
-        let id = match made {
+        // The semaphore is never closed.
+        let _permit = self.orders.acquire().await;
+        let id = match self.api.create_exec(&replica.container()?, options).await {
             Err(error) if is(&error, 409) => return Err(not_running(replica)),
-            made => made.map_err(|error| daemon(what(), error))?.id,
+            made => made.map_err(|error| daemon(&what, error))?.id,
         };
         let started = self.api.start_exec(&id, None::<StartExecOptions>).await;
-        drop(permit);
-        let started = started.map_err(|error| daemon(format_args!("{}: {:?}", what(), spec.args), error))?;
-        let StartExecResults::Attached { output, input } = started else {
-            return Err(host(what(), "Docker did not attach to it"));
-        };
-        let command = Command { core: self, id, what: what() };
-        let process = command.process().await?;
-        let deadline = spec.timeout.map(|timeout| begin + timeout);
-        // Dropped with this future too: a command that nobody waits for any more ends.
-        let killer = Killer(process);
-        let (input_end, gone) = std::io::pipe().map_err(|error| host(what(), error))?;
-        let feeding = tokio::spawn(feed(input, stdin_pieces(io.stdin, input_end)));
-        let said = tokio::select! {
-            said = copy(output, io.stdout, io.stderr) => said.map_err(|error| daemon(what(), error))?,
-            () = until(deadline) => {
-                killer.kill(replica)?;
-                drop(gone);
-                feeding.abort();
-                return command.end(Some(Instant::now() + KILLED_WITHIN)).await.map(|(exit, _)| exit);
+        match started.map_err(|error| daemon(format_args!("{what}: {:?}", spec.args), error))? {
+            StartExecResults::Attached { output, input } => {
+                Ok((Command { core: self, id, what }, output, input))
             }
-        };
-        drop(gone);
-        feeding.abort();
-        let (exit, begun) = command.end(deadline).await?;
-        if begun {
-            return Ok(exit);
+            StartExecResults::Detached => Err(host(what, "Docker did not attach to it")),
         }
-        let said = String::from_utf8_lossy(&said);
-        let program = spec.args.first().map_or("", String::as_str);
-        let message = format!("{}: {program:?}: {}", command.what, said.trim());
-        Err(RuntimeError::new(ErrorKind::Invalid, message)
-            .hint("name a program that the replica has, by its path"))
     }
 }
 
@@ -128,19 +128,23 @@ impl Command<'_> {
         }
     }
 
-    /// How it ended, and whether it had begun at all.
-    async fn end(&self, deadline: Option<Instant>) -> Result<(Exit, bool)> {
+    /// Waits for its end: how it ended, and whether it had begun at all.
+    async fn end(&self) -> Result<(Exit, bool)> {
         loop {
             let seen = self.inspect().await?;
             if seen.running != Some(true) {
                 let begun = seen.pid.is_some_and(|pid| pid > 0) || !matches!(seen.exit_code, Some(126 | 127));
                 return Ok((exit::exit(seen.exit_code.unwrap_or(KILLED), false), begun));
             }
-            if deadline.is_some_and(|deadline| Instant::now() >= deadline + KILLED_WITHIN) {
-                return Err(host(&self.what, "it has not ended though it was killed"));
-            }
             tokio::time::sleep(LOOK_EVERY).await;
         }
+    }
+
+    fn refused(&self, spec: &ExecSpec, said: &[u8]) -> RuntimeError {
+        let program = spec.args.first().map_or("", String::as_str);
+        let message = format!("{}: {program:?}: {}", self.what, String::from_utf8_lossy(said).trim());
+        RuntimeError::new(ErrorKind::Invalid, message)
+            .hint("name a program that the replica has, by its path")
     }
 
     async fn inspect(&self) -> Result<bollard::models::ExecInspectResponse> {
@@ -235,14 +239,15 @@ fn stdin_pieces(stdin: OwnedFd, gone: PipeReader) -> mpsc::Receiver<Bytes> {
     pieces
 }
 
-async fn feed(mut input: Input, mut pieces: mpsc::Receiver<Bytes>) {
+/// Hands the command its input. Never ends by itself: the connection is held until the command has ended, because the
+/// daemon takes a closed one for the end of both directions.
+async fn feed(mut input: Input, mut pieces: mpsc::Receiver<Bytes>) -> std::convert::Infallible {
     while let Some(piece) = pieces.recv().await {
         // A command that has ended, or closed its input, takes no more.
         if input.write_all(&piece).await.is_err() {
-            return;
+            break;
         }
     }
     let _ = input.shutdown().await;
-    // Held until the command has ended: the daemon takes a closed connection for the end of both directions.
-    std::future::pending::<()>().await;
+    std::future::pending().await
 }

@@ -26,14 +26,16 @@ struct There {
 }
 
 impl There {
-    fn new(name: &str) -> Option<There> {
+    /// `tag` and `number` must differ between tests: they are in the names and addresses of the daemon's bridge.
+    fn new(name: &str, tag: &str, number: u8) -> Option<There> {
         if let Some(reason) = throng_dockerd::missing() {
             support::skip(name, &reason);
             return None;
         }
         let bench = Bench::with_probe(name)?;
         let folder = bench.folder.parent().expect("a folder").join("d");
-        let options = Options { folder: &folder, name: "thr-cmd", bridge: "10.202.4.1/24" };
+        let bridge = format!("10.202.{number}.1/24");
+        let options = Options { folder: &folder, name: tag, bridge: &bridge };
         let daemon = Dockerd::start(&options).expect("a daemon");
         Some(There { bench, daemon })
     }
@@ -89,7 +91,7 @@ fn lives(there: &There) -> Vec<(String, String)> {
 
 #[test]
 fn an_app_lives_on_docker_as_it_does_here() {
-    let Some(there) = There::new("an_app_lives_on_docker_as_it_does_here") else { return };
+    let Some(there) = There::new("an_app_lives_on_docker_as_it_does_here", "thr-app", 4) else { return };
     let (bench, project) = (&there.bench, there.bench.project.clone());
     bench.compose(WEB);
     there.ok(&["--on", "docker", "up", "-d", "--wait", "--scale", "web=3"]).says("web 3/3 ready");
@@ -152,6 +154,89 @@ fn a_killed_supervisor_loses_nobody(there: &There) {
         let healthy = there.bench.ps().iter().filter(|replica| replica["Health"] == "healthy").count();
         (healthy == 3).then_some(())
     });
+}
+
+#[test]
+fn logs_are_followed_to_their_end() {
+    let Some(there) = There::new("logs_are_followed_to_their_end", "thr-log", 5) else { return };
+    there.bench.compose(
+        "
+services:
+  many: {image: probe, command: [lines, '20']}
+  other: {image: probe, command: [say, hello]}
+",
+    );
+    there.ok(&["--on", "docker", "up", "-d", "--wait"]);
+    until("all lines are there", || there.ok(&["logs", "many"]).out.contains("line 20\n").then_some(()));
+    let tail = there.ok(&["logs", "-n", "2", "--no-log-prefix", "many"]);
+    assert_eq!(tail.out, "line 19\nline 20\n");
+    let mut following = there.spawn(&["logs", "-f", "--no-log-prefix", "other"]);
+    following.says("hello");
+    there.ok(&["scale", "other=2"]);
+    until("the new replica's line comes too", || {
+        (following.out().matches("hello").count() == 2).then_some(())
+    });
+    there.ok(&["down"]);
+    let done = following.wait();
+    assert_eq!((done.code, done.out.as_str()), (0, "hello\nhello\n"));
+
+    // In the foreground the app ends with its command, even if that is killed.
+    let mut foreground = there.spawn(&["--on", "docker", "up"]);
+    foreground.says("hello");
+    assert!(!there.left().is_empty());
+    foreground.signal(Signal::KILL);
+    until("everything of it is gone", || there.left().is_empty().then_some(()));
+    there.bench.assert_clean();
+}
+
+#[test]
+fn experiments_and_ceilings_are_the_same_there() {
+    let name = "experiments_and_ceilings_are_the_same_there";
+    let Some(there) = There::new(name, "thr-run", 6) else { return };
+    // 16 addresses: the network's own, the gateway's, the one for all, and 13 replicas.
+    there
+        .bench
+        .compose(&format!("{WEB}networks: {{default: {{ipam: {{config: [{{subnet: 10.213.8.0/28}}]}}}}}}\n"));
+    there.bench.write(
+        "experiment.yaml",
+        "
+title: There
+stages:
+  - {name: start, up: }
+  - name: one
+    load: {service: web, path: '/', clients: 2, requests: 20}
+    require: ['errors<1%']
+  - {name: grow, scale: {service: web, replicas: 2}}
+  - {name: answers, wait: {service: web, ready: 2, timeout: 30s}}
+",
+    );
+    let done = there.ok(&["--on", "docker", "run", "--out", "out"]);
+    done.says("[4/4] answers").says("nothing is left behind");
+    let record = std::fs::read_to_string(there.bench.folder.join("out/run.json")).expect("a record");
+    let record: Value = serde_json::from_str(&record).expect("JSON");
+    assert_eq!(record["outcome"], "passed");
+    let isolation = record["environment"]["isolation"].as_str().unwrap_or_default();
+    assert!(isolation.contains("docker"), "{isolation}");
+    assert_eq!(there.left(), Vec::<String>::new());
+
+    there.ok(&["--on", "docker", "up", "-d", "--wait"]);
+    let found = there.ok(&[
+        "ceiling",
+        "web",
+        "--most",
+        "20",
+        "--hold",
+        "100ms",
+        "--patience",
+        "30s",
+        "--format",
+        "json",
+    ]);
+    let found = found.json().remove(0);
+    // One address is the other service's.
+    assert_eq!((found["stable"].as_u64(), found["broke"].as_u64()), (Some(12), Some(13)), "{found:#}");
+    there.ok(&["down"]);
+    assert_eq!(there.left(), Vec::<String>::new());
 }
 
 #[test]

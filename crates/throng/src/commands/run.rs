@@ -13,7 +13,8 @@ use throng_experiment::file::{Experiment, StageSpec};
 use throng_experiment::run::{Observer, Plan, detail};
 use throng_model::app::App;
 use throng_model::run::{Outcome, Run, Stage};
-use throng_model::status::Readiness;
+use throng_model::status::{Readiness, Status};
+
 use throng_model::units::format_micros;
 use throng_runtime::cluster::ClusterErrorKind;
 use throng_supervisor::client::{Client, projects};
@@ -48,7 +49,7 @@ pub async fn run(context: &Context, arguments: RunArguments) -> Result<ExitCode>
         experiment: &experiment,
         app: &app,
         environment: throng_experiment::environment::read(
-            &status.isolation,
+            &isolation(&status),
             status.unlimited,
             details(context, &app),
         ),
@@ -65,6 +66,14 @@ pub async fn run(context: &Context, arguments: RunArguments) -> Result<ExitCode>
     }
     run.summary = throng_report::learn(&run);
     finish(context, &arguments, &run, shown.refused)
+}
+
+/// How replicas are kept apart and, unless it is the embedded engine, by what.
+fn isolation(status: &Status) -> String {
+    match status.on.as_str() {
+        "" | "local" => status.isolation.clone(),
+        on => format!("{}, {on}", status.isolation),
+    }
 }
 
 /// Whether some named volume was there before the run: it holds somebody's data and is not the run's to remove.
