@@ -90,17 +90,18 @@ fn archive(layer: &Path) -> Vec<u8> {
 }
 
 /// What only Docker can do to a replica.
-const OWN: [Case; 3] = [
+const OWN: [Case; 4] = [
     Case::new("who_is_removed_by_others_comes_back", |bench| Box::pin(removed_by_others(bench))),
     Case::new("a_name_that_is_taken_is_said", |bench| Box::pin(name_taken(bench))),
+    Case::new("docker_answers_for_names_where_it_must", |bench| Box::pin(names_of_docker(bench))),
     Case::new("images_go_with_their_last_replica", |bench| Box::pin(images_go(bench))),
 ];
 
-/// Where the daemon listens; there is one for all cases.
-static SOCKET: OnceLock<PathBuf> = OnceLock::new();
+/// The daemon's socket and the store; there is one of each for all cases.
+static PLACES: OnceLock<(PathBuf, Arc<Store>)> = OnceLock::new();
 
 fn ask(method: &str, path: &str, body: &str) -> (u16, String) {
-    let socket = SOCKET.get().expect("the daemon is there");
+    let (socket, _) = PLACES.get().expect("the daemon is there");
     throng_dockerd::request(socket, method, path, body.as_bytes()).expect("the daemon answers")
 }
 
@@ -129,6 +130,36 @@ async fn name_taken(bench: &Bench<'_>) {
     assert!(error.message.contains("not throng's") && error.hint.is_some(), "{error:?}");
     assert_eq!(ask("DELETE", &format!("/containers/{}", spec.id), "").0, 204);
     bench.launch(&spec).await;
+}
+
+/// As for a user who may not answer at port 53.
+async fn names_of_docker(bench: &Bench<'_>) {
+    let (socket, store) = PLACES.get().expect("the daemon is there");
+    let folder = tempfile::tempdir().expect("a folder");
+    let docker = Docker::open(DockerOptions {
+        host: format!("unix://{}", socket.display()),
+        folder: folder.path().into(),
+        store: store.clone(),
+        names: Names::Docker,
+    });
+    let docker = docker.await.expect("the daemon is there");
+    assert!(docker.lost().is_some_and(|lost| lost.contains("ready or not")));
+    let other = Bench {
+        runtime: docker,
+        network: bench.network.clone(),
+        project: bench.project.clone(),
+        lab: bench.lab,
+    };
+    assert!(other.observe().await.is_empty(), "another folder's replicas are not seen");
+    other.launch(&other.spec("web", 1, &["serve"])).await;
+    for name in ["web", "web-1"] {
+        let client = other.spec("client", 2, &["dial", &format!("{name}:80")]);
+        assert_eq!(other.run(&client).await, (Exit::Code { code: 0 }, "ok\n".into()), "{name}");
+        other.runtime.remove(&client.id, 1).await.expect("removed");
+    }
+    let id = other.spec("web", 1, &[]).id;
+    other.runtime.stop(&id, 1, 9, PATIENCE).await.expect("stopped");
+    other.runtime.remove(&id, 1).await.expect("removed");
 }
 
 async fn images_go(bench: &Bench<'_>) {
@@ -164,7 +195,7 @@ fn main() -> ExitCode {
         return ExitCode::SUCCESS;
     }
     let lab = There::new();
-    let _ = SOCKET.set(lab.daemon.socket());
+    let _ = PLACES.set((lab.daemon.socket(), lab.store.clone()));
     let runtime = tokio::runtime::Runtime::new().expect("a runtime");
     let mut failed = 0;
     for (number, case) in cases.iter().enumerate() {

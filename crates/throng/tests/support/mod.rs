@@ -173,9 +173,15 @@ impl Bench {
     pub fn command(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_throng"));
         command.args(arguments).current_dir(&self.folder).env("THRONG_HOME", &self.home).stdin(Stdio::null());
-        for name in
-            ["COMPOSE_FILE", "COMPOSE_PROJECT_NAME", "COMPOSE_PROFILES", "THRONG_ISOLATION", "THRONG_LOG"]
-        {
+        for name in [
+            "COMPOSE_FILE",
+            "COMPOSE_PROJECT_NAME",
+            "COMPOSE_PROFILES",
+            "DOCKER_HOST",
+            "THRONG_ISOLATION",
+            "THRONG_LOG",
+            "THRONG_ON",
+        ] {
             command.env_remove(name);
         }
         command
