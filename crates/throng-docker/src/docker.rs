@@ -286,12 +286,13 @@ impl Core {
         if after == before {
             return Ok(());
         }
+        // Before it is told: whoever is told may order the next start at once, and it must not seem to run then.
+        replica.set(after.clone());
         if let ReplicaState::Exited { exit, .. } = after {
             let generation = replica.inner().generation;
             // Nobody watching is no loss: the state says the same.
             let _ = self.events.send(RuntimeEvent::Exited { id: replica.id.clone(), generation, exit });
         }
-        replica.set(after);
         Ok(())
     }
 

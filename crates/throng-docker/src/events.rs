@@ -57,7 +57,12 @@ impl Core {
                 }
             });
             ended.await;
-            tokio::time::sleep(AGAIN_AFTER).await;
+            loop {
+                tokio::time::sleep(AGAIN_AFTER).await;
+                if self.api.ping().await.is_ok() {
+                    break;
+                }
+            }
             events = self.subscribe(SystemTime::now());
             // What has happened in between nobody tells any more.
             self.look_at_all().await;

@@ -107,6 +107,14 @@ impl Dockerd {
         Ok(daemon)
     }
 
+    /// Ends the daemon, with its containers, and starts it again on what it has left.
+    pub fn restart(&mut self) -> Result<(), DockerdError> {
+        self.server.end();
+        let log = File::options().append(true).open(self.places.log()).map_err(io("write dockerd's log"))?;
+        self.server = Server::start(self.places.command(), log)?;
+        self.wait(|| false)
+    }
+
     fn wait(&mut self, stopped: impl Fn() -> bool) -> Result<(), DockerdError> {
         let deadline = Instant::now() + START_LIMIT;
         let socket = self.socket();
@@ -168,8 +176,8 @@ impl Server {
     }
 }
 
-impl Drop for Server {
-    fn drop(&mut self) {
+impl Server {
+    fn end(&mut self) {
         let Some(leader) = Pid::from_raw(self.child.id().cast_signed()) else { return };
         let ended = |child: &mut Child| child.try_wait().is_ok_and(|status| status.is_some());
         if !ended(&mut self.child) {
@@ -183,6 +191,12 @@ impl Drop for Server {
         // There is no such group any more as a rule, which is what was wanted.
         let _ = kill_process_group(leader, Signal::KILL);
         let _ = self.child.wait();
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        self.end();
     }
 }
 

@@ -240,6 +240,33 @@ stages:
 }
 
 #[test]
+fn a_daemon_that_ends_is_outlived() {
+    let Some(mut there) = There::new("a_daemon_that_ends_is_outlived", "thr-end", 7) else { return };
+    there.bench.compose(
+        "
+services:
+  web: {image: probe, command: [serve, '80'], restart: always, deploy: {replicas: 2}}
+  once: {image: probe, command: [say, x]}
+",
+    );
+    there.ok(&["--on", "docker", "up", "-d", "--wait"]);
+    let before = lives(&there);
+    assert_eq!(before.len(), 3);
+    there.daemon.restart().expect("it starts again");
+    // Those that are to run run again, in the same containers; the other one has ended, and that is known.
+    let same = |after: &[(String, String)]| after.iter().all(|life| before.contains(life));
+    until("all is told as it is", || {
+        let wanted = [("once-1", "exited"), ("web-1", "running"), ("web-2", "running")];
+        let told = there.bench.states() == wanted.map(|(name, state)| (name.to_owned(), state.to_owned()));
+        let after = lives(&there);
+        (told && after.len() == 2 && same(&after)).then_some(())
+    });
+    there.ok(&["down"]);
+    assert_eq!(there.left(), Vec::<String>::new());
+    there.bench.assert_clean();
+}
+
+#[test]
 fn without_a_daemon_it_says_so() {
     let bench = Bench::anywhere();
     bench.build_probe();
