@@ -71,6 +71,7 @@ fn host_config(spec: &ReplicaSpec, resolv: Option<&Path>) -> HostConfig {
         }),
         network_mode: Some(spec.networks.first().map_or("none".into(), |leg| leg.network.clone())),
         mounts: Some(mounts),
+        storage_opt: resources.disk.map(|size| HashMap::from([("size".to_owned(), size.to_string())])),
         readonly_rootfs: Some(spec.root.read_only),
         security_opt: Some(vec!["no-new-privileges".into()]),
         ..Default::default()

@@ -19,7 +19,11 @@ const INVALID: [(&str, &str); 8] = [
     ("is not a directory", "see what the image has at that path"),
 ];
 /// Parts of messages that name a limit of the host.
-const HOST: [(&str, &str); 5] = [
+const HOST: [(&str, &str); 6] = [
+    (
+        "pquota",
+        "Docker limits writable layers only on xfs mounted with pquota: use --on local, or no storage_opt",
+    ),
     ("exchange full", "a bridge has 1,023 ports: use --on local, or several networks"),
     ("no space left", "make room in Docker's data folder: `docker system df` says what takes it"),
     ("too many open files", "raise the limit of open files of dockerd and containerd"),
@@ -88,6 +92,7 @@ mod tests {
             (500, "exec: \"/x\": stat /x: no such file or directory: unknown", ErrorKind::Invalid),
             (500, "adding interface veth1 to bridge br-1 failed: exchange full", ErrorKind::Host),
             (500, "mkdir /var/lib/docker/x: no space left on device", ErrorKind::Host),
+            (500, "--storage-opt is supported only for overlay over xfs with 'pquota'", ErrorKind::Host),
             (500, "something else", ErrorKind::Host),
             (409, "the name is in use", ErrorKind::Host),
         ] {
