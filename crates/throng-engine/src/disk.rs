@@ -83,6 +83,14 @@ pub fn make(who: &str, folder: &Path, bytes: u64) -> Outcome<()> {
     })
 }
 
+/// Removes the file; fine if there is none.
+pub fn remove(folder: &Path) -> io::Result<()> {
+    match fs::remove_file(folder.join(IMAGE)) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        other => other,
+    }
+}
+
 /// Checks the file system after the host has gone down with it.
 pub fn repair(folder: &Path) -> Outcome<()> {
     // 1: errors were there and are corrected (e2fsck(8)).

@@ -40,3 +40,4 @@ mod user;
 
 pub use delegation::delegate;
 pub use engine::{Engine, EngineOptions, Isolation, IsolationChoice};
+pub use state::layers_in_use;

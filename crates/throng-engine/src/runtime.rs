@@ -101,6 +101,28 @@ impl Runtime for Engine {
         .await?
     }
 
+    async fn shed(&self, ids: &[ReplicaId]) -> Result<u32> {
+        let mut shed = 0;
+        for id in ids {
+            self.core.load(&id.project).await?;
+            let Some(replica) = self.core.replica(id) else { continue };
+            let order = replica.order.clone().lock_owned().await;
+            let spec = {
+                let inner = replica.inner();
+                inner.spec.clone().filter(|_| matches!(inner.phase, Phase::Exited(_)))
+            };
+            let Some(spec) = spec else { continue };
+            let core = self.core.clone();
+            blocking(move || {
+                let _order = order;
+                start::empty(&core, &replica.folder, &spec)
+            })
+            .await??;
+            shed += 1;
+        }
+        Ok(shed)
+    }
+
     async fn observe(&self, project: &str) -> Result<Vec<Observed>> {
         self.core.load(project).await?;
         Ok(self.core.of_project(project).iter().map(|r| r.observed()).collect())

@@ -58,6 +58,16 @@ pub fn prepare(core: &Core, folder: &Path, spec: &ReplicaSpec) -> Result<()> {
     state::write_spec(folder, spec).map_err(failed)
 }
 
+/// Makes the writable layer anew. The replica must not run.
+pub fn empty(core: &Core, folder: &Path, spec: &ReplicaSpec) -> Result<()> {
+    let failed = |e: io::Error| host(format_args!("cannot empty {}", spec.id), e);
+    for below in [upper(folder), work(folder)] {
+        state::remove_tree(&below).map_err(failed)?;
+    }
+    disk::remove(folder).map_err(failed)?;
+    prepare(core, folder, spec)
+}
+
 /// Starts the replica's process. Blocks for some milliseconds.
 pub fn start(core: &Core, replica: &Replica) -> Result<Running> {
     let spec = replica.inner().spec.clone().ok_or_else(|| {

@@ -11,6 +11,7 @@
 use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
+use std::collections::HashSet;
 use std::ffi::CStr;
 use std::fs;
 use std::io;
@@ -103,6 +104,13 @@ impl Store {
         let entries = fs::read_dir(self.project(project)).into_iter().flatten().flatten();
         entries.filter_map(|e| parse_name(project, e.file_name().to_str()?)).collect()
     }
+}
+
+/// The image layers under all replicas of all projects that have their records in `root`, running or not.
+pub fn layers_in_use(root: &Path) -> HashSet<PathBuf> {
+    let folders = |path: &Path| fs::read_dir(path).into_iter().flatten().flatten().map(|entry| entry.path());
+    let replicas = folders(root).flat_map(|project| folders(&project).collect::<Vec<_>>());
+    replicas.filter_map(|replica| read_spec(&replica)).flat_map(|spec| spec.root.layers).collect()
 }
 
 fn parse_name(project: &str, name: &str) -> Option<ReplicaId> {

@@ -23,6 +23,7 @@ mod store;
 mod tarball;
 mod unpack;
 mod view;
+mod watermarks;
 
 pub use archive::ArchiveFormat;
 pub use build::{
@@ -39,4 +40,5 @@ pub use registry::{
     DEFAULT_PARALLEL_TRANSFERS, PullOptions, PushOptions, RegistryOptions, TransferEvent, TransferProgress,
     pull, push,
 };
-pub use store::{Image, ImageSummary, LayerNotes, Removed, Store, chain_ids};
+pub use store::{Collected, Image, ImageSummary, LayerNotes, Needed, Removed, Store, Which, chain_ids};
+pub use watermarks::{Disk, Watermarks};

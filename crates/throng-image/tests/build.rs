@@ -102,7 +102,7 @@ fn a_changed_file_runs_its_step_and_those_above_again() {
     assert_ne!(first.id, second.id);
     // The old image lost its name, not its existence, until it is removed.
     assert_eq!(fixture.names(), ["test/app:1", "<none>:<none>"]);
-    fixture.store.prune().unwrap();
+    fixture.store.prune(throng_image::Which::Nameless, &throng_image::Needed::default()).unwrap();
     assert_eq!(fixture.names(), ["test/app:1"]);
     assert_eq!(fixture.store.layers(&fixture.store.get("test/app:1").unwrap()).unwrap().len(), 4);
 }

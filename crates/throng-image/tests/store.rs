@@ -8,7 +8,7 @@ use std::fs;
 use std::os::unix::fs::{MetadataExt as _, symlink};
 use std::path::{Path, PathBuf};
 use tar::{EntryType, Header};
-use throng_image::{Image, ImageError, Limits, Removed, Store};
+use throng_image::{Image, ImageError, Limits, Needed, Removed, Store};
 
 /// One entry of a layer; names may be as wrong as they like.
 struct Item<'a> {
@@ -98,7 +98,7 @@ fn no_entry_leaves_its_layer() {
         let name = items[items.len() - 1].name;
         let error = unpack(&fixture.store, &[layer(&items)]).unwrap_err();
         assert!(matches!(error, ImageError::UnsafeEntry { .. }), "{name}: {error}");
-        fixture.store.remove("hostile:1").unwrap();
+        fixture.store.remove("hostile:1", &Needed::default()).unwrap();
     }
     assert_eq!(fs::read_dir(&outside).unwrap().count(), 0);
     assert_eq!(fs::read_dir(fixture.store.root().join("l")).unwrap().count(), 0);
@@ -224,18 +224,22 @@ fn removal_untags_then_deletes_then_collects() {
     assert_eq!(fixture.store.find(&app.id[7..17]).unwrap().unwrap().id, app.id);
     assert!(fixture.store.find("nothing").unwrap().is_none());
     fixture.store.tag("base", "again").unwrap();
-    assert!(matches!(fixture.store.remove(&base.id), Err(ImageError::SeveralNames { .. })));
-    assert_eq!(fixture.store.remove("again").unwrap(), [Removed::Untagged("again:latest".into())]);
+    assert!(matches!(
+        fixture.store.remove(&base.id, &Needed::default()),
+        Err(ImageError::SeveralNames { .. })
+    ));
+    let removed = fixture.store.remove("again", &Needed::default()).unwrap().removed;
+    assert_eq!(removed, [Removed::Untagged("again:latest".into())]);
 
-    let removed = fixture.store.remove("test/app:1").unwrap();
+    let removed = fixture.store.remove("test/app:1", &Needed::default()).unwrap().removed;
     assert_eq!(removed[..2], [Removed::Untagged("test/app:1".into()), Removed::Deleted(app.id.clone())]);
     assert!(layers[0].exists() && !layers[1].exists());
-    fixture.store.remove(&base.id).unwrap();
+    fixture.store.remove(&base.id, &Needed::default()).unwrap();
     assert_eq!(fixture.names(), Vec::<String>::new());
     for folder in ["blobs/sha256", "l", "cache", "tmp"] {
         assert_eq!(fs::read_dir(fixture.store.root().join(folder)).unwrap().count(), 0, "{folder}");
     }
-    assert!(matches!(fixture.store.remove("base"), Err(ImageError::NotFound { .. })));
+    assert!(matches!(fixture.store.remove("base", &Needed::default()), Err(ImageError::NotFound { .. })));
 }
 
 #[test]
@@ -252,7 +256,7 @@ fn several_users_at_once_lose_nothing() {
                     store.tag("test/app:1", &format!("name{user}:{round}")).unwrap();
                     assert_eq!(store.layers(image).unwrap().len(), 1);
                 }
-                store.remove(&format!("name{user}:0")).unwrap();
+                store.remove(&format!("name{user}:0"), &Needed::default()).unwrap();
             });
         }
     });

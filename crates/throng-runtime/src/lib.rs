@@ -94,6 +94,13 @@ pub trait Runtime: Send + Sync {
     /// Removes everything of a stopped or created replica, its log last. Fine if there is none.
     async fn remove(&self, id: &ReplicaId, generation: u64) -> Result<()>;
 
+    /// Frees what those of these replicas that have ended hold on the disk, but for their logs, records and volumes; one
+    /// that is started again starts with an empty writable layer. Returns how many that were. A back end whose layers
+    /// are kept by a daemon frees nothing.
+    async fn shed(&self, _ids: &[ReplicaId]) -> Result<u32> {
+        Ok(0)
+    }
+
     /// All replicas of a project that this runtime knows, running or not, also those of an earlier supervisor.
     async fn observe(&self, project: &str) -> Result<Vec<Observed>>;
 

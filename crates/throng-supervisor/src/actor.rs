@@ -94,6 +94,16 @@ pub enum Order {
     Current {
         reply: oneshot::Sender<Current>,
     },
+    /// Replicas that have ended and that no policy starts again.
+    Ended {
+        reply: oneshot::Sender<Vec<ReplicaId>>,
+    },
+    /// Something that is not of a replica, for the events.
+    Say {
+        kind: &'static str,
+        subject: String,
+        message: String,
+    },
     /// Nobody is connected and nobody has been for a while. A supervisor that was never given an app leaves.
     Forsaken,
 }

@@ -20,10 +20,12 @@ mod backend;
 mod front;
 mod listing;
 mod names;
+mod room;
 mod server;
 mod spec;
 mod state;
 mod steps;
+mod walls;
 
 pub mod client;
 pub mod host;
@@ -31,6 +33,7 @@ pub mod paths;
 pub mod protocol;
 
 pub use backend::{Asked, On};
-pub use listing::images_of;
+pub use listing::{images_of, volumes_of};
+pub use room::needed;
 pub use server::{ServeError, ServeOptions, serve};
 pub use steps::own_executable;

@@ -17,6 +17,14 @@ pub fn images_of(paths: &Paths, project: &str) -> Vec<String> {
     }
 }
 
+/// Named volumes of an app, as its last known definition has them, those that others made included.
+pub fn volumes_of(paths: &Paths, project: &str) -> Vec<String> {
+    match state::load(&paths.state_file(project)) {
+        Ok(Some(durable)) => durable.app.volumes.into_values().map(|volume| volume.name).collect(),
+        _ => Vec::new(),
+    }
+}
+
 /// Counts over one service's replicas; `wanted` and `waiting` are the caller's to fill in. `hopeless` says that some
 /// replica that is to stay has ended badly for good or has failed all tries of its health check, so that waiting for
 /// the service is in vain.
@@ -54,11 +62,17 @@ pub fn readiness<'a>(
     readiness
 }
 
+/// Whether the replica has ended, well or not, and stays so.
+pub fn ended(view: &ReplicaView, policy: RestartPolicy) -> bool {
+    match view.phase {
+        Phase::Exited { exit, .. } => !view.busy && restart::delay(policy, exit, view.streak).is_none(),
+        _ => false,
+    }
+}
+
 fn hopeless(view: &ReplicaView, policy: RestartPolicy) -> bool {
     match view.phase {
-        Phase::Exited { exit, .. } => {
-            !exit.is_success() && !view.busy && restart::delay(policy, exit, view.streak).is_none()
-        }
+        Phase::Exited { exit, .. } => !exit.is_success() && ended(view, policy),
         Phase::Failed { permanent, .. } => permanent,
         Phase::Running { .. } => view.health.status == HealthStatus::Unhealthy,
         Phase::Created => false,

@@ -6,7 +6,7 @@ use crate::backend::{Backend, On};
 use crate::names::Directory;
 use crate::paths::Paths;
 use crate::protocol::{Exec, MESSAGE_MOST, Refusal, RefusalKind, Reply, Request};
-use crate::state;
+use crate::{room, state, walls};
 use std::collections::BTreeMap;
 use std::io::Write;
 use std::os::fd::OwnedFd;
@@ -71,6 +71,10 @@ pub enum ServeError {
 
 impl ServeError {
     pub fn hint(&self) -> Option<String> {
+        walls::hint(&self.to_string()).or_else(|| self.own_hint())
+    }
+
+    fn own_hint(&self) -> Option<String> {
         match self {
             ServeError::SocketPath(_) => Some("set THRONG_HOME to a shorter path".into()),
             ServeError::Running(project) => Some(format!("talk to it: throng -p {project} ps")),
@@ -105,12 +109,13 @@ pub async fn serve(options: ServeOptions) -> Result<(), ServeError> {
     let store = Arc::new(Store::open(&paths.images())?);
     let backend = Backend::open(&on, options.isolation, &paths, &store).await?;
     paths.mark(&project, &on).map_err(io("record what replicas run on"))?;
+    let runtime = Arc::new(walls::Explained::new(backend.runtime(), paths.data.clone()));
     let fixed = Arc::new(Fixed {
         project: project.clone(),
         store,
         paths,
         on,
-        runtime: backend.runtime(),
+        runtime,
         backend,
         directory: Arc::new(Directory::new(&project)),
         limits: options.limits,
@@ -137,6 +142,7 @@ pub async fn serve(options: ServeOptions) -> Result<(), ServeError> {
     }
     let places = Arc::new(tokio::sync::Semaphore::new(CONNECTIONS_MOST));
     tokio::spawn(notice_forsaken(places.clone(), handles.orders.clone()));
+    tokio::spawn(room::keep(fixed.clone(), handles.orders.clone()));
     let accept = tokio::spawn(accept(listener, places.clone(), fixed.clone(), handles));
     announce();
     let ended = actor.await;
@@ -280,7 +286,7 @@ impl Connection {
     }
 
     async fn refuse(&mut self, error: Refusal) -> std::io::Result<()> {
-        self.send(&Reply::Error { error }).await
+        self.send(&Reply::Error { error: walls::named(error) }).await
     }
 
     async fn answer(&mut self, result: Result<Reply, Refusal>) -> std::io::Result<()> {

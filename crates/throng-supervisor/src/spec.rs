@@ -5,7 +5,7 @@ use crate::protocol::{Refusal, RefusalKind};
 use sha2::{Digest, Sha256};
 use std::collections::BTreeMap;
 use std::path::PathBuf;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 use throng_image::{HealthConfig, Image, Store};
 use throng_model::app::{App, HealthCheck, HealthTest, MountSource, Service};
 use throng_model::replica::{
@@ -90,6 +90,10 @@ impl Prepared {
 
 fn find_image(service: &Service, store: &Store) -> Result<Image, Refusal> {
     let found = store.find(&service.image).map_err(|error| image_refusal(service, &error))?;
+    if let Some(image) = &found {
+        // An image whose last use is not known goes too early at worst, and never while it is used.
+        let _ = store.mark_used(image, SystemTime::now());
+    }
     found.ok_or_else(|| {
         let name = &service.image;
         let hint = match service.build {

@@ -136,6 +136,8 @@ pub enum Command {
     Images(FormatArguments),
     /// Remove images
     Rmi(RmiArguments),
+    /// Remove what nothing uses any more: images, build cache, remains of apps
+    Prune(PruneArguments),
     /// Give an image another name
     Tag(TagArguments),
     /// Write images to an archive
@@ -555,6 +557,29 @@ pub struct PushArguments {
 pub struct RmiArguments {
     #[arg(required = true)]
     pub images: Vec<String>,
+}
+
+/// Images are unused if no app that is up names them and no replica was made from them. An app is up from `throng up` to
+/// `throng down`, whether or not its supervisor lives.
+///
+/// While an app is up, its supervisor looks at the disk every five minutes, as kubelet does. From 85 % on it removes
+/// unused images, the one used longest ago first, until at most 80 % are used, and where that does not help, what
+/// replicas that have ended for good had written. THRONG_DISK_HIGH_PERCENT and THRONG_DISK_LOW_PERCENT move the marks;
+/// a high mark of 100 turns this off. `throng events` says what went.
+#[derive(Debug, Args)]
+pub struct PruneArguments {
+    /// All unused images, not only those without a name
+    #[arg(short, long)]
+    pub all: bool,
+    /// Named volumes that no app has, too, with all data in them
+    #[arg(long)]
+    pub volumes: bool,
+    /// Do not ask
+    #[arg(short, long)]
+    pub force: bool,
+    /// Only say what would be removed
+    #[arg(long, conflicts_with = "force")]
+    pub dry_run: bool,
 }
 
 #[derive(Debug, Args)]

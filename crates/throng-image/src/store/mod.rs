@@ -20,7 +20,7 @@ mod layers;
 mod names;
 
 pub(crate) use blobs::BlobWriter;
-pub use collect::Removed;
+pub use collect::{Collected, Needed, Removed, Which};
 pub(crate) use layers::decompress;
 pub use layers::{LayerNotes, chain_ids};
 pub(crate) use names::Entry;

@@ -37,6 +37,10 @@ impl Actor {
                 let named = self.dns.keys().cloned().collect();
                 let _ = reply.send(Current { durable: self.durable.clone(), ports: ports.collect(), named });
             }
+            Order::Ended { reply } => {
+                let _ = reply.send(self.ended());
+            }
+            Order::Say { kind, subject, message } => self.event(kind, &subject, &message),
             // Replicas whose definition is lost are somebody's all the same: they stay until `down`.
             Order::Forsaken => {
                 self.wanted.going_down |= self.durable.version == 0 && self.world.is_empty();

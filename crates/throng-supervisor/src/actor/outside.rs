@@ -85,9 +85,23 @@ impl Actor {
         networks
     }
 
+    /// Replicas that have ended and that no policy starts again.
+    pub(super) fn ended(&self) -> Vec<ReplicaId> {
+        let services = self.world.iter().flat_map(|(service, views)| {
+            let policy = self.restart_policy(service);
+            let ended = views.iter().filter(move |(_, view)| listing::ended(view, policy));
+            ended.map(move |(ordinal, _)| (service.clone(), *ordinal))
+        });
+        services.map(|key| self.id(&key)).collect()
+    }
+
+    fn restart_policy(&self, service: &str) -> throng_model::app::RestartPolicy {
+        self.prepared.get(service).map(|prepared| prepared.service.restart).unwrap_or_default()
+    }
+
     pub(super) fn service_readiness(&self, service: &str) -> Readiness {
         let prepared = self.prepared.get(service);
-        let policy = prepared.map(|prepared| prepared.service.restart).unwrap_or_default();
+        let policy = self.restart_policy(service);
         let views = self.world.get(service).into_iter().flat_map(BTreeMap::values);
         let details = self.details.get(service).into_iter().flatten();
         let replicas = views.zip(details).map(|(view, (ordinal, detail))| (*ordinal, view, detail));

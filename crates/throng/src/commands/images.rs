@@ -13,7 +13,7 @@ use std::io::{IsTerminal, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 use throng_image::{
-    ArchiveFormat, BuildEvent, BuildOptions, BuildProgress, Image, PullOptions, PushOptions, Removed,
+    ArchiveFormat, BuildEvent, BuildOptions, BuildProgress, Image, Needed, PullOptions, PushOptions, Removed,
     RunStep, StepRunner, Store, TransferEvent, TransferProgress,
 };
 use throng_model::app::{App, Service};
@@ -357,31 +357,39 @@ fn short(digest: &str) -> &str {
 pub fn remove(context: &Context, arguments: RmiArguments) -> Result<()> {
     let store = open_store(context)?;
     for name in &arguments.images {
+        let needed = throng_supervisor::needed(&context.paths);
         if let Some(image) = store.find(name)?
-            && let Some(project) = user_of(context, &image)
+            && let Some(project) = user_of(context, &store, &image, &needed)?
         {
             return Err(Failure::new(Kind::Image, format!("image {name} is used by the app {project}"))
                 .hint(format!("take it down first: throng -p {project} down")));
         }
-        for removed in store.remove(name)? {
-            match removed {
-                Removed::Untagged(name) => outln!("Untagged: {name}"),
-                Removed::Deleted(digest) => outln!("Deleted: {digest}"),
-            }
-        }
+        say_removed(&store.remove(name, &needed)?.removed);
     }
     Ok(())
 }
 
-/// An app of this user that is up and has a service with this image.
-fn user_of(context: &Context, image: &Image) -> Option<String> {
-    throng_supervisor::client::projects(&context.paths).into_iter().find(|project| {
-        throng_supervisor::images_of(&context.paths, project).iter().any(|name| {
-            *name == image.reference || image.reference.ends_with(&format!("/{name}")) || {
-                image.reference.ends_with(&format!("/{name}:latest"))
-            }
-        })
-    })
+pub fn say_removed(removed: &[Removed]) {
+    for removed in removed {
+        match removed {
+            Removed::Untagged(name) => outln!("Untagged: {name}"),
+            Removed::Deleted(digest) => outln!("Deleted: {digest}"),
+        }
+    }
+}
+
+/// An app of this user that is up and names this image, which a replica may run from under any other name.
+fn user_of(context: &Context, store: &Store, image: &Image, needed: &Needed) -> Result<Option<String>> {
+    if !store.needs(image, needed)? {
+        return Ok(None);
+    }
+    for project in throng_supervisor::client::projects(&context.paths) {
+        let references = throng_supervisor::images_of(&context.paths, &project).into_iter().collect();
+        if store.needs(image, &Needed { references, ..Needed::default() })? {
+            return Ok(Some(project));
+        }
+    }
+    Ok(None)
 }
 
 pub fn tag(context: &Context, arguments: TagArguments) -> Result<()> {

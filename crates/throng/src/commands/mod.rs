@@ -8,6 +8,7 @@ mod listings;
 mod load;
 mod logs;
 mod manual;
+mod prune;
 mod run;
 mod runs;
 mod supervise;
@@ -69,6 +70,7 @@ async fn dispatch(context: &Context, command: Command) -> Result<ExitCode> {
         Command::Push(arguments) => stoppable(images::push(context, arguments)).await?,
         Command::Images(arguments) => images::list(context, arguments)?,
         Command::Rmi(arguments) => images::remove(context, arguments)?,
+        Command::Prune(arguments) => prune::run(context, arguments).await?,
         Command::Tag(arguments) => images::tag(context, arguments)?,
         Command::Save(arguments) => images::save(context, arguments)?,
         Command::Completions { shell } => manual::completions(shell),
