@@ -15,6 +15,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 use throng_model::app::Resources;
+use throng_model::replica::Pressure;
 
 /// Folder of this program in each hierarchy.
 const SUBTREE: &str = "throng";
@@ -49,14 +50,17 @@ pub struct Group {
     version: u8,
 }
 
-/// Counters of one group.
+/// What one group uses, but for its CPU time.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Reading {
-    pub cpu: Duration,
     pub memory: u64,
     pub unreclaimable: u64,
     pub memory_limit: Option<u64>,
     pub pids: u64,
+    /// Bytes fetched from storage and sent there, where the kernel tells.
+    pub storage: Option<(u64, u64)>,
+    /// Of version 2 only, where the kernel counts it.
+    pub pressure: Option<Pressure>,
 }
 
 impl Cgroups {
@@ -287,33 +291,39 @@ impl Group {
         }
     }
 
-    /// `first` is the group's first process.
-    pub fn read(&self, first: u32) -> Reading {
-        if self.version == 2 {
-            return self.folder("").map(|f| read_v2(|file| read(f, file))).unwrap_or_default();
+    /// The file with the CPU time; see [`Group::cpu`].
+    pub fn counter(&self) -> Option<PathBuf> {
+        let file = if self.version == 2 { "cpu.stat" } else { "cpuacct.usage" };
+        self.folder("cpuacct").map(|folder| folder.join(file))
+    }
+
+    /// CPU time by the text of [`Group::counter`].
+    pub fn cpu(&self, text: &str) -> Option<Duration> {
+        match self.version {
+            2 => field(text, "usage_usec").map(Duration::from_micros),
+            _ => number(text).map(Duration::from_nanos),
         }
+    }
+
+    /// All but the CPU time. `first` is the group's first process.
+    pub fn read(&self, first: u32) -> Reading {
         let file = |file: &str| {
             let controller = file.split('.').next().unwrap_or_default();
             self.folder(controller).map(|folder| read(folder, file)).unwrap_or_default()
         };
-        match number(&file("memory.usage_in_bytes")) {
-            Some(memory) => read_v1(memory, file),
-            None => {
-                let mut reading =
-                    read_v1(0, |name| if name.starts_with("memory") { String::new() } else { file(name) });
-                (reading.memory, reading.unreclaimable) = self.held(first, reading.pids);
-                reading
-            }
-        }
-    }
-
-    /// Bytes that the group's processes hold, and of these the bytes of no file.
-    fn held(&self, first: u32, tasks: u64) -> (u64, u64) {
+        let (mut reading, counted) = match self.version {
+            2 => (read_v2(file), true),
+            _ => read_v1(file),
+        };
         // To list a group costs more than to ask the one process that most have.
-        let pids = if tasks == 1 { vec![first as i32] } else { self.processes() };
-        pids.iter()
-            .map(|pid| crate::usage::held(*pid))
-            .fold((0, 0), |sum, one| (sum.0 + one.0, sum.1 + one.1))
+        let pids = if reading.pids == 1 { vec![first as i32] } else { self.processes() };
+        let sum = |sum: (u64, u64), one: (u64, u64)| (sum.0 + one.0, sum.1 + one.1);
+        if !counted {
+            (reading.memory, reading.unreclaimable) =
+                pids.iter().map(|pid| crate::usage::held(*pid)).fold((0, 0), sum);
+        }
+        reading.storage = pids.iter().filter_map(|pid| crate::usage::storage(*pid)).reduce(sum);
+        reading
     }
 
     fn folder(&self, controller: &str) -> Option<&Path> {
@@ -435,29 +445,40 @@ fn field(text: &str, key: &str) -> Option<u64> {
 /// Version 1 says "no limit" with the largest multiple of the page size.
 const UNLIMITED_V1: u64 = 1 << 62;
 
-fn read_v1(memory: u64, file: impl Fn(&str) -> String) -> Reading {
-    let stat = file("memory.stat");
+/// With whether memory is counted: a replica without a limit has no group for that.
+fn read_v1(file: impl Fn(&str) -> String) -> (Reading, bool) {
+    let mut reading = Reading { pids: number(&file("pids.current")).unwrap_or(0), ..Reading::default() };
+    let Some(memory) = number(&file("memory.usage_in_bytes")) else { return (reading, false) };
     let kernel = number(&file("memory.kmem.usage_in_bytes")).unwrap_or(0);
-    Reading {
-        cpu: Duration::from_nanos(number(&file("cpuacct.usage")).unwrap_or(0)),
-        memory,
-        unreclaimable: field(&stat, "total_rss").unwrap_or(0) + kernel,
-        memory_limit: number(&file("memory.limit_in_bytes")).filter(|l| *l < UNLIMITED_V1),
-        pids: number(&file("pids.current")).unwrap_or(0),
-    }
+    reading.memory = memory;
+    reading.unreclaimable = field(&file("memory.stat"), "total_rss").unwrap_or(0) + kernel;
+    reading.memory_limit = number(&file("memory.limit_in_bytes")).filter(|l| *l < UNLIMITED_V1);
+    (reading, true)
 }
 
 fn read_v2(file: impl Fn(&str) -> String) -> Reading {
     let stat = file("memory.stat");
     let kernel = field(&stat, "kernel").unwrap_or(0);
     let reclaimable = field(&stat, "slab_reclaimable").unwrap_or(0);
+    let stalled = |name: &str| stalled(&file(name));
+    let pressure = || {
+        let (cpu, memory) = (stalled("cpu.pressure")?, stalled("memory.pressure")?);
+        Some(Pressure { cpu, memory, storage: stalled("io.pressure")? })
+    };
     Reading {
-        cpu: Duration::from_micros(field(&file("cpu.stat"), "usage_usec").unwrap_or(0)),
         memory: number(&file("memory.current")).unwrap_or(0),
         unreclaimable: field(&stat, "anon").unwrap_or(0) + kernel.saturating_sub(reclaimable),
         memory_limit: number(&file("memory.max")),
         pids: number(&file("pids.current")).unwrap_or(0),
+        storage: None,
+        pressure: pressure(),
     }
+}
+
+/// `total` of the line `some`, in microseconds (the kernel's Documentation/accounting/psi).
+fn stalled(pressure: &str) -> Option<Duration> {
+    let line = pressure.lines().find(|line| line.starts_with("some "))?;
+    line.rsplit_once("total=")?.1.trim().parse().ok().map(Duration::from_micros)
 }
 
 #[cfg(test)]
@@ -520,26 +541,33 @@ mod tests {
     fn counters_are_read_from_either_version() {
         let v2 = read_v2(|file| {
             match file {
-                "cpu.stat" => "usage_usec 1500000\nuser_usec 1\n",
                 "memory.current" => "5000\n",
                 "memory.max" => "max\n",
                 "memory.stat" => "anon 1000\nfile 500\nkernel 700\nslab_reclaimable 200\n",
                 "pids.current" => "3\n",
+                "cpu.pressure" => "some avg10=0.00 avg60=0.00 avg300=0.00 total=7\n",
+                "memory.pressure" => {
+                    "some avg10=0.00 avg60=0.00 avg300=0.00 total=8\nfull avg10=0.00 total=1\n"
+                }
+                "io.pressure" => "some avg10=0.00 avg60=0.00 avg300=0.00 total=9\n",
                 _ => "",
             }
             .to_owned()
         });
+        let micros = Duration::from_micros;
         let expected = Reading {
-            cpu: Duration::from_millis(1500),
             memory: 5000,
             unreclaimable: 1500,
             memory_limit: None,
             pids: 3,
+            storage: None,
+            pressure: None,
         };
-        assert_eq!(v2, expected);
-        let v1 = read_v1(5000, |file| {
+        let pressure = Pressure { cpu: micros(7), memory: micros(8), storage: micros(9) };
+        assert_eq!(v2, Reading { pressure: Some(pressure), ..expected });
+        let of_v1 = |file: &str| {
             match file {
-                "cpuacct.usage" => "1500000000\n",
+                "memory.usage_in_bytes" => "5000\n",
                 "memory.limit_in_bytes" => "9223372036854771712\n",
                 "memory.stat" => "rss 1\ntotal_rss 1000\n",
                 "memory.kmem.usage_in_bytes" => "500\n",
@@ -547,9 +575,15 @@ mod tests {
                 _ => "",
             }
             .to_owned()
-        });
-        assert_eq!(v1, expected);
+        };
+        assert_eq!(read_v1(of_v1), (expected, true));
+        let unlimited = read_v1(|file| if file.starts_with("memory") { String::new() } else { of_v1(file) });
+        assert_eq!(unlimited, (Reading { pids: 3, ..Reading::default() }, false));
         assert_eq!(read_v2(|_| String::new()), Reading::default());
+        let group = |version| Group { folders: vec![], version };
+        assert_eq!(group(2).cpu("usage_usec 1500000\nuser_usec 1\n"), Some(micros(1_500_000)));
+        assert_eq!(group(1).cpu("1500000000\n"), Some(micros(1_500_000)));
+        assert_eq!((group(1).cpu(""), group(2).cpu("")), (None, None));
         assert_eq!(field("low 0\noom_kill 2\noom_kill_x 9\n", "oom_kill"), Some(2));
     }
 

@@ -8,6 +8,7 @@
 //!       └────────────────┴──────────────────────────────────remove──┘
 //! ```
 
+use crate::meter::Meter;
 use crate::state::End;
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
@@ -28,6 +29,8 @@ pub struct Replica {
     pub ended: Notify,
     /// Its log says that its writable layer is full.
     pub told_full: AtomicBool,
+    /// What it used when it was last asked.
+    meter: Mutex<Option<Meter>>,
     inner: Mutex<Inner>,
 }
 
@@ -58,7 +61,13 @@ pub struct Running {
 impl Replica {
     pub fn new(id: ReplicaId, folder: PathBuf, inner: Inner) -> Self {
         let (order, ended, told_full) = (Arc::default(), Notify::new(), AtomicBool::new(false));
-        Replica { id, folder, order, ended, told_full, inner: Mutex::new(inner) }
+        let (meter, inner) = (Mutex::default(), Mutex::new(inner));
+        Replica { id, folder, order, ended, told_full, meter, inner }
+    }
+
+    /// Whoever panicked with the lock held has left either the last reading or none.
+    pub fn meter(&self) -> MutexGuard<'_, Option<Meter>> {
+        self.meter.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
     }
 
     /// The state; a thread that panicked with the lock held left it consistent, since every change is one store.

@@ -1,13 +1,11 @@
 //! The orders of the [`Runtime`] trait.
 
-use crate::cgroup::{Cgroups, Group};
 use crate::engine::{Core, Engine, blocking, check_name, check_project, start_replica};
 use crate::errors::host;
 use crate::replica::{Inner, Phase, Replica};
-use crate::usage::{self, Usage};
-use crate::{exec, logs, start, state};
+use crate::{exec, logs, meter, start, state};
 use async_trait::async_trait;
-use std::collections::{BTreeSet, HashMap};
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -160,7 +158,7 @@ impl Runtime for Engine {
     async fn statistics(&self, ids: &[ReplicaId]) -> Vec<Option<Statistics>> {
         let (core, ids) = (self.core.clone(), ids.to_vec());
         let count = ids.len();
-        blocking(move || statistics(&core, &ids)).await.unwrap_or_else(|_| vec![None; count])
+        blocking(move || meter::read(&core, &ids)).await.unwrap_or_else(|_| vec![None; count])
     }
 }
 
@@ -247,54 +245,6 @@ pub fn remove(core: &Core, replica: &Replica) -> Result<()> {
         let _ = std::fs::remove_dir(core.store.project(&replica.id.project));
     }
     Ok(())
-}
-
-fn statistics(core: &Core, ids: &[ReplicaId]) -> Vec<Option<Statistics>> {
-    let usage = match core.cgroups {
-        Cgroups::None(_) => {
-            let pids = ids.iter().filter_map(|id| Some(core.replica(id)?.running()?.pid));
-            usage::of_sessions(&pids.collect::<Vec<_>>())
-        }
-        _ => HashMap::new(),
-    };
-    ids.iter()
-        .map(|id| {
-            let replica = core.replica(id)?;
-            let running = replica.running()?;
-            let group = core.cgroups.group(&id.project, &id.name());
-            let mut statistics = match &group {
-                Some(group) => read(group, running.pid),
-                None => from_usage(usage.get(&running.pid).copied().unwrap_or_default()),
-            };
-            if core.contained() {
-                (statistics.network_received, statistics.network_sent) = usage::traffic(running.pid);
-            }
-            Some(statistics)
-        })
-        .collect()
-}
-
-fn read(group: &Group, pid: u32) -> Statistics {
-    let reading = group.read(pid);
-    Statistics {
-        cpu: reading.cpu,
-        memory: reading.memory,
-        memory_unreclaimable: reading.unreclaimable,
-        memory_limit: reading.memory_limit,
-        pids: reading.pids,
-        network_received: 0,
-        network_sent: 0,
-    }
-}
-
-fn from_usage(usage: Usage) -> Statistics {
-    Statistics {
-        cpu: usage.cpu,
-        memory: usage.resident,
-        memory_unreclaimable: usage.anonymous,
-        pids: usage.threads,
-        ..Statistics::default()
-    }
 }
 
 impl Engine {

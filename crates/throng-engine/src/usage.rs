@@ -44,17 +44,28 @@ pub fn of_sessions(leaders: &[u32]) -> HashMap<u32, Usage> {
     found
 }
 
-/// Bytes of a kernel's file that are read at most; the longest are some 4,000.
-const LONGEST: usize = 16 << 10;
+/// Bytes of a kernel's file that are read at most. What is read of each is far less; the list of a group's processes is
+/// not read this way.
+const LONGEST: usize = 8 << 10;
 
 /// A file of the kernel's, as far as [`LONGEST`] goes; nothing if there is none. Such files have no size to be asked for
 /// first, and come as a whole: three system calls, where the standard library needs five.
 pub fn kernel_file<T>(path: &Path, parse: impl FnOnce(&str) -> T) -> T {
+    let read = |buffer: &mut [u8]| {
+        let file = rustix::fs::open(path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())?;
+        rustix::io::read(file, buffer)
+    };
+    kernel_text(read, parse)
+}
+
+/// What `read` puts into a buffer; nothing if it fails.
+pub fn kernel_text<T>(
+    read: impl FnOnce(&mut [u8]) -> rustix::io::Result<usize>,
+    parse: impl FnOnce(&str) -> T,
+) -> T {
     let mut buffer = [0u8; LONGEST];
-    let read = rustix::fs::open(path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())
-        .and_then(|file| rustix::io::read(file, &mut buffer));
-    let text = buffer.get(..read.unwrap_or(0)).unwrap_or_default();
-    parse(std::str::from_utf8(text).unwrap_or_default())
+    let length = read(&mut buffer).unwrap_or(0);
+    parse(std::str::from_utf8(buffer.get(..length).unwrap_or_default()).unwrap_or_default())
 }
 
 /// Bytes in memory that a process holds, and of these the bytes of no file; nothing if it has ended.
@@ -67,6 +78,18 @@ pub fn held(pid: i32) -> (u64, u64) {
 /// Bytes that the namespace of a process has received and sent, but for those to itself; nothing if it has ended.
 pub fn traffic(pid: u32) -> (u64, u64) {
     kernel_file(Path::new(&format!("/proc/{pid}/net/dev")), parse_traffic)
+}
+
+/// Bytes that a process and those that it has waited for have had fetched from storage and sent there; nothing if it has
+/// ended or the kernel does not tell.
+pub fn storage(pid: i32) -> Option<(u64, u64)> {
+    kernel_file(Path::new(&format!("/proc/{pid}/io")), parse_io)
+}
+
+/// `read_bytes` and `write_bytes` of proc_pid_io(5).
+fn parse_io(text: &str) -> Option<(u64, u64)> {
+    let field = |key: &str| text.lines().find_map(|line| line.strip_prefix(key)?.trim().parse().ok());
+    Some((field("read_bytes:")?, field("write_bytes:")?))
 }
 
 /// Two lines of headings, then `name: received` and seven more, `sent` and seven more (proc_pid_net(5)).
@@ -123,6 +146,13 @@ mod tests {
                     eth1: 5 1 0 0 0 0 0 0 7 1 0 0 0 0 0 0\n";
         assert_eq!(parse_traffic(text), (105, 37));
         assert_eq!(parse_traffic(""), (0, 0));
+    }
+
+    #[test]
+    fn storage_is_what_reached_it() {
+        let text = "rchar: 9\nwchar: 8\nsyscr: 7\nsyscw: 6\nread_bytes: 4096\nwrite_bytes: 8192\ncancelled_write_bytes: 1\n";
+        assert_eq!(parse_io(text), Some((4096, 8192)));
+        assert_eq!(parse_io(""), None);
     }
 
     #[test]

@@ -201,4 +201,25 @@ pub struct Statistics {
     pub pids: u64,
     pub network_received: u64,
     pub network_sent: u64,
+    /// Bytes that were fetched from storage and sent to it, by the processes that live and those that these have waited
+    /// for; `None` where the kernel does not count or tell them.
+    #[serde(default)]
+    pub storage_read: Option<u64>,
+    #[serde(default)]
+    pub storage_written: Option<u64>,
+    /// `None` where the kernel does not count it for each replica, as with control groups of version 1.
+    #[serde(default)]
+    pub pressure: Option<Pressure>,
+    /// How old all of this but `cpu` is. In large crowds not everything is read anew each time.
+    #[serde(default)]
+    pub age: Duration,
+}
+
+/// Time since the start in which some task of a replica waited for something that was short, as the kernel's pressure
+/// stall information counts it.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Pressure {
+    pub cpu: Duration,
+    pub memory: Duration,
+    pub storage: Duration,
 }
