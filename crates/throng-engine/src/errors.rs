@@ -47,6 +47,10 @@ pub fn failed_start(who: &str, ops: &[Op], failure: Failure) -> RuntimeError {
     };
     let invalid = |what: String| RuntimeError::new(ErrorKind::Invalid, format!("cannot start {who}: {what}"));
     match op {
+        // Whatever the definition says: the host has no more of it.
+        Op::Attach { target, .. } if is_limit(failure.errno.0) => {
+            host(format_args!("cannot start {who}: cannot mount at {}", target.to_string_lossy()), error)
+        }
         Op::Attach { target, .. } => {
             invalid(format!("cannot mount at {}: {error}", target.to_string_lossy()))
         }
@@ -61,6 +65,19 @@ pub fn failed_start(who: &str, ops: &[Op], failure: Failure) -> RuntimeError {
             .hint("as an ordinary user only the ids that /etc/subuid grants exist inside replicas"),
         other => host(format_args!("cannot start {who}: cannot {}", describe(other)), error),
     }
+}
+
+fn is_limit(errno: i32) -> bool {
+    matches!(
+        errno,
+        libc::ENOSPC
+            | libc::EDQUOT
+            | libc::ENOMEM
+            | libc::EMFILE
+            | libc::ENFILE
+            | libc::EAGAIN
+            | libc::ENOBUFS
+    )
 }
 
 fn describe(op: &Op) -> String {

@@ -54,11 +54,15 @@ pub mod errno {
     pub const ENOBUFS: i32 = 105;
     pub const EDQUOT: i32 = 122;
 
+    /// The number in a message in lower case.
+    pub(crate) fn printed(message: &str) -> Option<i32> {
+        let (_, rest) = message.rsplit_once("(os error ")?;
+        rest.split(')').next()?.parse().ok()
+    }
+
     /// Of a message in lower case: its number, or the words that the C library and others have for it.
     pub fn of(message: &str) -> Option<i32> {
-        if let Some((_, rest)) = message.rsplit_once("(os error ")
-            && let Some(number) = rest.split(')').next().and_then(|number| number.parse().ok())
-        {
+        if let Some(number) = printed(message) {
             return Some(number);
         }
         const WORDS: [(&str, i32); 12] = [
@@ -83,10 +87,11 @@ impl Step {
     /// Of a message in lower case.
     pub(crate) fn of(message: &str) -> Option<Step> {
         // Places of control groups come first: their files are written, and their folders made, like others.
-        const WORDS: [(&[&str], Step); 19] = [
+        const WORDS: [(&[&str], Step); 20] = [
             (&["/sys/fs/cgroup"], Step::Cgroup),
             (&["cannot limit "], Step::Cgroup),
             (&["cannot make a process"], Step::Process),
+            (&["threads that start replicas"], Step::Process),
             (&["pthread_create"], Step::Process),
             (&["fork"], Step::Process),
             (&["clone"], Step::Process),
@@ -130,10 +135,10 @@ impl Evidence {
     ) -> Option<(String, u64)> {
         let (before, after) = (self.before.as_ref()?, self.after.as_ref()?);
         let growth = |group: &crate::Ancestor| {
-            let earlier = before.control.ancestors.iter().find(|other| other.path == group.path)?;
+            let earlier = before.control.groups().find(|other| other.path == group.path)?;
             let grown = counter(group)?.checked_sub(counter(earlier)?)?;
             (grown > 0).then(|| (group.path.to_string_lossy().into_owned(), grown))
         };
-        after.control.ancestors.iter().filter_map(growth).max_by_key(|(_, grown)| *grown)
+        after.control.groups().filter_map(growth).max_by_key(|(_, grown)| *grown)
     }
 }

@@ -2,6 +2,7 @@
 
 use crate::checks;
 use crate::evidence::{Evidence, Step, errno};
+use crate::host::Ancestor;
 use crate::predict::{Finding, State};
 use crate::table::{Wall, WallId};
 use serde::Serialize;
@@ -31,10 +32,7 @@ pub struct Explanation {
 pub fn explain(evidence: &Evidence) -> Option<Explanation> {
     let (id, reason) = by_messages(evidence)
         .or_else(|| by_number(evidence))
-        .or_else(|| by_log(evidence))
-        .or_else(|| by_slowness(evidence))
-        .or_else(|| by_counters(evidence))
-        .or_else(|| by_pressure(evidence))?;
+        .or_else(|| if is_of_the_app(evidence) { None } else { by_traces(evidence) })?;
     let mut reasons = vec![reason];
     reasons.extend(support(id, evidence));
     let finding = evidence.demand.as_ref().zip(evidence.after.as_ref());
@@ -42,10 +40,64 @@ pub fn explain(evidence: &Evidence) -> Option<Explanation> {
     Some(Explanation { row: id.wall(), evidence: reasons, finding })
 }
 
+impl Explanation {
+    /// For people, on one line: the wall, what says so beside the error itself, and what moves it.
+    pub fn told(&self) -> String {
+        let more: String = self.evidence.iter().skip(1).map(|reason| format!("; {reason}")).collect();
+        let moves = match self.finding.as_ref().and_then(|finding| finding.remedy.as_ref()) {
+            Some(remedy) => &remedy.command,
+            None => self.row.moves,
+        };
+        format!("the wall is {} ({}){more}; what moves it: {moves}", self.row.title, self.row.name)
+    }
+}
+
 type Named = (WallId, String);
 
+/// What the kernel has counted and logged. Groups that replicas are counted in come before what the whole host counts,
+/// which other programs move too.
+fn by_traces(evidence: &Evidence) -> Option<Named> {
+    by_groups(evidence)
+        .or_else(|| by_log(evidence))
+        .or_else(|| by_slowness(evidence))
+        .or_else(|| by_counters(evidence))
+        .or_else(|| by_pressure(evidence))
+}
+
+/// Error numbers of packets that got no answer, which is what silent walls look like from inside a replica (errno(3):
+/// EAGAIN of a read that timed out, ENETUNREACH, ECONNRESET, ETIMEDOUT, EHOSTUNREACH).
+const LOST: [i32; 5] = [errno::EAGAIN, 101, 104, 110, 113];
+/// How the engine and the supervisor begin when they have been refused something.
+const REFUSED: [&str; 8] = [
+    "cannot start ",
+    "cannot prepare ",
+    "cannot make ",
+    "cannot mount ",
+    "cannot open ",
+    "cannot attach ",
+    "cannot limit ",
+    "cannot listen ",
+];
+
+/// Some error says what it was, and that is no wall: a program that is not there, a permission. What counters say of the
+/// same moment is then somebody else's.
+fn is_of_the_app(evidence: &Evidence) -> bool {
+    evidence.messages.iter().any(|message| {
+        let text = told(message).to_lowercase();
+        match errno::printed(&text) {
+            Some(number) => !LOST.contains(&number),
+            None => REFUSED.iter().any(|words| text.contains(words)) && !is_lost(&text),
+        }
+    })
+}
+
+/// Without the hint, which names several walls.
+fn told(message: &str) -> &str {
+    message.split("hint:").next().unwrap_or(message).trim().trim_end_matches('(').trim_end()
+}
+
 /// Words that belong to one wall alone, more specific ones first: all of the first, none of the second.
-const WORDS: [(&[&str], &[&str], WallId); 29] = [
+const WORDS: [(&[&str], &[&str], WallId); 33] = [
     (&["exchange full"], &[], WallId::BridgePorts),
     (&["neighbor table overflow"], &[], WallId::NeighbourTable),
     (&["neighbour table overflow"], &[], WallId::NeighbourTable),
@@ -76,6 +128,12 @@ const WORDS: [(&[&str], &[&str], WallId); 29] = [
     (&["cannot assign requested address"], &["listen", "bind"], WallId::SourcePorts),
     (&["eaddrnotavail"], &["listen", "bind"], WallId::SourcePorts),
     (&["file watcher", "enospc"], &[], WallId::Inotify),
+    // Who asks for any port is told that all are taken.
+    (&["cannot listen on", ":0: ", "in use"], &[], WallId::PublishedPorts),
+    (&["cannot listen on", ":0 ", "taken"], &[], WallId::PublishedPorts),
+    // Of a load, by its own names.
+    (&["local: no free port"], &[], WallId::SourcePorts),
+    (&["local: no free descriptor"], &[], WallId::Descriptors),
 ];
 
 /// What a replica sees of frames that vanish.
@@ -83,7 +141,7 @@ const UNREACHABLE: [&str; 4] = ["timed out", "no route to host", "host is unreac
 
 fn by_messages(evidence: &Evidence) -> Option<Named> {
     evidence.messages.iter().find_map(|message| {
-        let told = message.split("hint:").next().unwrap_or(message).trim();
+        let told = told(message);
         let text = told.to_lowercase();
         let id = by_words(&text).or_else(|| of_step(Step::of(&text), errno::of(&text)?, evidence))?;
         Some((id, told.to_owned()))
@@ -124,14 +182,17 @@ fn of_step(step: Option<Step>, number: i32, evidence: &Evidence) -> Option<WallI
 fn of_tasks(evidence: &Evidence) -> WallId {
     let logged = evidence.kernel_log.iter().any(|line| line.contains("rejected by pids controller"));
     let full =
-        evidence.after.iter().flat_map(|host| &host.control.ancestors).any(|group| {
-            group.pids_max.zip(group.pids_current).is_some_and(|(most, current)| current >= most)
-        });
+        evidence.after.iter().flat_map(|host| host.control.groups()).any(|group| full_of_tasks(group).is_some());
     if logged || full || evidence.group_growth(|group| group.pids_refused).is_some() {
         WallId::PidsCgroup
     } else {
         WallId::ProcessIds
     }
+}
+
+/// Tasks and their limit, if there are so many.
+fn full_of_tasks(group: &Ancestor) -> Option<(u64, u64)> {
+    group.pids_current.zip(group.pids_max).filter(|(current, most)| current >= most)
 }
 
 /// Less than a hundredth is free, of bytes or of inodes.
@@ -148,15 +209,18 @@ fn by_log(evidence: &Evidence) -> Option<Named> {
         .find_map(|line| Some((by_words(&line.to_lowercase())?, line.trim().to_owned())))
 }
 
-/// Walls that only count. Counters of the replicas' own groups come before those of the whole host, which others move
-/// too, and last the one that moves a little on any busy host.
-fn by_counters(evidence: &Evidence) -> Option<Named> {
+fn by_groups(evidence: &Evidence) -> Option<Named> {
     if let Some((group, grown)) = evidence.group_growth(|group| group.pids_refused) {
         return Some((WallId::PidsCgroup, format!("{group}/pids.events: {grown} more forks refused")));
     }
     if let Some((group, grown)) = evidence.group_growth(|group| group.oom_kills) {
         return Some((WallId::Memory, format!("{group}: {grown} more tasks killed for want of memory")));
     }
+    None
+}
+
+/// Walls that only count, for the whole host; last the counter that moves a little on any busy one.
+fn by_counters(evidence: &Evidence) -> Option<Named> {
     type Read = fn(&crate::Counters) -> Option<u64>;
     let counter = |(id, what, least, read): (WallId, &str, u64, Read)| {
         let grown = evidence.growth(|host| read(&host.counters));
@@ -178,11 +242,14 @@ fn by_counters(evidence: &Evidence) -> Option<Named> {
         .or_else(|| counter((WallId::BroadcastBacklog, dropped, MANY_DROPS, |c| c.backlog_drops)))
 }
 
+fn is_lost(text: &str) -> bool {
+    UNREACHABLE.iter().any(|words| text.contains(words))
+}
+
 /// Replicas do not reach each other, and the host's filter drops what they send.
 fn by_filter(evidence: &Evidence) -> Option<Named> {
     let lost = evidence.messages.iter().find(|message| {
-        let text = message.to_lowercase();
-        UNREACHABLE.iter().any(|words| text.contains(words))
+        is_lost(&message.to_lowercase())
     })?;
     let host = evidence.after.as_ref().or(evidence.before.as_ref())?;
     let demand = evidence.demand.clone().unwrap_or_else(|| crate::Demand::of(2));
@@ -237,15 +304,18 @@ fn support(id: WallId, evidence: &Evidence) -> Vec<String> {
     let Some(host) = &evidence.after else { return reasons };
     match id {
         WallId::PidsCgroup => {
-            let full = host.control.ancestors.iter().find_map(|group| {
-                let (most, current) = group.pids_max.zip(group.pids_current)?;
-                (current >= most).then(|| format!("{}: {current} tasks of {most}", group.path.display()))
+            let full = host.control.groups().find_map(|group| {
+                let (current, most) = full_of_tasks(group)?;
+                Some(format!("{}: {current} tasks of {most}", group.path.display()))
             });
             reasons.extend(full);
         }
         WallId::ProcessIds => {
             let tasks = host.tasks.zip(host.setting("kernel.pid_max"));
             reasons.extend(tasks.map(|(tasks, most)| format!("{tasks} tasks, kernel.pid_max is {most}")));
+            let threads = host.tasks.zip(host.setting("kernel.threads-max"));
+            let threads = threads.filter(|(tasks, most)| tasks >= most);
+            reasons.extend(threads.map(|(_, most)| format!("kernel.threads-max is {most}")));
         }
         WallId::ConnectionTracking => {
             let count = host.setting("net.netfilter.nf_conntrack_count");
@@ -261,6 +331,32 @@ fn support(id: WallId, evidence: &Evidence) -> Vec<String> {
             let room =
                 host.disk.map(|d| format!("{} bytes and {} inodes are free", d.bytes_free, d.inodes_free));
             reasons.extend(room);
+        }
+        WallId::Descriptors => {
+            let own = host.open_files.map(|limit| format!("this process may hold {}", limit.hard));
+            let all = host.files_open.zip(host.setting("fs.file-max"));
+            reasons.extend(own);
+            reasons.extend(all.map(|(open, most)| format!("the host has {open} open files of {most}")));
+        }
+        WallId::MountCount => {
+            let mounts = host.mounts.zip(host.setting("fs.mount-max"));
+            reasons.extend(mounts.map(|(mounts, most)| {
+                format!("the host's namespace has {mounts} mounts, fs.mount-max is {most}")
+            }));
+        }
+        WallId::Memory => {
+            let free = host.memory.map(|memory| format!("{} bytes of the host are available", memory.available));
+            let met = evidence.group_growth(|group| group.memory_failures);
+            reasons.extend(met.map(|(group, grown)| format!("{group}: its limit was met {grown} more times")));
+            reasons.extend(free);
+        }
+        WallId::Namespaces => {
+            let most = host.setting("user.max_net_namespaces");
+            reasons.extend(most.map(|most| format!("user.max_net_namespaces is {most}")));
+        }
+        WallId::NeighbourTable => {
+            let most = host.setting("net.ipv4.neigh.default.gc_thresh3");
+            reasons.extend(most.map(|most| format!("net.ipv4.neigh.default.gc_thresh3 is {most}")));
         }
         WallId::BridgePorts => {
             reasons.extend(host.bridge_ports.map(|ports| format!("a bridge has {ports} ports")));

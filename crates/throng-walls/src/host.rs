@@ -157,9 +157,21 @@ pub struct Host {
 impl Host {
     /// Reads everything once: some forty small files, and on a live host one or two commands for the packet filter.
     pub fn read(source: &Source) -> Host {
+        Host {
+            filter: Filter::read(source, source.read("proc/self/status").and_then(|status| user(&status))),
+            bridge_ports: bridge_ports(source),
+            macvlan: macvlan(source),
+            counters: Counters::read(source),
+            ..Host::glance(source)
+        }
+    }
+
+    /// As above but for what takes longer than a millisecond on a host with many processes: the packet filter, bridges,
+    /// modules, and the counters of the whole host are unknown.
+    pub fn glance(source: &Source) -> Host {
         let status = source.read("proc/self/status").unwrap_or_default();
         let limits = source.read("proc/self/limits").unwrap_or_default();
-        let user = field(&status, "Uid:").and_then(|ids| ids.split_whitespace().nth(1)?.parse().ok());
+        let user = user(&status);
         Host {
             kernel: source.read("proc/sys/kernel/osrelease").map(|text| text.trim().to_owned()),
             user,
@@ -179,10 +191,7 @@ impl Host {
             control: Control::read(source, user),
             mounts: source.read("proc/self/mountinfo").map(|text| text.lines().count() as u64),
             disk: disk(source),
-            filter: Filter::read(source, user),
-            bridge_ports: bridge_ports(source),
-            macvlan: macvlan(source),
-            counters: Counters::read(source),
+            ..Host::default()
         }
     }
 
@@ -202,6 +211,11 @@ fn settings(source: &Source) -> BTreeMap<&'static str, u64> {
         Some((*name, setting(&text)?))
     };
     SETTINGS.iter().filter_map(read).collect()
+}
+
+/// The effective one of proc_pid_status(5).
+fn user(status: &str) -> Option<u32> {
+    field(status, "Uid:")?.split_whitespace().nth(1)?.parse().ok()
 }
 
 /// A number, or the width of a range of two, ends included.

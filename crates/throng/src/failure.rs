@@ -8,6 +8,7 @@ use throng_report::ReportError;
 use throng_runtime::RuntimeError;
 use throng_runtime::cluster::{ClusterError, ClusterErrorKind};
 use throng_supervisor::client::ClientError;
+use throng_walls::{Evidence, explain};
 
 /// The kinds of failure that scripts can tell apart.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -131,7 +132,13 @@ impl From<ImageError> for Failure {
             error if error.is_of_host() => Kind::Host,
             _ => Kind::Image,
         };
-        Failure { hint: error.hint(), ..Failure::new(kind, chain(&error)) }
+        let message = chain(&error);
+        let wall = explain(&Evidence::of_messages([message.as_str()])).map(|wall| wall.told());
+        let hint = match (error.hint(), wall) {
+            (Some(own), Some(wall)) => Some(format!("{own} ({wall})")),
+            (own, wall) => own.or(wall),
+        };
+        Failure { hint, ..Failure::new(kind, message) }
     }
 }
 

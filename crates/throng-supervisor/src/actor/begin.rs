@@ -1,6 +1,7 @@
 //! From a plan to steps under way.
 
 use super::*;
+use crate::walls;
 use throng_control::pace::Reading;
 use throng_model::replica::ReplicaSpec;
 
@@ -108,7 +109,10 @@ impl Actor {
         };
         self.insert(key.clone(), view, detail);
         match full {
-            Some(error) => self.launch_failed(&key, error, false),
+            Some(error) => {
+                let hint = walls::hint(&error).map(|hint| format!(" (hint: {hint})")).unwrap_or_default();
+                self.launch_failed(&key, error + &hint, false);
+            }
             None => self.begin_launch(key, spec),
         }
     }

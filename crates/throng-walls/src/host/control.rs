@@ -33,6 +33,9 @@ pub struct Control {
     pub version: Option<u8>,
     /// From the top of each tree down.
     pub ancestors: Vec<Ancestor>,
+    /// As far as they are no ancestors, the groups of this process that count tasks: a replica's first one is made in
+    /// them before it goes into its own.
+    pub own: Vec<Ancestor>,
     /// Groups that hold one of the kernel's 65,535 memory group ids, dying ones counted (proc_cgroups(5)).
     pub memory_groups: Option<u64>,
 }
@@ -52,25 +55,32 @@ impl Control {
             .iter()
             .filter_map(|name| Some((*name, mounts.iter().find(|m| m.version == 1 && has(m, name))?)))
             .collect();
-        let mut ancestors = Vec::new();
+        let (mut ancestors, mut own_groups) = (Vec::new(), Vec::new());
         for (controller, mount) in &v1 {
             ancestors.extend(chain(source, &mount.path, Path::new(SUBTREE)));
             // Replicas without a memory limit are counted where the supervisor is.
-            if *controller == "memory" {
-                ancestors.extend(chain(source, &mount.path, own_path(&own, controller)).into_iter().skip(1));
-            }
+            let own = chain(source, &mount.path, own_path(&own, controller)).into_iter().skip(1);
+            if *controller == "memory" { ancestors.extend(own) } else { own_groups.extend(own) }
         }
         let v2 = mounts.iter().find(|mount| mount.version == 2);
         if let Some(mount) = v2.filter(|_| v1.is_empty()) {
             // Root makes its groups at the top, others where one was delegated to them.
             let below = if user == Some(0) { Path::new(SUBTREE) } else { own_path(&own, "") };
             ancestors = chain(source, &mount.path, below);
+            own_groups = chain(source, &mount.path, own_path(&own, ""));
+            own_groups.retain(|group| ancestors.iter().all(|other| other.path != group.path));
         }
         Control {
             version: if v1.is_empty() { v2.map(|_| 2) } else { Some(1) },
             ancestors,
+            own: own_groups,
             memory_groups: source.read("proc/cgroups").and_then(|text| memory_groups(&text)),
         }
+    }
+
+    /// All of them.
+    pub(crate) fn groups(&self) -> impl Iterator<Item = &Ancestor> {
+        self.ancestors.iter().chain(&self.own)
     }
 
     /// The least that is left below any limit, with the group that has it.

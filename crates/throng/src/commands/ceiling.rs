@@ -238,7 +238,8 @@ impl<'a> Bench<'a> {
         Ok(match broken {
             None => Ok(()),
             Some(broken) => {
-                Err((format!("{} but measured {}", broken.expression, broken.measured), Vec::new()))
+                let errors = result.errors.keys().cloned().collect();
+                Err((format!("{} but measured {}", broken.expression, broken.measured), errors))
             }
         })
     }
