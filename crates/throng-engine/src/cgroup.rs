@@ -291,6 +291,13 @@ impl Group {
         }
     }
 
+    /// The group without the folders that it does not have, so that nothing is looked for there. What a group has does
+    /// not change while a replica runs in it.
+    pub fn existing(mut self) -> Group {
+        self.folders.retain(|(_, folder)| folder.exists());
+        self
+    }
+
     /// The file with the CPU time; see [`Group::cpu`].
     pub fn counter(&self) -> Option<PathBuf> {
         let file = if self.version == 2 { "cpu.stat" } else { "cpuacct.usage" };

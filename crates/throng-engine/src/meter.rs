@@ -113,7 +113,7 @@ fn by_groups(core: &Core, running: &[Asked], budget: Duration) -> Vec<Option<Sta
 impl Meter {
     /// With a first full reading.
     fn open(core: &Core, replica: &Replica, pid: u32, keep: bool) -> Option<Meter> {
-        let group = core.cgroups.group(&replica.id.project, &replica.id.name())?;
+        let group = core.cgroups.group(&replica.id.project, &replica.id.name())?.existing();
         let counter = group
             .counter()
             .filter(|_| keep)

@@ -2,6 +2,7 @@
 //! once, and hands the steps out. It never blocks on I/O but for its own small state file.
 
 mod begin;
+mod figures;
 mod orders;
 mod outcomes;
 mod outside;
@@ -10,9 +11,10 @@ use crate::backend::{Backend, On};
 use crate::front::{self, Fronts};
 use crate::host::Host;
 use crate::listing;
+use crate::metrics::{Meter, Metrics};
 use crate::names::Directory;
 use crate::paths::Paths;
-use crate::protocol::{Refusal, RefusalKind, Reply};
+use crate::protocol::{Refusal, RefusalKind, Reply, Target};
 use crate::spec::Prepared;
 use crate::state::{self, Durable};
 use crate::steps::{self, Key, Outcome};
@@ -88,6 +90,16 @@ pub enum Order {
         services: Vec<String>,
         reply: oneshot::Sender<Result<Vec<ReplicaId>, Refusal>>,
     },
+    /// In Prometheus' format.
+    Metrics {
+        replicas_most: usize,
+        reply: oneshot::Sender<String>,
+    },
+    /// Where running replicas of one service, or of all, can be reached.
+    Targets {
+        service: Option<String>,
+        reply: oneshot::Sender<Result<Vec<Target>, Refusal>>,
+    },
     Events {
         reply: oneshot::Sender<Vec<Event>>,
     },
@@ -142,8 +154,8 @@ pub struct Detail {
     pub created_at: SystemTime,
     pub started_at: Option<SystemTime>,
     pub finished_at: Option<SystemTime>,
-    pub statistics: Option<(Instant, Statistics)>,
-    pub cpu: f64,
+    /// What it uses, since it runs.
+    pub meter: Option<Meter>,
 }
 
 /// What the connections share with the actor.
@@ -202,6 +214,7 @@ pub struct Actor {
     pace: Pace,
     budget: Budget,
     host: Host,
+    metrics: Metrics,
     /// Launches and restarts under way, and whether more are due.
     starting: usize,
     held: bool,
@@ -224,6 +237,8 @@ pub struct Actor {
     /// Answers to orders that change what is wanted. They are given only once the change has been published, so
     /// that whoever asks for readiness afterwards cannot see the time before it.
     answers: Vec<(oneshot::Sender<Done>, Done)>,
+    /// Counts that are wanted already, and what they were before, until the disk has them.
+    uncommitted: Option<(state::Written, BTreeMap<String, u32>)>,
 }
 
 impl Actor {
@@ -248,6 +263,7 @@ impl Actor {
             pace: Pace::new(cores),
             budget: Budget::new(cores, share),
             host: Host::new(cores),
+            metrics: Metrics::default(),
             starting: 0,
             held: false,
             checks_late_told: None,
@@ -265,6 +281,7 @@ impl Actor {
             readiness,
             told: HashMap::new(),
             answers: Vec::new(),
+            uncommitted: None,
         };
         for replica in observed {
             actor.take_over(replica);
@@ -365,7 +382,9 @@ impl Actor {
             wake = self.plan();
             self.publish();
             self.answer();
-            rested = Instant::now() + (begin.elapsed() * REST).min(REST_MOST);
+            let took = begin.elapsed();
+            self.metrics.plans.observe(took.as_secs_f64());
+            rested = Instant::now() + (took * REST).min(REST_MOST);
         }
     }
 
@@ -383,9 +402,10 @@ impl Actor {
     }
 
     fn answer(&mut self) {
+        let committed = self.commit();
         for (reply, result) in self.answers.drain(..) {
             // A receiver that is gone means the client left; the order itself has still been carried out.
-            let _ = reply.send(result);
+            let _ = reply.send(result.and_then(|()| committed.clone()));
         }
     }
 
@@ -434,8 +454,7 @@ impl Detail {
             created_at: SystemTime::now(),
             started_at: None,
             finished_at: None,
-            statistics: None,
-            cpu: 0.0,
+            meter: None,
         }
     }
 }

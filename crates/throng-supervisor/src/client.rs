@@ -2,7 +2,7 @@
 
 use crate::backend::{Asked, On};
 use crate::paths::Paths;
-use crate::protocol::{Exec, MESSAGE_MOST, Refusal, RefusalKind, Reply, Request};
+use crate::protocol::{Exec, MESSAGE_MOST, Refusal, RefusalKind, Reply, Request, Target};
 use crate::steps;
 use async_trait::async_trait;
 use std::collections::BTreeMap;
@@ -101,6 +101,10 @@ impl Client {
             .map_err(|on| ClientError::Elsewhere { project: self.project.clone(), on })
     }
 
+    pub fn project(&self) -> &str {
+        &self.project
+    }
+
     async fn answers(&self) -> bool {
         UnixStream::connect(self.paths.socket(&self.project)).await.is_ok()
     }
@@ -189,6 +193,22 @@ impl Client {
     pub async fn status(&self) -> Result<Status> {
         match self.ask(&Request::Status).await? {
             Reply::Status { status } => Ok(*status),
+            other => Err(self.unexpected(&other)),
+        }
+    }
+
+    /// All figures in Prometheus' text format, of so many single replicas at most.
+    pub async fn metrics(&self, replicas_most: usize) -> Result<String> {
+        match self.ask(&Request::Metrics { replicas_most }).await? {
+            Reply::Metrics { text } => Ok(text),
+            other => Err(self.unexpected(&other)),
+        }
+    }
+
+    /// Where running replicas of a service, or of all, can be reached.
+    pub async fn targets(&self, service: Option<&str>) -> Result<Vec<Target>> {
+        match self.ask(&Request::Targets { service: service.map(str::to_owned) }).await? {
+            Reply::Targets { targets } => Ok(targets),
             other => Err(self.unexpected(&other)),
         }
     }

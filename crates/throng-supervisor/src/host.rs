@@ -3,6 +3,7 @@
 use std::fs;
 use std::time::{Duration, Instant};
 use throng_control::pace::Reading;
+use throng_model::replica::Pressure;
 
 pub struct Host {
     cores: f64,
@@ -43,6 +44,13 @@ fn runnable(loadavg: &str) -> u64 {
 /// Time in which some task waited, since the host started; zero where the kernel does not count it.
 fn stalled(path: &str) -> Duration {
     total(&fs::read_to_string(path).unwrap_or_default())
+}
+
+/// Time since the host started in which some task waited; nothing where the kernel does not count it.
+pub fn pressure() -> Option<Pressure> {
+    let stalled =
+        |what: &str| fs::read_to_string(format!("/proc/pressure/{what}")).ok().map(|text| total(&text));
+    Some(Pressure { cpu: stalled("cpu")?, memory: stalled("memory")?, storage: stalled("io")? })
 }
 
 /// `total` of the line `some` of a pressure file (the kernel's Documentation/accounting/psi), in microseconds.

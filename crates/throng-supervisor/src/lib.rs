@@ -10,6 +10,7 @@
 //! - [`serve`]: the supervisor's process.
 //! - [`protocol`]: what both say to each other.
 //! - [`host`]: how pressed this host is.
+//! - [`metrics`]: what is counted for whoever watches.
 //! - [`paths`]: where everything lives on this host.
 //!
 //! The supervisor may die at any moment: replicas and their logs go on without it, and the next one adopts them.
@@ -19,6 +20,7 @@ mod apply;
 mod backend;
 mod front;
 mod listing;
+pub mod metrics;
 mod names;
 mod room;
 mod server;

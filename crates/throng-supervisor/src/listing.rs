@@ -95,8 +95,9 @@ pub fn replica(id: &ReplicaId, view: &ReplicaView, detail: &Detail, checked: boo
         _ => "",
     };
     let running = matches!(view.phase, Phase::Running { .. });
-    let statistics: Option<Statistics> =
-        detail.statistics.as_ref().filter(|_| running).map(|(_, statistics)| *statistics);
+    let meter = detail.meter.as_ref().filter(|_| running);
+    // As old as it is when it is told.
+    let statistics = meter.map(|meter| Statistics { age: meter.age(), ..meter.statistics });
     ReplicaStatus {
         name: id.to_string(),
         service: id.service.clone(),
@@ -113,6 +114,6 @@ pub fn replica(id: &ReplicaId, view: &ReplicaView, detail: &Detail, checked: boo
         started_at: detail.started_at,
         finished_at: detail.finished_at,
         statistics,
-        cpu: detail.cpu,
+        cpu: meter.map_or(0.0, |meter| meter.cpu),
     }
 }

@@ -3,7 +3,7 @@
 
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::time::{Duration, SystemTime};
 use throng_model::app::App;
@@ -33,6 +33,10 @@ pub enum Request {
     LogFiles { services: Vec<String> },
     /// Answered by `SendDescriptors`; after three descriptors have come, by `Exited` or `Error`.
     Exec { exec: Exec },
+    /// All figures in Prometheus' text format, of `replicas_most` single replicas at most. Answered by `Metrics`.
+    Metrics { replicas_most: usize },
+    /// Where running replicas of a service, or of all, can be reached. Answered by `Targets`.
+    Targets { service: Option<String> },
     /// Past events, then new ones if `follow`. Answered by `Event`s, then `Done`.
     Events { follow: bool },
     /// Answered by `Event`, `Counts` and `Samples` until the connection closes.
@@ -66,11 +70,25 @@ pub enum Reply {
     Status { status: Box<Status> },
     Endpoint { address: SocketAddr },
     LogFiles { files: Vec<(String, Vec<PathBuf>)> },
+    Metrics { text: String },
+    Targets { targets: Vec<Target> },
     SendDescriptors,
     Exited { exit: Exit },
     Event { event: Event },
     Counts { at: SystemTime, services: BTreeMap<String, Readiness> },
     Samples { at: SystemTime, samples: Vec<ReplicaSample> },
+}
+
+/// The running replicas of one service.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Target {
+    pub service: String,
+    /// As the Compose file has them.
+    pub labels: BTreeMap<String, String>,
+    /// Ports inside the replicas that the Compose file names, published ones first.
+    pub ports: Vec<u16>,
+    /// Ordinals and addresses.
+    pub replicas: Vec<(u32, Ipv4Addr)>,
 }
 
 /// Why a request was refused.

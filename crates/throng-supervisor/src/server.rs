@@ -324,6 +324,14 @@ impl Connection {
                 let result = self.log_files(services).await;
                 self.answer(result).await
             }
+            Request::Metrics { replicas_most } => {
+                let result = self.ask(|reply| Order::Metrics { replicas_most, reply }).await;
+                self.answer(result.map(|text| Reply::Metrics { text })).await
+            }
+            Request::Targets { service } => {
+                let result = self.ask(|reply| Order::Targets { service, reply }).await;
+                self.answer(result.and_then(|inner| inner).map(|targets| Reply::Targets { targets })).await
+            }
             Request::Exec { exec } => self.exec(exec).await,
             Request::Events { follow } => self.events(follow).await,
             Request::Watch => self.watch().await,

@@ -10,23 +10,27 @@ use throng_model::replica::{ReplicaId, ReplicaSpec, Statistics};
 use throng_proxy::Proxy;
 use throng_runtime::{ExecIo, ExecSpec, Runtime, RuntimeError};
 
+/// Rest after a replica could not be let go.
+const RETIRE_AGAIN: Duration = Duration::from_secs(1);
+
 /// Service and ordinal.
 pub type Key = (String, u32);
 
 pub enum Outcome {
-    Launched { key: Key, generation: u64, result: Result<u32, RuntimeError> },
+    Launched { key: Key, generation: u64, took: Duration, result: Result<u32, RuntimeError> },
     Retired { key: Key, result: Result<(), RuntimeError> },
     Probed { key: Key, generation: u64, took: Duration, result: Result<(), String> },
-    Sampled { at: Instant, samples: Vec<(Key, Option<Statistics>)> },
+    Sampled { at: Instant, samples: Vec<(ReplicaId, Option<Statistics>)> },
 }
 
 pub async fn launch(runtime: Arc<dyn Runtime>, key: Key, spec: ReplicaSpec) -> Outcome {
-    let generation = spec.generation;
+    let (generation, begin) = (spec.generation, Instant::now());
     let result = async {
         runtime.create(&spec).await?;
         runtime.start(&spec.id, generation).await
     };
-    Outcome::Launched { key, generation, result: result.await }
+    let result = result.await;
+    Outcome::Launched { key, generation, took: begin.elapsed(), result }
 }
 
 /// Everything needed to let a replica go.
@@ -57,7 +61,12 @@ pub async fn retire(runtime: Arc<dyn Runtime>, key: Key, order: Retirement) -> O
         }
         runtime.remove(&order.id, order.generation).await
     };
-    Outcome::Retired { key, result: result.await }
+    let result = result.await;
+    if result.is_err() {
+        // It is asked for again at once, and what is in the way now hardly goes in less.
+        tokio::time::sleep(RETIRE_AGAIN).await;
+    }
+    Outcome::Retired { key, result }
 }
 
 /// Runs a health check once. The error says why in words for people.
@@ -89,10 +98,9 @@ pub async fn probe(
     Outcome::Probed { key, generation, took: begin.elapsed(), result }
 }
 
-pub async fn sample(runtime: Arc<dyn Runtime>, running: Vec<(Key, ReplicaId)>) -> Outcome {
-    let (keys, ids): (Vec<Key>, Vec<ReplicaId>) = running.into_iter().unzip();
-    let statistics = runtime.statistics(&ids).await;
-    Outcome::Sampled { at: Instant::now(), samples: keys.into_iter().zip(statistics).collect() }
+pub async fn sample(runtime: Arc<dyn Runtime>, running: Vec<ReplicaId>) -> Outcome {
+    let statistics = runtime.statistics(&running).await;
+    Outcome::Sampled { at: Instant::now(), samples: running.into_iter().zip(statistics).collect() }
 }
 
 fn null_io() -> std::io::Result<ExecIo> {

@@ -112,8 +112,10 @@ pub enum Command {
     Logs(LogsArguments),
     /// Run a command inside a running replica
     Exec(ExecArguments),
-    /// Show what replicas use
+    /// Show what services and replicas use: a live screen on a terminal
     Top(TopArguments),
+    /// Print the app's figures for Prometheus, or serve them and the addresses of replicas to scrape
+    Metrics(MetricsArguments),
     /// Show what happened to the app
     Events(EventsArguments),
     /// Print the app as it is understood, with every default filled in
@@ -331,11 +333,22 @@ pub struct ExecArguments {
 pub struct TopArguments {
     /// Only these services
     pub services: Vec<String>,
-    /// Print once instead of following
+    /// Print the replicas once as a table; so it is where standard output is no terminal
     #[arg(long)]
     pub no_stream: bool,
     #[arg(long, value_enum, default_value_t)]
     pub format: Format,
+}
+
+#[derive(Debug, Args)]
+pub struct MetricsArguments {
+    /// Serve /metrics and, for Prometheus' HTTP service discovery, /sd until Ctrl-C; on an address of this host that no
+    /// other one can reach
+    #[arg(long, value_name = "ADDRESS", num_args = 0..=1, default_missing_value = "127.0.0.1:9464")]
+    pub listen: Option<std::net::SocketAddr>,
+    /// Replicas that have time series of their own at most; services always have
+    #[arg(long, value_name = "N", default_value_t = 500)]
+    pub replicas: usize,
 }
 
 #[derive(Debug, Args)]

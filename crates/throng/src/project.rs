@@ -13,6 +13,7 @@ use throng_supervisor::client::{self, Choice, Client};
 use throng_supervisor::paths::Paths;
 
 /// What every command knows.
+#[derive(Clone)]
 pub struct Context {
     pub paths: Paths,
     pub project: ProjectArguments,

@@ -27,6 +27,12 @@ impl Actor {
             Order::List { services, reply } => {
                 let _ = reply.send(self.list(&services));
             }
+            Order::Metrics { replicas_most, reply } => {
+                let _ = reply.send(self.metrics_text(replicas_most));
+            }
+            Order::Targets { service, reply } => {
+                let _ = reply.send(self.targets(service.as_deref()));
+            }
             Order::Events { reply } => {
                 let _ = reply.send(self.events.iter().cloned().collect());
             }
@@ -105,24 +111,47 @@ impl Actor {
         }
     }
 
+    /// Counts are wanted at once, so that replicas start while the disk is waited for; who asked is answered after that
+    /// ([`Actor::commit`]). A supervisor that dies in between leaves replicas that the next one takes for surplus.
     pub(super) fn scale(&mut self, replicas: BTreeMap<String, u32>) -> Result<(), Refusal> {
         let mut durable = self.durable.clone();
+        let mut before = BTreeMap::new();
         for (name, count) in &replicas {
             let service = durable.app.services.get_mut(name).ok_or_else(|| self.no_service(name))?;
-            service.replicas = *count;
+            before.insert(name.clone(), std::mem::replace(&mut service.replicas, *count));
         }
-        self.save(&durable)?;
+        let path = self.fixed.paths.state_file(&self.fixed.project);
+        let written = state::write(&path, &durable).map_err(not_saved)?;
         self.durable = durable;
+        self.count(&replicas);
+        self.uncommitted = Some((written, before));
+        Ok(())
+    }
+
+    fn count(&mut self, replicas: &BTreeMap<String, u32>) {
         for (name, count) in replicas {
-            if let Some(prepared) = self.prepared.get_mut(&name) {
-                prepared.service.replicas = count;
+            if let Some(prepared) = self.prepared.get_mut(name) {
+                prepared.service.replicas = *count;
             }
-            if let Some(service) = self.wanted.services.get_mut(&name) {
-                let before = std::mem::replace(&mut service.replicas, count);
-                self.event("scale", &name, &format!("scaled from {before} to {count}"));
+            if let Some(service) = self.wanted.services.get_mut(name) {
+                let before = std::mem::replace(&mut service.replicas, *count);
+                self.event("scale", name, &format!("scaled from {before} to {count}"));
             }
         }
-        Ok(())
+    }
+
+    /// Makes the counts that were ordered last outlive this process, or takes them back.
+    pub(super) fn commit(&mut self) -> Result<(), Refusal> {
+        let Some((written, before)) = self.uncommitted.take() else { return Ok(()) };
+        tokio::task::block_in_place(|| written.commit()).map_err(|error| {
+            for (name, count) in &before {
+                if let Some(service) = self.durable.app.services.get_mut(name) {
+                    service.replicas = *count;
+                }
+            }
+            self.count(&before);
+            not_saved(error)
+        })
     }
 
     pub(super) fn go_down(&mut self, volumes: bool, grace: Option<Duration>) {
@@ -138,10 +167,7 @@ impl Actor {
 
     pub(super) fn save(&self, durable: &Durable) -> Result<(), Refusal> {
         let path = self.fixed.paths.state_file(&self.fixed.project);
-        state::save(&path, durable).map_err(|error| {
-            Refusal::new(RefusalKind::Host, error.to_string())
-                .hint("see that the disk has room and is writable")
-        })
+        state::save(&path, durable).map_err(not_saved)
     }
 
     pub(super) fn no_service(&self, name: &str) -> Refusal {
@@ -196,4 +222,8 @@ fn wanted(prepared: &Prepared) -> WantedService {
         depends_on: prepared.service.depends_on.clone(),
         health: prepared.health.clone(),
     }
+}
+
+fn not_saved(error: state::StateError) -> Refusal {
+    Refusal::new(RefusalKind::Host, error.to_string()).hint("see that the disk has room and is writable")
 }

@@ -6,7 +6,9 @@ use throng_runtime::{ErrorKind, RuntimeError};
 impl Actor {
     pub(super) fn finished(&mut self, outcome: Result<Outcome, tokio::task::JoinError>) {
         match outcome {
-            Ok(Outcome::Launched { key, generation, result }) => {
+            Ok(Outcome::Launched { key, generation, took, result }) => {
+                let again = self.detail(&key).is_some_and(|detail| detail.restarts > 0);
+                self.metrics.launched(&key.0, took, result.is_ok(), again);
                 self.starting = self.starting.saturating_sub(1);
                 let host = |error: &RuntimeError| error.kind == ErrorKind::Host;
                 self.pace.ended(!result.as_ref().is_err_and(host));
@@ -15,6 +17,7 @@ impl Actor {
             Ok(Outcome::Retired { key, result }) => self.retired(&key, result),
             Ok(Outcome::Probed { key, generation, took, result }) => {
                 self.budget.ended(took);
+                self.metrics.checked(&key.0, result.is_ok());
                 self.probed(&key, generation, result);
             }
             Ok(Outcome::Sampled { at, samples }) => self.sampled(at, samples),
@@ -46,11 +49,7 @@ impl Actor {
             }
             Err(error) => {
                 let permanent = error.kind == ErrorKind::Invalid;
-                let text = match &error.hint {
-                    Some(hint) => format!("{error} (hint: {hint})"),
-                    None => error.to_string(),
-                };
-                self.launch_failed(key, text, permanent);
+                self.launch_failed(key, with_hint(&error), permanent);
             }
         }
     }
@@ -68,7 +67,7 @@ impl Actor {
     pub(super) fn retired(&mut self, key: &Key, result: Result<(), RuntimeError>) {
         if let Err(error) = result {
             // What cannot be removed is kept and tried again; nothing is forgotten.
-            let message = format!("could not be removed: {error}");
+            let message = format!("could not be removed: {}", with_hint(&error));
             if let Some((view, detail)) = Self::replica(&mut self.world, &mut self.details, key) {
                 view.busy = false;
                 detail.error = Some(message.clone());
@@ -128,72 +127,16 @@ impl Actor {
         view.phase = Phase::Exited { exit, at: now };
         detail.exit = Some(exit);
         detail.finished_at = Some(SystemTime::now());
-        detail.cpu = 0.0;
+        detail.meter = None;
         if !detail.leaving {
             self.event("replica", &replica_name(&key), &exit.to_string());
         }
     }
-
-    pub(super) fn sample(&mut self) {
-        if self.starting == 0 && !self.held {
-            self.pace.nothing_starts(&self.host.read());
-        }
-        // A sampling that takes longer than its period is not piled up on.
-        if self.sampling.is_some() || Instant::now() < self.next_sampling {
-            return;
-        }
-        let running: Vec<(Key, ReplicaId)> = self
-            .world
-            .iter()
-            .flat_map(|(service, replicas)| {
-                replicas.iter().map(move |(ordinal, view)| (service, ordinal, view))
-            })
-            .filter(|(_, _, view)| matches!(view.phase, Phase::Running { .. }))
-            .map(|(service, ordinal, _)| (service.clone(), *ordinal))
-            .map(|key| (key.clone(), self.id(&key)))
-            .collect();
-        if running.is_empty() {
-            return;
-        }
-        self.sampling = Some(Instant::now());
-        self.tasks.spawn(steps::sample(self.fixed.runtime.clone(), running));
-    }
-
-    pub(super) fn sampled(&mut self, at: Instant, samples: Vec<(Key, Option<Statistics>)>) {
-        let took = self.sampling.take().map_or(Duration::ZERO, |since| since.elapsed());
-        self.next_sampling = Instant::now() + took * SAMPLE_REST;
-        let mut sent = Vec::new();
-        for (key, statistics) in samples {
-            let detail = self.details.get_mut(&key.0).and_then(|details| details.get_mut(&key.1));
-            let (Some(detail), Some(new)) = (detail, statistics) else { continue };
-            match detail.statistics.replace((at, new)) {
-                Some((then, old)) => {
-                    let sample = rates(&key, &old, &new, at.saturating_duration_since(then));
-                    detail.cpu = sample.cpu;
-                    sent.push(sample);
-                }
-                // The first reading says what was used since the start, which is better than nothing in a listing.
-                None => {
-                    let ran = detail.started_at.and_then(|start| start.elapsed().ok());
-                    detail.cpu = ran.map_or(0.0, |ran| new.cpu.as_secs_f64() / ran.as_secs_f64().max(1e-3));
-                }
-            }
-        }
-        let _ = self.feed.send(Arc::new(Reply::Samples { at: SystemTime::now(), samples: sent }));
-    }
 }
 
-fn rates(key: &Key, old: &Statistics, new: &Statistics, passed: Duration) -> ReplicaSample {
-    let seconds = passed.as_secs_f64().max(1e-3);
-    // A restarted replica's counters begin again; that is no negative rate.
-    let per_second = |old: u64, new: u64| new.saturating_sub(old) as f64 / seconds;
-    ReplicaSample {
-        service: key.0.clone(),
-        name: replica_name(key),
-        cpu: new.cpu.saturating_sub(old.cpu).as_secs_f64() / seconds,
-        memory: new.memory,
-        pids: new.pids,
-        received: per_second(old.network_received, new.network_received),
-        sent: per_second(old.network_sent, new.network_sent),
+fn with_hint(error: &RuntimeError) -> String {
+    match &error.hint {
+        Some(hint) => format!("{error} (hint: {hint})"),
+        None => error.to_string(),
     }
 }

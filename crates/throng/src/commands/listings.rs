@@ -1,24 +1,14 @@
-//! Commands that show: ps, ls, top, events, config. JSON has one object a line, with Docker Compose's field names.
+//! Commands that show: ps, ls, events, config. JSON has one object a line, with Docker Compose's field names.
 
-use crate::cli::{
-    ConfigArguments, ConfigFormat, EventsArguments, Format, FormatArguments, PsArguments, TopArguments,
-};
+use crate::cli::{ConfigArguments, ConfigFormat, EventsArguments, Format, FormatArguments, PsArguments};
 use crate::failure::{Failure, Kind, Result};
 use crate::project::Context;
 use crate::terminal::{Style, table};
 use jiff::Timestamp;
 use serde_json::json;
-use std::io::IsTerminal;
-use std::time::{Duration, SystemTime};
+use std::time::SystemTime;
 use throng_model::status::{Event, ReplicaStatus, Status};
-use throng_model::units::format_bytes;
 use throng_supervisor::client::{self, Choice, Client};
-
-/// How often `top` draws anew.
-const TOP_EVERY: Duration = Duration::from_secs(1);
-/// How long `top` waits for the first reading of replicas that have just started. One is taken each second.
-const FIRST_READING_WITHIN: Duration = Duration::from_secs(3);
-const FIRST_READING_EVERY: Duration = Duration::from_millis(50);
 
 pub async fn ps(context: &Context, arguments: PsArguments) -> Result<()> {
     let status = context.running().await?.status().await?;
@@ -52,7 +42,7 @@ fn is_local(status: &Status) -> bool {
     matches!(status.on.as_str(), "" | "local")
 }
 
-fn check_services(status: &Status, services: &[String]) -> Result<()> {
+pub fn check_services(status: &Status, services: &[String]) -> Result<()> {
     let unknown = services.iter().find(|service| !status.services.contains_key(*service));
     let Some(unknown) = unknown else { return Ok(()) };
     let known: Vec<&str> = status.services.keys().map(String::as_str).collect();
@@ -179,82 +169,6 @@ pub async fn ls(context: &Context, arguments: FormatArguments) -> Result<()> {
         out!("{}", table(&["NAME", "STATUS", "ON", "DIRECTORY"], &rows));
     }
     Ok(())
-}
-
-pub async fn top(context: &Context, arguments: TopArguments) -> Result<()> {
-    let client = context.running().await?;
-    let interrupted = super::interrupted()?;
-    let follow = !arguments.no_stream && arguments.format == Format::Table && std::io::stdout().is_terminal();
-    let mut status = first_readings(&client).await?;
-    loop {
-        check_services(&status, &arguments.services)?;
-        status.replicas.retain(|replica| {
-            replica.state == "running"
-                && (arguments.services.is_empty() || arguments.services.contains(&replica.service))
-        });
-        match arguments.format {
-            Format::Json => status.replicas.iter().for_each(|replica| outln!("{}", top_json(replica))),
-            // Home, then clear what is below: without flicker, and the scroll-back stays.
-            Format::Table if follow => out!("\x1b[H\x1b[J{}", top_table(&status)),
-            Format::Table => out!("{}", top_table(&status)),
-        }
-        if !follow {
-            return Ok(());
-        }
-        tokio::select! {
-            () = tokio::time::sleep(TOP_EVERY) => {}
-            () = interrupted.cancelled() => return Ok(()),
-        }
-        status = client.status().await?;
-    }
-}
-
-/// The status once every running replica has been measured, or as it is when that takes too long.
-async fn first_readings(client: &Client) -> Result<Status> {
-    let begin = tokio::time::Instant::now();
-    loop {
-        let status = client.status().await?;
-        let mut running = status.replicas.iter().filter(|replica| replica.state == "running");
-        if running.all(|replica| replica.statistics.is_some()) || begin.elapsed() >= FIRST_READING_WITHIN {
-            return Ok(status);
-        }
-        tokio::time::sleep(FIRST_READING_EVERY).await;
-    }
-}
-
-fn top_table(status: &Status) -> String {
-    let rows: Vec<Vec<String>> = status
-        .replicas
-        .iter()
-        .map(|replica| {
-            let used = replica.statistics.unwrap_or_default();
-            let limit = used.memory_limit.map_or_else(|| "-".into(), format_bytes);
-            vec![
-                replica.name.clone(),
-                format!("{:.1}%", replica.cpu * 100.0),
-                format!("{} / {limit}", format_bytes(used.memory)),
-                format!("{} / {}", format_bytes(used.network_received), format_bytes(used.network_sent)),
-                used.pids.to_string(),
-            ]
-        })
-        .collect();
-    table(&["NAME", "CPU %", "MEM USAGE / LIMIT", "NET I/O", "PIDS"], &rows)
-}
-
-fn top_json(replica: &ReplicaStatus) -> serde_json::Value {
-    let used = replica.statistics.unwrap_or_default();
-    json!({
-        "Name": replica.name,
-        "Service": replica.service,
-        "CPUPerc": format!("{:.2}%", replica.cpu * 100.0),
-        "CPU": replica.cpu,
-        "Memory": used.memory,
-        "MemoryUnreclaimable": used.memory_unreclaimable,
-        "MemoryLimit": used.memory_limit,
-        "NetworkReceived": used.network_received,
-        "NetworkSent": used.network_sent,
-        "PIDs": used.pids,
-    })
 }
 
 pub async fn events(context: &Context, arguments: EventsArguments) -> Result<()> {

@@ -8,10 +8,12 @@ mod listings;
 mod load;
 mod logs;
 mod manual;
+mod metrics;
 mod prune;
 mod run;
 mod runs;
 mod supervise;
+mod top;
 
 use crate::cli::{Arguments, Command};
 use crate::failure::{Failure, Kind, Result, io};
@@ -58,7 +60,8 @@ async fn dispatch(context: &Context, command: Command) -> Result<ExitCode> {
         Command::Scale(arguments) => app::scale(context, arguments).await?,
         Command::Ps(arguments) => listings::ps(context, arguments).await?,
         Command::Ls(arguments) => listings::ls(context, arguments).await?,
-        Command::Top(arguments) => listings::top(context, arguments).await?,
+        Command::Top(arguments) => top::run(context, arguments).await?,
+        Command::Metrics(arguments) => metrics::run(context, arguments).await?,
         Command::Events(arguments) => listings::events(context, arguments).await?,
         Command::Config(arguments) => listings::config(context, arguments)?,
         Command::Logs(arguments) => logs::run(context, arguments).await?,
