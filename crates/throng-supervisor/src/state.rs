@@ -6,8 +6,7 @@
 use crate::backend::On;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
-use std::io::Write;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use throng_model::app::App;
 use throng_model::replica::NetworkSpec;
 
@@ -60,20 +59,53 @@ pub fn load(path: &Path) -> Result<Option<Durable>, StateError> {
 }
 
 pub fn save(path: &Path, state: &Durable) -> Result<(), StateError> {
-    let io = |what| move |source| StateError::Io { what, path: path.display().to_string(), source };
+    write(path, state)?.commit()
+}
+
+/// A state that lies beside its place; dropped, it is gone.
+#[must_use]
+pub struct Written {
+    temporary: Option<PathBuf>,
+    path: PathBuf,
+}
+
+/// Writes a state, which only [`Written::commit`] makes the one that counts. Most of what can go wrong goes wrong here.
+pub fn write(path: &Path, state: &Durable) -> Result<Written, StateError> {
     let folder = path.parent().unwrap_or(Path::new("."));
-    std::fs::create_dir_all(folder).map_err(io("create the folder of"))?;
+    std::fs::create_dir_all(folder).map_err(io("create the folder of", path))?;
     let temporary = path.with_extension("json.new");
     let text = serde_json::to_vec(state)
         .map_err(|source| StateError::Damaged { path: path.display().to_string(), source })?;
-    let written = std::fs::File::create(&temporary)
-        .and_then(|mut file| file.write_all(&text).and_then(|()| file.sync_all()));
-    written.and_then(|()| std::fs::rename(&temporary, path)).map_err(|error| {
-        // What is half written, on a full disk say, is of no use to anybody.
-        let _ = std::fs::remove_file(&temporary);
-        io("write")(error)
-    })?;
-    std::fs::File::open(folder).and_then(|folder| folder.sync_all()).map_err(io("sync the folder of"))
+    let written = Written { temporary: Some(temporary.clone()), path: path.into() };
+    std::fs::write(&temporary, text).map_err(io("write", path))?;
+    Ok(written)
+}
+
+impl Written {
+    /// Waits for the disk, some milliseconds.
+    pub fn commit(mut self) -> Result<(), StateError> {
+        let Some(temporary) = &self.temporary else { return Ok(()) };
+        let synced = std::fs::File::open(temporary).and_then(|file| file.sync_all());
+        synced.and_then(|()| std::fs::rename(temporary, &self.path)).map_err(io("write", &self.path))?;
+        self.temporary = None;
+        let folder = self.path.parent().unwrap_or(Path::new("."));
+        let synced = std::fs::File::open(folder).and_then(|folder| folder.sync_all());
+        synced.map_err(io("sync the folder of", &self.path))
+    }
+}
+
+impl Drop for Written {
+    fn drop(&mut self) {
+        if let Some(temporary) = &self.temporary {
+            // What is half written, on a full disk say, is of no use to anybody.
+            let _ = std::fs::remove_file(temporary);
+        }
+    }
+}
+
+fn io(what: &'static str, path: &Path) -> impl FnOnce(std::io::Error) -> StateError {
+    let path = path.display().to_string();
+    move |source| StateError::Io { what, path, source }
 }
 
 #[cfg(test)]
@@ -89,6 +121,16 @@ mod tests {
         state.app.name = "shop".into();
         save(&path, &state).expect("saved");
         assert_eq!(load(&path).expect("loaded").expect("there").app.name, "shop");
+        state.app.name = "other".into();
+        let written = write(&path, &state).expect("written");
+        assert_eq!(
+            load(&path).expect("loaded").expect("there").app.name,
+            "shop",
+            "not before it is committed"
+        );
+        drop(written);
+        let names = std::fs::read_dir(folder.path().join("p")).expect("listed");
+        assert_eq!(names.map(|e| e.expect("entry").file_name()).collect::<Vec<_>>(), ["state.json"]);
     }
 
     #[test]
