@@ -65,11 +65,15 @@ fn a_disk_above_its_mark_is_made_room_on() {
     bench.image("spare", "FROM scratch\nCOPY probe /spare\n");
     let done = "  done: {image: probe, command: [append, /written, text], restart: 'no'}\n";
     bench.compose(&format!("{SERVER}{done}"));
-    let mut up = bench.command(&["up", "-d"]);
-    // Any disk is above this one.
-    up.envs([("THRONG_DISK_HIGH_PERCENT", "0"), ("THRONG_DISK_LOW_PERCENT", "0")]);
-    up.envs([("THRONG_DISK_PERIOD", "1"), ("THRONG_DISK_MIN_AGE", "0")]);
-    assert_eq!(bench.spawn_with(up).wait().code, 0);
+    bench.ok(&["up", "-d"]);
+    until("it has ended", || bench.states().contains(&("done-1".into(), "exited".into())).then_some(()));
+    // The next supervisor is one for which any disk is too full, and that spares nobody for being new.
+    support::kill(bench.supervisor().expect("a supervisor"), Signal::KILL);
+    until("it has ended", || (!bench.listens()).then_some(()));
+    let mut ps = bench.command(&["ps"]);
+    ps.envs([("THRONG_DISK_HIGH_PERCENT", "0"), ("THRONG_DISK_LOW_PERCENT", "0")]);
+    ps.envs([("THRONG_DISK_PERIOD", "1"), ("THRONG_DISK_MIN_AGE", "0")]);
+    assert_eq!(bench.spawn_with(ps).wait().code, 0);
     bench.ok(&["exec", "web", "/probe", "append", "/written", "text"]);
     let events = || bench.ok(&["events", "--no-follow"]).out;
     until("the image goes", || events().contains("removed spare:latest (").then_some(()));
