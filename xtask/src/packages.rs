@@ -29,6 +29,8 @@ pub const FOR_TESTS: &[Package] = &[
     package("uidmap", "newuidmap"),
     package("nftables", "nft"),
     package("iptables", "iptables"),
+    package("prometheus", "prometheus"),
+    package("tmux", "tmux"),
 ];
 
 /// The peers that are measured beside this project.

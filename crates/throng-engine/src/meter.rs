@@ -18,13 +18,18 @@ use crate::usage::{self, Usage};
 use rustix::fs::{Mode, OFlags};
 use std::collections::HashMap;
 use std::os::fd::OwnedFd;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use throng_model::replica::{ReplicaId, Statistics};
 
-/// CPU time that the full readings of one time may take. With the CPU counters of ten thousand replicas and what the
-/// supervisor does with all of it that stays below a tenth of a core, once a second.
-const BUDGET: Duration = Duration::from_millis(60);
+/// CPU time that one time may take. With what the supervisor does with the figures of ten thousand replicas that stays
+/// below a tenth of a core, once a second.
+const BUDGET: Duration = Duration::from_millis(75);
+/// Of it what full readings have at least: the CPU counters of ever more replicas must not leave nothing for them.
+const FULL_READINGS: Duration = Duration::from_millis(20);
+/// Bytes of a CPU counter that are read: more than the first line of a `cpu.stat`.
+const COUNTER_BYTES: usize = 128;
 /// Full readings between two looks at the budget, which cost a system call each.
 const READ_BETWEEN_LOOKS: usize = 8;
 /// Of the descriptors that this process may have, one of this many for meters; beyond that counters are opened anew.
@@ -43,12 +48,7 @@ pub struct Meter {
 
 /// Of each replica that runs what it uses, in the order of the ids.
 pub fn read(core: &Core, ids: &[ReplicaId]) -> Vec<Option<Statistics>> {
-    let running = ids.iter().map(|id| {
-        let replica = core.replica(id)?;
-        let pid = replica.running()?.pid;
-        Some((replica, pid))
-    });
-    let running: Vec<_> = running.collect();
+    let running = look_up(core, ids);
     match core.cgroups {
         Cgroups::None(_) => by_sessions(core, &running),
         _ => by_groups(core, &running, BUDGET),
@@ -56,6 +56,20 @@ pub fn read(core: &Core, ids: &[ReplicaId]) -> Vec<Option<Statistics>> {
 }
 
 type Asked = Option<(Arc<Replica>, u32)>;
+
+/// Those that run, with their first process. Ids mostly come in their order and of one project, and so do replicas: to
+/// look each of them up among ten thousand would take longer than to read its counter.
+fn look_up(core: &Core, ids: &[ReplicaId]) -> Vec<Asked> {
+    let known = ids.first().map(|id| core.of_project(&id.project)).unwrap_or_default();
+    let mut known = known.into_iter().peekable();
+    let find = |id: &ReplicaId| {
+        while known.next_if(|replica| replica.id < *id).is_some() {}
+        let replica = known.next_if(|replica| replica.id == *id).or_else(|| core.replica(id))?;
+        let pid = replica.pid()?;
+        Some((replica, pid))
+    };
+    ids.iter().map(find).collect()
+}
 
 /// One pass over all processes of the host is all there is.
 fn by_sessions(core: &Core, running: &[Asked]) -> Vec<Option<Statistics>> {
@@ -80,7 +94,7 @@ fn by_sessions(core: &Core, running: &[Asked]) -> Vec<Option<Statistics>> {
 fn by_groups(core: &Core, running: &[Asked], budget: Duration) -> Vec<Option<Statistics>> {
     let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile).current.unwrap_or(u64::MAX);
     let keep = (running.len() as u64) <= limit / DESCRIPTORS_SHARE;
-    let contained = core.contained();
+    let (contained, begin) = (core.contained(), thread_time());
     // Those not read in full yet: whether they were idle since the last time, when they were read, their place.
     let mut waiting: Vec<(bool, Instant, usize)> = Vec::new();
     for (place, (replica, pid)) in running.iter().enumerate().filter_map(|(n, r)| Some((n, r.as_ref()?))) {
@@ -94,10 +108,10 @@ fn by_groups(core: &Core, running: &[Asked], budget: Duration) -> Vec<Option<Sta
             None => *meter = Meter::open(core, replica, *pid, keep),
         }
     }
-    let begin = thread_time();
+    let until = (begin + budget).max(thread_time() + FULL_READINGS);
     waiting.sort_unstable();
     for chunk in waiting.chunks(READ_BETWEEN_LOOKS) {
-        if thread_time().saturating_sub(begin) >= budget {
+        if thread_time() >= until {
             break;
         }
         for (replica, _) in chunk.iter().filter_map(|(.., place)| running[*place].as_ref()) {
@@ -106,7 +120,8 @@ fn by_groups(core: &Core, running: &[Asked], budget: Duration) -> Vec<Option<Sta
             }
         }
     }
-    let tell = |(replica, _): &(Arc<Replica>, u32)| replica.meter().as_ref().map(Meter::statistics);
+    let now = Instant::now();
+    let tell = |(replica, _): &(Arc<Replica>, u32)| Some(replica.meter().as_ref()?.statistics(now));
     running.iter().map(|asked| asked.as_ref().and_then(tell)).collect()
 }
 
@@ -114,10 +129,7 @@ impl Meter {
     /// With a first full reading.
     fn open(core: &Core, replica: &Replica, pid: u32, keep: bool) -> Option<Meter> {
         let group = core.cgroups.group(&replica.id.project, &replica.id.name())?.existing();
-        let counter = group
-            .counter()
-            .filter(|_| keep)
-            .and_then(|path| rustix::fs::open(&path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty()).ok());
+        let counter = group.counter().filter(|_| keep).and_then(|path| open(&path).ok());
         let last = Statistics::default();
         let mut meter = Meter { pid, group, counter, last, read_at: Instant::now() };
         meter.look();
@@ -127,12 +139,13 @@ impl Meter {
 
     /// Reads the CPU counter. Tells whether it has moved since the last time; nothing if it is not there any more.
     fn look(&mut self) -> Option<bool> {
-        let cpu = match &self.counter {
-            Some(file) => {
-                usage::kernel_text(|buffer| rustix::io::pread(file, buffer, 0), |text| self.group.cpu(text))
-            }
-            None => usage::kernel_file(&self.group.counter()?, |text| self.group.cpu(text)),
-        }?;
+        let mut buffer = [0u8; COUNTER_BYTES];
+        let length = match &self.counter {
+            Some(file) => rustix::io::pread(file, &mut buffer, 0),
+            None => open(&self.group.counter()?).and_then(|file| rustix::io::read(&file, &mut buffer)),
+        };
+        let text = std::str::from_utf8(buffer.get(..length.ok()?)?).ok()?;
+        let cpu = self.group.cpu(text)?;
         let moved = cpu != self.last.cpu;
         self.last.cpu = cpu;
         Some(moved)
@@ -158,9 +171,13 @@ impl Meter {
         self.read_at = Instant::now();
     }
 
-    fn statistics(&self) -> Statistics {
-        Statistics { age: self.read_at.elapsed(), ..self.last }
+    fn statistics(&self, now: Instant) -> Statistics {
+        Statistics { age: now.saturating_duration_since(self.read_at), ..self.last }
     }
+}
+
+fn open(path: &Path) -> rustix::io::Result<OwnedFd> {
+    rustix::fs::open(path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())
 }
 
 /// CPU time of this thread: what others take of the cores meanwhile is not ours.

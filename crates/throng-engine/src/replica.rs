@@ -96,6 +96,14 @@ impl Replica {
         }
     }
 
+    /// Its first process, if it runs.
+    pub fn pid(&self) -> Option<u32> {
+        match &self.inner().phase {
+            Phase::Running(running) => Some(running.pid),
+            _ => None,
+        }
+    }
+
     pub fn is_running(&self) -> bool {
         matches!(self.inner().phase, Phase::Running(_))
     }

@@ -51,21 +51,11 @@ const LONGEST: usize = 8 << 10;
 /// A file of the kernel's, as far as [`LONGEST`] goes; nothing if there is none. Such files have no size to be asked for
 /// first, and come as a whole: three system calls, where the standard library needs five.
 pub fn kernel_file<T>(path: &Path, parse: impl FnOnce(&str) -> T) -> T {
-    let read = |buffer: &mut [u8]| {
-        let file = rustix::fs::open(path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())?;
-        rustix::io::read(file, buffer)
-    };
-    kernel_text(read, parse)
-}
-
-/// What `read` puts into a buffer; nothing if it fails.
-pub fn kernel_text<T>(
-    read: impl FnOnce(&mut [u8]) -> rustix::io::Result<usize>,
-    parse: impl FnOnce(&str) -> T,
-) -> T {
     let mut buffer = [0u8; LONGEST];
-    let length = read(&mut buffer).unwrap_or(0);
-    parse(std::str::from_utf8(buffer.get(..length).unwrap_or_default()).unwrap_or_default())
+    let read = rustix::fs::open(path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())
+        .and_then(|file| rustix::io::read(file, &mut buffer));
+    let text = buffer.get(..read.unwrap_or(0)).unwrap_or_default();
+    parse(std::str::from_utf8(text).unwrap_or_default())
 }
 
 /// Bytes in memory that a process holds, and of these the bytes of no file; nothing if it has ended.

@@ -262,3 +262,93 @@ fn replicas(out: &mut Exposition, rows: &[Row]) {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::metrics::Totals;
+    use std::collections::BTreeSet;
+    use std::time::SystemTime;
+    use throng_model::replica::Statistics;
+
+    fn row(service: &str, ordinal: u32) -> Row {
+        let status = ReplicaStatus {
+            name: format!("shop-{service}-{ordinal}"),
+            service: service.into(),
+            ordinal,
+            image: String::new(),
+            command: String::new(),
+            state: "running".into(),
+            health: String::new(),
+            exit: None,
+            error: None,
+            restarts: 0,
+            addresses: vec![],
+            created_at: SystemTime::UNIX_EPOCH,
+            started_at: None,
+            finished_at: None,
+            statistics: Some(Statistics {
+                memory: 1 << 20,
+                memory_limit: Some(1 << 30),
+                pids: 2,
+                storage_read: Some(1),
+                storage_written: Some(2),
+                pressure: Some(Pressure::default()),
+                ..Statistics::default()
+            }),
+            cpu: 0.0,
+        };
+        Row { status, age: Some(Duration::from_secs(u64::from(ordinal))) }
+    }
+
+    fn written(rows: &[Row], replicas_most: usize) -> String {
+        let readiness = BTreeMap::from([("web".to_owned(), Readiness { wanted: 3, ..Readiness::default() })]);
+        let mut metrics = Metrics::default();
+        metrics.services.insert("web".into(), Totals::default());
+        metrics.service("web").used.pressure = Some(Pressure::default());
+        let head = Head {
+            project: "shop",
+            on: "local",
+            readiness: &readiness,
+            batch: 8,
+            starting: 0,
+            replicas_most,
+        };
+        text(&head, &metrics, rows)
+    }
+
+    #[test]
+    fn services_are_sums_and_replicas_are_bounded() {
+        let rows: Vec<Row> = (1..=3).map(|ordinal| row("web", ordinal)).collect();
+        let all = written(&rows, 10);
+        for line in [
+            "throng_service_replicas{service=\"web\",state=\"running\"} 3",
+            "throng_service_replicas{service=\"web\",state=\"failed\"} 0",
+            "throng_service_memory_bytes{service=\"web\"} 3145728",
+            "throng_service_reading_age_seconds{service=\"web\"} 3",
+            "throng_replica_tasks{service=\"web\",replica=\"web-3\"} 2",
+            "throng_replicas_omitted 0",
+        ] {
+            assert!(all.lines().any(|found| found == line), "no {line}\n{all}");
+        }
+        let few = written(&rows, 2);
+        assert!(few.contains("throng_replicas_omitted 1\n") && !few.contains("web-3"), "{few}");
+        assert!(!written(&rows, 0).contains("throng_replica_"));
+        let series = |text: &str| text.lines().filter(|line| !line.starts_with('#')).count();
+        let crowd: Vec<Row> = (1..=5_000).map(|ordinal| row("web", ordinal)).collect();
+        assert_eq!(series(&written(&crowd, 0)), series(&written(&rows, 0)), "a crowd has no more than a few");
+    }
+
+    #[test]
+    fn the_page_lists_every_figure_and_no_other() {
+        let page = include_str!("../../../../docs/metrics.md");
+        let listed: BTreeSet<&str> =
+            page.lines().filter_map(|line| line.strip_prefix("| `")?.split('`').next()).collect();
+        let text = written(&[row("web", 1)], 10);
+        let mut told: BTreeSet<&str> =
+            text.lines().filter_map(|line| line.strip_prefix("# TYPE ")?.split(' ').next()).collect();
+        // Not every kernel counts it.
+        told.insert("throng_host_pressure_seconds_total");
+        assert_eq!(told, listed);
+    }
+}

@@ -1,7 +1,8 @@
 //! The program inside the tests' images: one static file that does what its first argument says.
 
 use std::io::{BufRead, BufReader, Read, Write};
-use std::net::{TcpListener, TcpStream, ToSocketAddrs};
+use std::net::{TcpListener, TcpStream, ToSocketAddrs, UdpSocket};
+use std::os::fd::AsRawFd;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
@@ -50,9 +51,11 @@ fn answer_all(stream: TcpStream) -> std::io::Result<()> {
         std::io::copy(&mut (&mut reader).take(length), &mut std::io::sink())?;
         let (route, argument) = path.split_once('?').unwrap_or((&path, ""));
         let milliseconds = Duration::from_millis(argument.parse().unwrap_or(0));
-        let mut status = "200 OK";
+        let (mut status, mut body) = ("200 OK", name.clone());
         match route {
             "/slow" => std::thread::sleep(milliseconds),
+            // Of its own, for whoever scrapes it.
+            "/metrics" => body = format!("probe_info{{name=\"{name}\"}} 1\n"),
             "/sick" => WELL.store(false, Ordering::SeqCst),
             "/healthz" if !WELL.load(Ordering::SeqCst) => status = "503 Service Unavailable",
             "/drip" => {
@@ -67,7 +70,7 @@ fn answer_all(stream: TcpStream) -> std::io::Result<()> {
             _ => {}
         }
         let out = reader.get_mut();
-        write!(out, "HTTP/1.1 {status}\r\nX-Replica: {name}\r\nContent-Length: {}\r\n\r\n{name}", name.len())?;
+        write!(out, "HTTP/1.1 {status}\r\nX-Replica: {name}\r\nContent-Length: {}\r\n\r\n{body}", body.len())?;
         out.flush()?;
     }
 }
@@ -104,6 +107,24 @@ fn resolve(name: &str) -> String {
     addresses.join(" ")
 }
 
+unsafe extern "C" {
+    fn setsockopt(socket: i32, level: i32, name: i32, value: *const i32, length: u32) -> i32;
+}
+
+/// Sends a datagram to so many addresses below a prefix like `10.213`; fails at the first that the kernel refuses.
+fn send_to_many(prefix: &str, count: u32) -> std::io::Result<()> {
+    const IPPROTO_IP: i32 = 0;
+    const IP_RECVERR: i32 = 11;
+    let socket = UdpSocket::bind("0.0.0.0:0")?;
+    // Without this a datagram that finds no room is lost in silence (ip(7)).
+    let set = unsafe { setsockopt(socket.as_raw_fd(), IPPROTO_IP, IP_RECVERR, &1, 4) };
+    assert_eq!(set, 0, "{}", std::io::Error::last_os_error());
+    (0..count).try_for_each(|number| {
+        let address = format!("{prefix}.{}.{}:9", 100 + number / 250, 1 + number % 250);
+        socket.send_to(b"x", address).map(drop)
+    })
+}
+
 fn main() {
     let args: Vec<String> = std::env::args().collect();
     let word = |n: usize| args.get(n).map(String::as_str).unwrap_or_default();
@@ -131,6 +152,20 @@ fn main() {
         }
         "exit" => std::process::exit(word(2).parse().expect("a code")),
         "sleep" => std::thread::sleep(Duration::from_secs(word(2).parse().expect("seconds"))),
+        "send-to-many" => {
+            if let Err(error) = send_to_many(word(2), word(3).parse().expect("a number")) {
+                eprintln!("{error}");
+                std::process::exit(1);
+            }
+        }
+        "eat" => {
+            let mut eaten = Vec::new();
+            for _ in 0..word(2).parse().expect("megabytes") {
+                eaten.push(vec![1u8; 1 << 20]);
+                std::hint::black_box(&eaten);
+            }
+            std::thread::sleep(Duration::from_secs(3_600));
+        }
         "cat" => {
             let _ = std::io::copy(&mut std::io::stdin(), &mut std::io::stdout());
         }

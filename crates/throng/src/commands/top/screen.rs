@@ -9,7 +9,6 @@ use ratatui::text::{Line, Span};
 use ratatui::widgets::{Cell, Paragraph, Row, Table};
 use std::time::Duration;
 use throng_model::status::ReplicaStatus;
-use throng_model::units::format_bytes;
 
 /// Lines of services at most, so that replicas have the greater part of the screen.
 const SERVICES_MOST: usize = 8;
@@ -93,7 +92,7 @@ impl Painter {
             None => spans.push(Span::raw("CPU -")),
         }
         spans.push(Span::raw(format!(" of {} cores  ", host.cores)));
-        let memory = format!("memory {} of {}", format_bytes(host.memory_used), format_bytes(host.memory));
+        let memory = format!("memory {} of {}", short(host.memory_used), short(host.memory));
         spans.push(Span::styled(memory, self.share(share)));
         match host.pressure {
             Some([cpu, memory, disk]) => {
