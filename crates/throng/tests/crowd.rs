@@ -1,0 +1,104 @@
+//! A crowd outlives its supervisor: every replica goes on, answers, and is adopted as it is.
+
+mod support;
+
+use rustix::process::Signal;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+use support::{Bench, until, web};
+
+const REPLICAS: usize = 2_000;
+/// Replicas that are asked all the while, spread over the crowd.
+const ASKED: usize = 50;
+
+/// Process and start time of each replica, which together name one process for ever.
+fn lives(bench: &Bench) -> BTreeMap<String, (u64, u64)> {
+    let folder = bench.home.join("engine").join(&bench.project);
+    let replicas = std::fs::read_dir(folder).expect("replicas").map(|entry| entry.expect("entry"));
+    let life = |entry: std::fs::DirEntry| {
+        let text = std::fs::read_to_string(entry.path().join("life.json")).ok()?;
+        let life: serde_json::Value = serde_json::from_str(&text).ok()?;
+        Some((entry.file_name().into_string().ok()?, (life["pid"].as_u64()?, life["ticks"].as_u64()?)))
+    };
+    replicas.filter_map(life).collect()
+}
+
+fn addresses(bench: &Bench) -> Vec<String> {
+    let text = |value: &serde_json::Value| value.as_str().expect("an address").to_owned();
+    bench.ps().iter().step_by(REPLICAS / ASKED).map(|replica| text(&replica["Addresses"][0])).collect()
+}
+
+/// Asks replica after replica until it is told to stop. Returns answers and failures.
+fn ask(addresses: &[String], stop: &AtomicBool) -> (usize, Vec<String>) {
+    let (mut answers, mut failures) = (0, Vec::new());
+    for address in addresses.iter().cycle() {
+        if stop.load(Ordering::SeqCst) {
+            break;
+        }
+        match web::get(&format!("{address}:80"), "/") {
+            Ok(answer) if answer.status == 200 => answers += 1,
+            other => failures.push(format!("{address}: {:?}", other.map(|answer| answer.status))),
+        }
+        std::thread::sleep(Duration::from_millis(2));
+    }
+    (answers, failures)
+}
+
+#[test]
+fn two_thousand_replicas_go_on_without_their_supervisor() {
+    let Some(bench) = Bench::with_probe("two_thousand_replicas_go_on_without_their_supervisor") else {
+        return;
+    };
+    let replicas = format!("deploy: {{replicas: {REPLICAS}}}");
+    bench.compose(&format!("services:\n  web: {{image: probe, command: [serve, '80'], {replicas}}}\n"));
+    bench.ok(&["up", "-d", "--wait"]);
+    let before = lives(&bench);
+    assert_eq!(before.len(), REPLICAS);
+    let stop = Arc::new(AtomicBool::new(false));
+    let asking = {
+        let (stop, addresses) = (stop.clone(), addresses(&bench));
+        assert_eq!(addresses.len(), ASKED);
+        std::thread::spawn(move || ask(&addresses, &stop))
+    };
+    support::kill(bench.supervisor().expect("a supervisor"), Signal::KILL);
+    until("it has ended", || (!bench.listens()).then_some(()));
+    // Any command brings a supervisor back.
+    bench.ok(&["up", "-d", "--wait"]);
+    let replicas = bench.ps();
+    assert_eq!(replicas.len(), REPLICAS);
+    let strange = replicas.iter().find(|r| r["State"] != "running" || r["Restarts"] != 0);
+    assert!(strange.is_none(), "{strange:?}");
+    assert_eq!(lives(&bench), before, "not one was started again");
+    stop.store(true, Ordering::SeqCst);
+    let (answers, failures) = asking.join().expect("asked");
+    assert!(failures.is_empty(), "{} of {} failed: {failures:?}", failures.len(), answers + failures.len());
+    assert!(answers >= ASKED, "{answers}");
+    bench.ok(&["down"]);
+    bench.assert_clean();
+}
+
+#[test]
+fn a_batch_that_was_cut_short_is_completed() {
+    let Some(bench) = Bench::with_probe("a_batch_that_was_cut_short_is_completed") else { return };
+    const WANTED: usize = 400;
+    bench.compose("services:\n  web: {image: probe, command: [serve, '80']}\n");
+    bench.ok(&["up", "-d", "--wait"]);
+    bench.ok(&["scale", "--no-wait", &format!("web={WANTED}")]);
+    until("some have started", || (lives(&bench).len() > 20).then_some(()));
+    support::kill(bench.supervisor().expect("a supervisor"), Signal::KILL);
+    until("it has ended", || (!bench.listens()).then_some(()));
+    let before = lives(&bench);
+    assert!(before.len() < WANTED, "there was something left to do");
+    until("all run", || {
+        let replicas = bench.ps();
+        (replicas.len() == WANTED && replicas.iter().all(|r| r["State"] == "running")).then_some(())
+    });
+    let after = lives(&bench);
+    // What was in the middle of its start at that instant may be started afresh; no other one.
+    let again = before.iter().filter(|(name, life)| after.get(*name) != Some(*life)).count();
+    assert!(again <= 64, "{again} of {} were started again", before.len());
+    bench.ok(&["down"]);
+    bench.assert_clean();
+}
