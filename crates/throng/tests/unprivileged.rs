@@ -413,3 +413,27 @@ fn an_ordinary_user_runs_the_example() {
         user.assert_clean();
     }
 }
+
+#[test]
+fn a_thousand_containers_of_an_ordinary_user() {
+    const TEST: &str = "a_thousand_containers_of_an_ordinary_user";
+    const REPLICAS: usize = 1_000;
+    let Some(user) = User::new(TEST, 54_406) else { return };
+    let web = "{image: probe, build: ., command: [serve, '80'], ports: ['127.0.0.1::80']}";
+    user.app(&format!("services:\n  web: {web}\n"), PLAIN_DOCKERFILE);
+    let up = user.ok(&["up", "-d", "--wait"]);
+    if !contained(TEST, &up) {
+        return;
+    }
+    user.ok(&["scale", &format!("web={REPLICAS}")]);
+    let replicas = user.replicas();
+    let addresses: BTreeSet<&String> = replicas.iter().map(|(_, address)| address).collect();
+    assert_eq!(addresses.len(), REPLICAS, "each has an address of its own");
+    // Who answers is chosen among all: twenty answers of the same one are as good as impossible.
+    let published = user.published();
+    let answered: BTreeSet<String> =
+        (0..20).map(|_| support::web::get(&published, "/").expect("an answer").body).collect();
+    assert!(answered.len() > 10, "{answered:?}");
+    user.ok(&["down"]);
+    user.assert_clean();
+}
