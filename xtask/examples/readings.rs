@@ -14,7 +14,7 @@ use std::net::{Ipv4Addr, SocketAddr, TcpStream};
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use throng_engine::{Engine, EngineOptions, IsolationChoice};
 use throng_model::replica::{NetworkSpec, Process, ReplicaId, ReplicaSpec, ReplicaState, RootFs};
 use throng_runtime::Runtime;
@@ -98,16 +98,17 @@ impl Bench {
     }
 
     async fn engine_readings(&self, what: &str, ids: &[ReplicaId], rounds: u32, busy: bool) {
-        let mut costs = Vec::new();
-        // The first round opens what is kept open.
+        let (mut costs, mut fresh) = (Vec::new(), 0);
+        // In the first round all are read in full.
         for round in 0..=rounds {
             if busy {
                 let addresses: Vec<SocketAddr> = ids.iter().map(|id| self.address(id.ordinal)).collect();
                 tokio::task::block_in_place(|| addresses.iter().for_each(|address| ask(*address)));
             }
-            let before = cpu_time();
+            let (before, begin) = (cpu_time(), Instant::now());
             let found = self.engine.statistics(ids).await;
             let cost = cpu_time() - before;
+            fresh = found.iter().flatten().filter(|one| one.age <= begin.elapsed()).count();
             assert_eq!(found.iter().flatten().count(), ids.len(), "all are read");
             if round == 0 {
                 println!("{what}: {:.1} in the first round", each(cost, ids.len()));
@@ -116,6 +117,7 @@ impl Bench {
             }
         }
         report(what, costs, ids.len());
+        println!("of them read in full in the last round: {fresh}");
     }
 
     fn address(&self, ordinal: u32) -> SocketAddr {

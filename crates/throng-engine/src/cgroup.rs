@@ -57,6 +57,8 @@ pub struct Reading {
     pub unreclaimable: u64,
     pub memory_limit: Option<u64>,
     pub pids: u64,
+    /// There is more than one process.
+    pub several: bool,
     /// Bytes fetched from storage and sent there, where the kernel tells.
     pub storage: Option<(u64, u64)>,
     /// Of version 2 only, where the kernel counts it.
@@ -329,6 +331,7 @@ impl Group {
             (reading.memory, reading.unreclaimable) =
                 pids.iter().map(|pid| crate::usage::held(*pid)).fold((0, 0), sum);
         }
+        reading.several = pids.len() > 1;
         reading.storage = pids.iter().filter_map(|pid| crate::usage::storage(*pid)).reduce(sum);
         reading
     }
@@ -477,6 +480,7 @@ fn read_v2(file: impl Fn(&str) -> String) -> Reading {
         unreclaimable: field(&stat, "anon").unwrap_or(0) + kernel.saturating_sub(reclaimable),
         memory_limit: number(&file("memory.max")),
         pids: number(&file("pids.current")).unwrap_or(0),
+        several: false,
         storage: None,
         pressure: pressure(),
     }
@@ -567,6 +571,7 @@ mod tests {
             unreclaimable: 1500,
             memory_limit: None,
             pids: 3,
+            several: false,
             storage: None,
             pressure: None,
         };

@@ -1,7 +1,7 @@
 //! Throng's embedded container engine: namespaces, cgroups of either version, overlay roots, bridges, exits, logs.
 //!
-//! There is no shim and no daemon. Each replica costs the supervisor two descriptors, its pidfd and its CPU counter's;
-//! everything else lives in the kernel and in the replica's folder, so the supervisor may end at any moment and another one takes over.
+//! There is no shim and no daemon. Each replica costs the supervisor one descriptor, its pidfd; everything else lives
+//! in the kernel and in the replica's folder, so the supervisor may end at any moment and another one takes over.
 //!
 //! Without root, one sleeping process of the user holds the namespaces of all its supervisors ([`rootless`]). Where the
 //! host allows no namespaces, replicas are plain processes, and one helper for each supervisor gives them loopbacks of

@@ -1,24 +1,24 @@
 //! Readings of many replicas at a bounded cost.
 //!
-//! Each replica's CPU counter is read each time: it stays open, which makes that ten times cheaper than to open it. All
-//! else is opened anew and costs some 25 µs, most of it the network's counters, so each time only as many replicas as a
-//! budget of CPU time allows are read in full: first those whose CPU counter has moved, among them first those whose
-//! last full reading is the oldest, then the others likewise. A replica whose processes did nothing has hardly changed:
-//! only the kernel can have received for it, or taken memory from it. What a reading says of age is true of all of it
-//! but CPU time. A replica is read in full when it is read for the first time, whatever that costs.
+//! CPU time is read each time: the kernel tells that of one process by its number, in a single call without any file, and
+//! most replicas have one process. Where there are several the group's counter is opened. All else costs some 40 µs,
+//! most of it the network's counters, so each time only as many replicas as a budget of CPU time allows are read in
+//! full: first those whose CPU time has moved, among them first those whose last full reading is the oldest, then the
+//! others likewise. A replica whose processes did nothing has hardly changed: only the kernel can have received for it,
+//! or taken memory from it. What a reading says of age is true of all of it but CPU time; of that, what short-lived
+//! children of a single process used (health checks, say) is found by full readings, too. A replica is read in full when
+//! it is read for the first time, whatever that costs.
 //!
-//! The other files stay closed. One descriptor costs the kernel some 5 KB, most of it the buffer of its text: four more
-//! for each of ten thousand replicas were 200 MB. And `/proc/PID/net/dev`, while open, keeps the network of a replica
-//! that has ended, and with it a hardware address that the next one with its name needs.
+//! No file stays open. One descriptor costs the kernel some 5 KB, most of it the buffer of its text, and one for each of
+//! ten thousand replicas is half of what many hosts allow. And `/proc/PID/net/dev`, while open, keeps the network of a
+//! replica that has ended, and with it a hardware address that the next one with its name needs.
 
 use crate::cgroup::{Cgroups, Group};
 use crate::engine::Core;
 use crate::replica::Replica;
+use crate::sys::process_time;
 use crate::usage::{self, Usage};
-use rustix::fs::{Mode, OFlags};
 use std::collections::HashMap;
-use std::os::fd::OwnedFd;
-use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use throng_model::replica::{ReplicaId, Statistics};
@@ -28,30 +28,29 @@ use throng_model::replica::{ReplicaId, Statistics};
 const BUDGET: Duration = Duration::from_millis(75);
 /// Of it what full readings have at least: the CPU counters of ever more replicas must not leave nothing for them.
 const FULL_READINGS: Duration = Duration::from_millis(20);
-/// Bytes of a CPU counter that are read: more than the first line of a `cpu.stat`.
-const COUNTER_BYTES: usize = 128;
 /// Full readings between two looks at the budget, which cost a system call each.
 const READ_BETWEEN_LOOKS: usize = 8;
-/// Of the descriptors that this process may have, one of this many for meters; beyond that counters are opened anew.
-const DESCRIPTORS_SHARE: u64 = 4;
 
 /// What a replica used when it was last asked, and what it is asked with.
 pub struct Meter {
     /// Of the first process; another life of the replica has another one and counts from zero.
     pid: u32,
     group: Group,
-    /// The file with the CPU time, if it stays open.
-    counter: Option<OwnedFd>,
+    /// It had more than one process when it was last read in full.
+    several: bool,
+    /// CPU time of the group and of the first process at that time.
+    base: (Duration, Duration),
     last: Statistics,
     read_at: Instant,
 }
 
 /// Of each replica that runs what it uses, in the order of the ids.
 pub fn read(core: &Core, ids: &[ReplicaId]) -> Vec<Option<Statistics>> {
+    let begin = thread_time();
     let running = look_up(core, ids);
     match core.cgroups {
         Cgroups::None(_) => by_sessions(core, &running),
-        _ => by_groups(core, &running, BUDGET),
+        _ => by_groups(core, &running, begin + BUDGET),
     }
 }
 
@@ -91,10 +90,9 @@ fn by_sessions(core: &Core, running: &[Asked]) -> Vec<Option<Statistics>> {
     running.iter().map(|asked| asked.as_ref().map(|(_, pid)| statistics(*pid))).collect()
 }
 
-fn by_groups(core: &Core, running: &[Asked], budget: Duration) -> Vec<Option<Statistics>> {
-    let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile).current.unwrap_or(u64::MAX);
-    let keep = (running.len() as u64) <= limit / DESCRIPTORS_SHARE;
-    let (contained, begin) = (core.contained(), thread_time());
+/// `until`: the CPU time of this thread at which the budget is spent.
+fn by_groups(core: &Core, running: &[Asked], until: Duration) -> Vec<Option<Statistics>> {
+    let contained = core.contained();
     // Those not read in full yet: whether they were idle since the last time, when they were read, their place.
     let mut waiting: Vec<(bool, Instant, usize)> = Vec::new();
     for (place, (replica, pid)) in running.iter().enumerate().filter_map(|(n, r)| Some((n, r.as_ref()?))) {
@@ -105,10 +103,10 @@ fn by_groups(core: &Core, running: &[Asked], budget: Duration) -> Vec<Option<Sta
                 // Its group has gone: it ends just now, and the next time it does not run any more.
                 None => known.read(contained),
             },
-            None => *meter = Meter::open(core, replica, *pid, keep),
+            None => *meter = Meter::open(core, replica, *pid),
         }
     }
-    let until = (begin + budget).max(thread_time() + FULL_READINGS);
+    let until = until.max(thread_time() + FULL_READINGS);
     waiting.sort_unstable();
     for chunk in waiting.chunks(READ_BETWEEN_LOOKS) {
         if thread_time() >= until {
@@ -127,33 +125,40 @@ fn by_groups(core: &Core, running: &[Asked], budget: Duration) -> Vec<Option<Sta
 
 impl Meter {
     /// With a first full reading.
-    fn open(core: &Core, replica: &Replica, pid: u32, keep: bool) -> Option<Meter> {
+    fn open(core: &Core, replica: &Replica, pid: u32) -> Option<Meter> {
         let group = core.cgroups.group(&replica.id.project, &replica.id.name())?.existing();
-        let counter = group.counter().filter(|_| keep).and_then(|path| open(&path).ok());
-        let last = Statistics::default();
-        let mut meter = Meter { pid, group, counter, last, read_at: Instant::now() };
-        meter.look();
+        let (base, last) = (Default::default(), Statistics::default());
+        let mut meter = Meter { pid, group, several: false, base, last, read_at: Instant::now() };
         meter.read(core.contained());
         Some(meter)
     }
 
-    /// Reads the CPU counter. Tells whether it has moved since the last time; nothing if it is not there any more.
+    /// Reads the CPU time. Tells whether it has moved since the last time; nothing if the replica has ended.
     fn look(&mut self) -> Option<bool> {
-        let mut buffer = [0u8; COUNTER_BYTES];
-        let length = match &self.counter {
-            Some(file) => rustix::io::pread(file, &mut buffer, 0),
-            None => open(&self.group.counter()?).and_then(|file| rustix::io::read(&file, &mut buffer)),
+        let cpu = match self.several {
+            true => self.counter()?,
+            false => self.base.0 + process_time(self.pid)?.saturating_sub(self.base.1),
         };
-        let text = std::str::from_utf8(buffer.get(..length.ok()?)?).ok()?;
-        let cpu = self.group.cpu(text)?;
-        let moved = cpu != self.last.cpu;
-        self.last.cpu = cpu;
+        let moved = cpu > self.last.cpu;
+        self.last.cpu = cpu.max(self.last.cpu);
         Some(moved)
     }
 
-    /// Reads all but the CPU counter.
+    /// CPU time of the whole group.
+    fn counter(&self) -> Option<Duration> {
+        usage::kernel_file(&self.group.counter()?, |text| self.group.cpu(text))
+    }
+
+    /// Reads everything.
     fn read(&mut self, contained: bool) {
         let reading = self.group.read(self.pid);
+        self.several = reading.several;
+        // First the process: what it uses between the two readings must not be counted twice.
+        if let Some((process, group)) = process_time(self.pid).zip(self.counter()) {
+            // Both are read at slightly different times; time does not run backwards for that.
+            self.base = (group.max(self.last.cpu), process);
+            self.last.cpu = self.base.0;
+        }
         let (received, sent) = if contained { usage::traffic(self.pid) } else { (0, 0) };
         self.last = Statistics {
             cpu: self.last.cpu,
@@ -176,12 +181,25 @@ impl Meter {
     }
 }
 
-fn open(path: &Path) -> rustix::io::Result<OwnedFd> {
-    rustix::fs::open(path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())
-}
-
 /// CPU time of this thread: what others take of the cores meanwhile is not ours.
 fn thread_time() -> Duration {
     let clock = rustix::time::clock_gettime(rustix::time::ClockId::ThreadCPUTime);
     Duration::new(clock.tv_sec.unsigned_abs(), u32::try_from(clock.tv_nsec).unwrap_or(0))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_process_is_asked_for_its_time_by_number() {
+        let own = std::process::id();
+        let before = process_time(own).expect("this process' time");
+        let begin = Instant::now();
+        while process_time(own).is_some_and(|now| now < before + Duration::from_millis(5)) {
+            assert!(begin.elapsed() < Duration::from_secs(60), "its time stands still");
+        }
+        // Beyond the kernel's largest process id, 2^22.
+        assert!(process_time(u32::MAX).is_none() && process_time((1 << 22) + 1).is_none());
+    }
 }

@@ -52,7 +52,7 @@ pub async fn run(context: &Context, arguments: MetricsArguments) -> Result<()> {
     }
     let interrupted = super::interrupted()?;
     let listener =
-        TcpListener::bind(address).await.map_err(|error| io(&format!("listen on {address}"), &error))?;
+        TcpListener::bind(address).await.map_err(|error| io(format!("listen on {address}"), &error))?;
     let address = listener.local_addr().map_err(|error| io("find the address", &error))?;
     eprintln!("metrics at http://{address}/metrics, replicas for Prometheus at http://{address}/sd");
     // From now on this app is meant, whatever else comes up.
