@@ -7,6 +7,7 @@ use serde_json::Value;
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::process::{Command, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
 use support::{Bench, Running, skip, until, web};
 
 const CROWD: &str = "
@@ -167,7 +168,10 @@ struct Terminal {
 
 impl Terminal {
     fn new(bench: &Bench, width: u16, height: u16, arguments: &str) -> Terminal {
-        let terminal = Terminal { socket: format!("throng-{}", bench.project) };
+        // A server that is about to end still takes connections: each terminal has one of its own.
+        static SERVERS: AtomicU32 = AtomicU32::new(0);
+        let number = SERVERS.fetch_add(1, Ordering::Relaxed);
+        let terminal = Terminal { socket: format!("throng-{}-{number}", bench.project) };
         let command = format!(
             "THRONG_HOME={} {} {arguments}; echo ended with $?; read -r _",
             bench.home.display(),

@@ -92,12 +92,12 @@ impl Painter {
             None => spans.push(Span::raw("CPU -")),
         }
         spans.push(Span::raw(format!(" of {} cores  ", host.cores)));
-        let memory = format!("memory {} of {}", short(host.memory_used), short(host.memory));
+        let memory = format!("mem {} of {}", short(host.memory_used), short(host.memory));
         spans.push(Span::styled(memory, self.share(share)));
         match host.pressure {
             Some([cpu, memory, disk]) => {
                 spans.push(Span::raw("  waits: "));
-                for (name, share) in [("CPU", cpu), ("memory", memory), ("disk", disk)] {
+                for (name, share) in [("CPU", cpu), ("mem", memory), ("disk", disk)] {
                     spans.push(Span::styled(format!("{name} {:.0} % ", 100.0 * share), self.share(share)));
                 }
             }
