@@ -149,7 +149,8 @@ pub fn read<T: DeserializeOwned>(path: &Path) -> Option<T> {
     (read.version == VERSION).then_some(read.content)
 }
 
-/// Removes a folder and everything in it that lies on the same file system; whatever is mounted there stays.
+/// Removes a folder and everything in it that lies on the same file system; whatever is mounted there stays. Others may
+/// still remove or replace files in it: an engine that was let go, say, whose last task writes how a replica ended.
 pub fn remove_tree(path: &Path) -> io::Result<()> {
     match rustix::fs::open(path, OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty()) {
         Ok(folder) => {
@@ -173,7 +174,7 @@ fn empty(folder: OwnedFd, device: u64) -> io::Result<()> {
         if entry.file_type() == FileType::Directory || entry.file_type() == FileType::Unknown {
             remove_entry(folder.as_fd(), name, device)?;
         } else {
-            rustix::fs::unlinkat(&folder, name, AtFlags::empty())?;
+            unlink(&folder, name, AtFlags::empty())?;
         }
     }
     Ok(())
@@ -184,8 +185,9 @@ fn remove_entry(folder: impl AsFd, name: &CStr, device: u64) -> io::Result<()> {
     let below = match rustix::fs::openat(&folder, name, flags, Mode::empty()) {
         Ok(below) => below,
         Err(rustix::io::Errno::NOTDIR | rustix::io::Errno::LOOP) => {
-            return Ok(rustix::fs::unlinkat(&folder, name, AtFlags::empty())?);
+            return unlink(&folder, name, AtFlags::empty());
         }
+        Err(rustix::io::Errno::NOENT) => return Ok(()),
         Err(rustix::io::Errno::ACCESS) => {
             // A folder of our own without permissions, as overlayfs makes for itself.
             rustix::fs::chmodat(&folder, name, Mode::RWXU, AtFlags::empty())?;
@@ -197,7 +199,14 @@ fn remove_entry(folder: impl AsFd, name: &CStr, device: u64) -> io::Result<()> {
         return Err(io::Error::other(format!("{} is a mount point", name.to_string_lossy())));
     }
     empty(below, device)?;
-    Ok(rustix::fs::unlinkat(&folder, name, AtFlags::REMOVEDIR)?)
+    unlink(&folder, name, AtFlags::REMOVEDIR)
+}
+
+fn unlink(folder: impl AsFd, name: &CStr, flags: AtFlags) -> io::Result<()> {
+    match rustix::fs::unlinkat(folder, name, flags) {
+        Err(rustix::io::Errno::NOENT) => Ok(()),
+        other => Ok(other?),
+    }
 }
 
 pub fn boot_id() -> String {

@@ -401,7 +401,8 @@ async fn nothing_is_left() {
         bench.engine.create(&spec).await.expect("created");
         bench.engine.start(&spec.id, 1).await.expect("started");
     }
-    assert!(traces(&bench.project, &bridge).len() >= 45);
+    // At least a group for each replica, in each hierarchy that there is.
+    assert!(traces(&bench.project, &bridge).len() > 20);
     let (project, state) = (bench.project.clone(), bench.folder.path().join("state"));
     let engine = bench.engine.clone();
     let folder = bench.folder;

@@ -67,7 +67,7 @@ fn escape_by_chroot() {
 }
 
 /// Takes away one mount after another from over the root of the namespace, and says each time what is seen then.
-fn escape_by_unmounting() {
+fn escape_by_unmounting(writing: bool) {
     use std::os::fd::AsRawFd;
     const MNT_DETACH: i32 = 2;
     const CLONE_NEWNS: i32 = 0x2_0000;
@@ -76,7 +76,7 @@ fn escape_by_unmounting() {
         let (gone, entered) =
             unsafe { (umount2(c"/".as_ptr().cast(), MNT_DETACH), setns(namespace.as_raw_fd(), CLONE_NEWNS)) };
         assert_eq!(entered, 0, "{}", std::io::Error::last_os_error());
-        println!("{gone}: {}; {}", names("/"), std::fs::write("/new", "x").is_err());
+        println!("{gone}: {}; {}", names("/"), writing && std::fs::write("/new", "x").is_err());
     }
 }
 
@@ -171,7 +171,7 @@ fn main() {
             println!("{written} {}", error.raw_os_error().unwrap_or_default());
         }
         "escape-by-chroot" => escape_by_chroot(),
-        "escape-by-unmounting" => escape_by_unmounting(),
+        "escape-by-unmounting" => escape_by_unmounting(argument == "writing"),
         "write" => match std::fs::write(argument, args.get(3).map(String::as_str).unwrap_or_default()) {
             Ok(()) => println!("written"),
             Err(error) => println!("{error}"),
