@@ -181,12 +181,12 @@ impl Starting {
 
     /// Lets the child go on, waits for its `execve`, and returns its pid and descriptor.
     pub fn finish(mut self) -> Result<(u32, OwnedFd), Failure> {
-        self.release(GO);
-        let pid = self.wait()?;
+        // First: a program that runs must be one that can be followed.
         let pidfd = self.pidfd.try_clone();
-        pidfd
-            .map(|fd| (pid, fd))
-            .map_err(|e| Failure { step: None, errno: Errno(e.raw_os_error().unwrap_or(libc::EMFILE)) })
+        let pidfd = pidfd
+            .map_err(|e| Failure { step: None, errno: Errno(e.raw_os_error().unwrap_or(libc::EMFILE)) })?;
+        self.release(GO);
+        Ok((self.wait()?, pidfd))
     }
 
     /// Waits for the listener that [`crate::child::Op::Notify`] of the child makes; `None` if the child has failed

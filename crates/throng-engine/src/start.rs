@@ -168,10 +168,13 @@ impl<'a> Attempt<'a> {
             Err(_) => (0, vec![]),
         };
         let (_, pidfd) = starting.finish().map_err(|failure| self.explain(&job.ops, failure, &layers))?;
-        self.core
-            .fabric
-            .settle(&ports)
-            .map_err(|e| host(format_args!("cannot connect {}", self.spec.id), e))?;
+        if let Err(error) = self.core.fabric.settle(&ports) {
+            // It runs already, and nobody would know of it.
+            if crate::exec::send(&pidfd, libc::SIGKILL).is_ok() {
+                crate::spawn::reap(&pidfd);
+            }
+            return Err(host(format_args!("cannot connect {}", self.spec.id), error));
+        }
         Ok(Running { pid, started_at: self.started_at, pidfd: Arc::new(pidfd) })
     }
 
@@ -219,6 +222,8 @@ impl<'a> Attempt<'a> {
         let failed = |e: io::Error| host(format_args!("cannot start {}", self.spec.id), e);
         let pid = match starting.pid() {
             Ok(named) => named,
+            // The process' record cannot be read, for want of descriptors say: it must not go on unrecorded.
+            Err(error) if error.raw_os_error().is_some() => return Err(failed(error)),
             // It has failed already; `finish` says why.
             Err(_) => return Ok((0, vec![])),
         };

@@ -85,8 +85,9 @@ fn is_of_the_app(evidence: &Evidence) -> bool {
     evidence.messages.iter().any(|message| {
         let text = told(message).to_lowercase();
         match errno::printed(&text) {
+            _ if REFUSED.iter().any(|words| text.contains(words)) => !is_lost(&text),
             Some(number) => !LOST.contains(&number),
-            None => REFUSED.iter().any(|words| text.contains(words)) && !is_lost(&text),
+            None => false,
         }
     })
 }
@@ -97,7 +98,7 @@ fn told(message: &str) -> &str {
 }
 
 /// Words that belong to one wall alone, more specific ones first: all of the first, none of the second.
-const WORDS: [(&[&str], &[&str], WallId); 33] = [
+const WORDS: [(&[&str], &[&str], WallId); 34] = [
     (&["exchange full"], &[], WallId::BridgePorts),
     (&["neighbor table overflow"], &[], WallId::NeighbourTable),
     (&["neighbour table overflow"], &[], WallId::NeighbourTable),
@@ -123,6 +124,7 @@ const WORDS: [(&[&str], &[&str], WallId); 33] = [
     (&["no free address"], &[], WallId::AddressPools),
     (&["toomanyrequests"], &[], WallId::ImagePulls),
     (&["429 too many requests"], &[], WallId::ImagePulls),
+    (&["pull rate limit"], &[], WallId::ImagePulls),
     (&["out of memory"], &[], WallId::Memory),
     // Who listens at an address that the host lacks gets the same words.
     (&["cannot assign requested address"], &["listen", "bind"], WallId::SourcePorts),
@@ -130,7 +132,7 @@ const WORDS: [(&[&str], &[&str], WallId); 33] = [
     (&["file watcher", "enospc"], &[], WallId::Inotify),
     // Who asks for any port is told that all are taken.
     (&["cannot listen on", ":0: ", "in use"], &[], WallId::PublishedPorts),
-    (&["cannot listen on", ":0 ", "taken"], &[], WallId::PublishedPorts),
+    (&["cannot listen on", ":0: ", "taken"], &[], WallId::PublishedPorts),
     // Of a load, by its own names.
     (&["local: no free port"], &[], WallId::SourcePorts),
     (&["local: no free descriptor"], &[], WallId::Descriptors),
@@ -168,7 +170,8 @@ fn of_step(step: Option<Step>, number: i32, evidence: &Evidence) -> Option<WallI
         (_, errno::EMFILE | errno::ENFILE) => WallId::Descriptors,
         (_, errno::ENOMEM) => WallId::Memory,
         (Some(Step::Connect | Step::Network), errno::EADDRNOTAVAIL) => WallId::SourcePorts,
-        (Some(Step::Process), errno::EAGAIN) => of_tasks(evidence),
+        // A mount that needs a thread of its own is refused that; mounts themselves never are in this way.
+        (Some(Step::Process | Step::Mount), errno::EAGAIN) => of_tasks(evidence),
         (Some(Step::Cgroup), errno::EAGAIN) => WallId::CgroupDescendants,
         (Some(Step::Process | Step::Namespace), errno::ENOSPC) => WallId::Namespaces,
         (Some(Step::Cgroup), errno::ENOSPC) => WallId::MemoryCgroupIds,
@@ -181,8 +184,11 @@ fn of_step(step: Option<Step>, number: i32, evidence: &Evidence) -> Option<WallI
 /// The kernel gives the same answer whoever refuses a task: a group's limit, or the host's.
 fn of_tasks(evidence: &Evidence) -> WallId {
     let logged = evidence.kernel_log.iter().any(|line| line.contains("rejected by pids controller"));
-    let full =
-        evidence.after.iter().flat_map(|host| host.control.groups()).any(|group| full_of_tasks(group).is_some());
+    let full = evidence
+        .after
+        .iter()
+        .flat_map(|host| host.control.groups())
+        .any(|group| full_of_tasks(group).is_some());
     if logged || full || evidence.group_growth(|group| group.pids_refused).is_some() {
         WallId::PidsCgroup
     } else {
@@ -248,9 +254,7 @@ fn is_lost(text: &str) -> bool {
 
 /// Replicas do not reach each other, and the host's filter drops what they send.
 fn by_filter(evidence: &Evidence) -> Option<Named> {
-    let lost = evidence.messages.iter().find(|message| {
-        is_lost(&message.to_lowercase())
-    })?;
+    let lost = evidence.messages.iter().find(|message| is_lost(&message.to_lowercase()))?;
     let host = evidence.after.as_ref().or(evidence.before.as_ref())?;
     let demand = evidence.demand.clone().unwrap_or_else(|| crate::Demand::of(2));
     let finding = checks::check(WallId::DockerFilter, host, &demand);
@@ -345,9 +349,11 @@ fn support(id: WallId, evidence: &Evidence) -> Vec<String> {
             }));
         }
         WallId::Memory => {
-            let free = host.memory.map(|memory| format!("{} bytes of the host are available", memory.available));
+            let free =
+                host.memory.map(|memory| format!("{} bytes of the host are available", memory.available));
             let met = evidence.group_growth(|group| group.memory_failures);
-            reasons.extend(met.map(|(group, grown)| format!("{group}: its limit was met {grown} more times")));
+            reasons
+                .extend(met.map(|(group, grown)| format!("{group}: its limit was met {grown} more times")));
             reasons.extend(free);
         }
         WallId::Namespaces => {

@@ -79,22 +79,10 @@ impl Actor {
     }
 
     pub(super) fn launch(&mut self, key: Key) {
+        let mut networks = Vec::new();
+        let full = self.take_addresses(&key, &mut networks);
         let Some(prepared) = self.prepared.get(&key.0) else { return };
         self.generation += 1;
-        let mut networks = Vec::new();
-        let mut full = None;
-        for network in &prepared.networks {
-            let taken = self.taken.entry(network.name.clone()).or_default();
-            match taken.take(network) {
-                Some(address) => {
-                    self.fixed.directory.place(&network.name, &key.0, key.1, address);
-                    networks.push(Attachment { network: network.name.clone(), address });
-                }
-                None => {
-                    full = Some(format!("network {} has no free address in {}", network.name, network.subnet))
-                }
-            }
-        }
         let spec = prepared.replica(self.id(&key), self.generation, networks.clone());
         let mut detail = Detail::new(self.generation, networks);
         detail.image = prepared.service.image.clone();
@@ -109,12 +97,32 @@ impl Actor {
         };
         self.insert(key.clone(), view, detail);
         match full {
-            Some(error) => {
-                let hint = walls::hint(&error).map(|hint| format!(" (hint: {hint})")).unwrap_or_default();
-                self.launch_failed(&key, error + &hint, false);
-            }
+            Some(error) => self.launch_failed(&key, error, false),
             None => self.begin_launch(key, spec),
         }
+    }
+
+    /// Adds an address in each network of the service that `networks` has none in. Says so if there is none left.
+    fn take_addresses(&mut self, key: &Key, networks: &mut Vec<Attachment>) -> Option<String> {
+        let mut full = None;
+        for network in &self.prepared.get(&key.0)?.networks {
+            if networks.iter().any(|attachment| attachment.network == network.name) {
+                continue;
+            }
+            let taken = self.taken.entry(network.name.clone()).or_default();
+            match taken.take(network) {
+                Some(address) => {
+                    self.fixed.directory.place(&network.name, &key.0, key.1, address);
+                    networks.push(Attachment { network: network.name.clone(), address });
+                }
+                None => {
+                    let error = format!("network {} has no free address in {}", network.name, network.subnet);
+                    let hint = walls::hint(&error).map(|hint| format!(" (hint: {hint})"));
+                    full = Some(error + &hint.unwrap_or_default());
+                }
+            }
+        }
+        full
     }
 
     fn begin_launch(&mut self, key: Key, spec: ReplicaSpec) {
@@ -125,10 +133,18 @@ impl Actor {
 
     /// Starts a replica again. Its record is written anew, so that it gets today's definition.
     pub(super) fn restart(&mut self, key: Key) {
+        let Some(detail) = self.detail(&key) else { return };
+        // It failed for want of an address, say, and some may be free by now.
+        let mut networks = detail.networks.clone();
+        let full = self.take_addresses(&key, &mut networks);
         let Some(prepared) = self.prepared.get(&key.0) else { return };
         self.generation += 1;
         let id = self.id(&key);
         let Some((view, detail)) = Self::replica(&mut self.world, &mut self.details, &key) else { return };
+        detail.networks = networks;
+        if let Some(error) = full {
+            return self.launch_failed(&key, error, false);
+        }
         view.busy = true;
         detail.generation = self.generation;
         detail.exit = None;
