@@ -18,6 +18,7 @@ use std::time::{Duration, Instant};
 use throng_engine::{Engine, EngineOptions, IsolationChoice};
 use throng_model::replica::{NetworkSpec, Process, ReplicaId, ReplicaSpec, ReplicaState, RootFs};
 use throng_runtime::Runtime;
+use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 
@@ -45,7 +46,12 @@ async fn run(count: u32, rounds: u32) -> Result<()> {
         isolation: IsolationChoice::Container,
     })?;
     let bench = Bench { engine, network: crowd::network(PROJECT, SUBNET)?, root, process };
-    let result = bench.measure(count, rounds).await;
+    let (mut stop, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+    let result = tokio::select! {
+        result = bench.measure(count, rounds) => result,
+        _ = stop.recv() => Err(anyhow::anyhow!("interrupted")),
+        _ = interrupt.recv() => Err(anyhow::anyhow!("interrupted")),
+    };
     // Replicas outlive their supervisor by design, so they must be removed whatever happened.
     bench.engine.sweep(PROJECT).await?;
     result
