@@ -1,8 +1,7 @@
 //! The program inside the tests' images: one static file that does what its first argument says.
 
 use std::io::{BufRead, BufReader, Read, Write};
-use std::net::{TcpListener, TcpStream, ToSocketAddrs, UdpSocket};
-use std::os::fd::AsRawFd;
+use std::net::{TcpListener, TcpStream, ToSocketAddrs};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
@@ -107,24 +106,6 @@ fn resolve(name: &str) -> String {
     addresses.join(" ")
 }
 
-unsafe extern "C" {
-    fn setsockopt(socket: i32, level: i32, name: i32, value: *const i32, length: u32) -> i32;
-}
-
-/// Sends a datagram to so many addresses below a prefix like `10.213`; fails at the first that the kernel refuses.
-fn send_to_many(prefix: &str, count: u32) -> std::io::Result<()> {
-    const IPPROTO_IP: i32 = 0;
-    const IP_RECVERR: i32 = 11;
-    let socket = UdpSocket::bind("0.0.0.0:0")?;
-    // Without this a datagram that finds no room is lost in silence (ip(7)).
-    let set = unsafe { setsockopt(socket.as_raw_fd(), IPPROTO_IP, IP_RECVERR, &1, 4) };
-    assert_eq!(set, 0, "{}", std::io::Error::last_os_error());
-    (0..count).try_for_each(|number| {
-        let address = format!("{prefix}.{}.{}:9", 100 + number / 250, 1 + number % 250);
-        socket.send_to(b"x", address).map(drop)
-    })
-}
-
 fn main() {
     let args: Vec<String> = std::env::args().collect();
     let word = |n: usize| args.get(n).map(String::as_str).unwrap_or_default();
@@ -152,12 +133,6 @@ fn main() {
         }
         "exit" => std::process::exit(word(2).parse().expect("a code")),
         "sleep" => std::thread::sleep(Duration::from_secs(word(2).parse().expect("seconds"))),
-        "send-to-many" => {
-            if let Err(error) = send_to_many(word(2), word(3).parse().expect("a number")) {
-                eprintln!("{error}");
-                std::process::exit(1);
-            }
-        }
         "eat" => {
             let mut eaten = Vec::new();
             for _ in 0..word(2).parse().expect("megabytes") {
