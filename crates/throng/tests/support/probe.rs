@@ -69,7 +69,11 @@ fn answer_all(stream: TcpStream) -> std::io::Result<()> {
             _ => {}
         }
         let out = reader.get_mut();
-        write!(out, "HTTP/1.1 {status}\r\nX-Replica: {name}\r\nContent-Length: {}\r\n\r\n{body}", body.len())?;
+        write!(
+            out,
+            "HTTP/1.1 {status}\r\nX-Replica: {name}\r\nContent-Length: {}\r\n\r\n{body}",
+            body.len()
+        )?;
         out.flush()?;
     }
 }
