@@ -14,7 +14,8 @@ use crate::{blank, logs, process, rootless, seccomp, start};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
-use std::path::PathBuf;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 use std::time::SystemTime;
@@ -406,13 +407,13 @@ impl Core {
             }
             let folder = self.store.replica(&id);
             let spec = state::read_spec(&folder).filter(|s| s.id == id);
-            let life = state::read_life(&folder);
+            let (life, interfaces) = self.life_of(&id, &folder);
             let generation = spec.iter().map(|s| s.generation).chain(life.iter().map(|l| l.generation)).max();
             let inner = Inner {
                 spec: spec.map(Arc::new),
                 generation: generation.unwrap_or(0),
                 phase: Phase::Created,
-                interfaces: life.as_ref().map(|l| l.interfaces.clone()).unwrap_or_default(),
+                interfaces,
             };
             if let Some(spec) = &inner.spec {
                 // An earlier supervisor has said what is lost; this one has to say it, too.
@@ -425,6 +426,31 @@ impl Core {
             self.insert(replica);
         }
         Ok(())
+    }
+
+    /// The latest process whose program was executed. One that an earlier supervisor was about to start counts if it has
+    /// come that far; otherwise nothing of it is left, and the replica is as it was before. With it, the interfaces to be
+    /// removed with the replica.
+    fn life_of(&self, id: &ReplicaId, folder: &Path) -> (Option<Life>, Vec<String>) {
+        let life = state::read_life(folder);
+        let mut interfaces = life.as_ref().map(|life| life.interfaces.clone()).unwrap_or_default();
+        let Some(begun) = state::read_begun(folder) else { return (life, interfaces) };
+        interfaces.extend(begun.interfaces.iter().cloned());
+        if self.find_process(&begun).is_some() && has_executed(begun.pid) {
+            if let Err(error) = state::begun_is_life(folder) {
+                tracing::warn!("the start of {id} is not recorded: {error}");
+            }
+            return (Some(begun), interfaces);
+        }
+        if let Some(pidfd) = self.find_process(&begun) {
+            // It ends by itself, too, now that nobody waits for it.
+            let _ = crate::exec::send(&pidfd, libc::SIGKILL);
+        }
+        if let Some(Err(error)) = self.cgroups.group(&id.project, &id.name()).map(|group| group.clear()) {
+            tracing::warn!("the control group of {id} is left: {error}");
+        }
+        state::forget_begun(folder);
+        (life, interfaces)
     }
 
     fn adopt(&self, replica: &Arc<Replica>, life: Life) -> Result<()> {
@@ -603,4 +629,13 @@ pub fn own_capabilities() -> u64 {
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
     let line = status.lines().find_map(|line| line.strip_prefix("CapPrm:"));
     line.and_then(|hex| u64::from_str_radix(hex.trim(), 16).ok()).unwrap_or(0)
+}
+
+/// Whether a process runs another program than this one, which it was forked from.
+fn has_executed(pid: u32) -> bool {
+    let program = |process: &str| {
+        let metadata = std::fs::metadata(format!("/proc/{process}/exe")).ok()?;
+        Some((metadata.dev(), metadata.ino()))
+    };
+    program(&pid.to_string()).is_some_and(|its| program("self") != Some(its))
 }

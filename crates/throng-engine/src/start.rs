@@ -7,7 +7,7 @@ use crate::errors::{failed_start, host};
 use crate::layers::Layers;
 use crate::network::{Leg, Links, legs_addressed, legs_up, pair_name};
 use crate::plan::{self, Root, Sys, text};
-use crate::replica::{Phase, Replica, Running};
+use crate::replica::{Replica, Running};
 use crate::spawn::{Failure, Starting};
 use crate::state::{self, Life};
 use crate::user::Identity;
@@ -168,8 +168,13 @@ impl<'a> Attempt<'a> {
             Err(_) => (0, vec![]),
         };
         let (_, pidfd) = starting.finish().map_err(|failure| self.explain(&job.ops, failure, &layers))?;
-        if let Err(error) = self.core.fabric.settle(&ports) {
-            // It runs already, and nobody would know of it.
+        let settled = self.core.fabric.settle(&ports);
+        self.executed(pid, pidfd, settled)
+    }
+
+    /// The program runs. What fails now ends it, for nobody would know of it.
+    fn executed(&self, pid: u32, pidfd: OwnedFd, settled: io::Result<()>) -> Result<Running> {
+        if let Err(error) = settled.and_then(|()| state::begun_is_life(&self.replica.folder)) {
             if crate::exec::send(&pidfd, libc::SIGKILL).is_ok() {
                 crate::spawn::reap(&pidfd);
             }
@@ -214,7 +219,7 @@ impl<'a> Attempt<'a> {
             _ => {}
         }
         let (pid, pidfd) = starting.finish().map_err(|f| self.explain(&job.ops, f, &layers))?;
-        Ok(Running { pid, started_at: self.started_at, pidfd: Arc::new(pidfd) })
+        self.executed(pid, pidfd, Ok(()))
     }
 
     /// The parent's part while the child is under way: its record on disk and its interfaces.
@@ -243,7 +248,7 @@ impl<'a> Attempt<'a> {
             interfaces,
             end: None,
         };
-        state::write_life(&self.replica.folder, &life).map_err(failed)?;
+        state::write_begun(&self.replica.folder, &life).map_err(failed)?;
         let mut ports = Vec::new();
         for leg in &self.legs {
             let port = self.core.fabric.attach(leg, pid).map_err(|e| {
@@ -381,11 +386,8 @@ impl<'a> Attempt<'a> {
         if let Some(Err(error)) = self.group.as_ref().map(|g| g.remove()) {
             tracing::warn!("the control group of {} is left: {error}", self.spec.id);
         }
-        let mut inner = self.replica.inner();
-        inner.interfaces.clear();
-        if matches!(inner.phase, Phase::Created) {
-            drop(fs::remove_file(self.replica.folder.join("life.json")));
-        }
+        self.replica.inner().interfaces.clear();
+        state::forget_begun(&self.replica.folder);
     }
 }
 

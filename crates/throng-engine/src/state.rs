@@ -1,6 +1,7 @@
 //! What is kept on disk of each replica, so that another supervisor can take over.
 //!
-//! `<state>/<project>/<name>/` holds `spec.json` (the order), `life.json` (its latest process), `upper` and `work`
+//! `<state>/<project>/<name>/` holds `spec.json` (the order), `life.json` (its latest process; `begun.json` until
+//! that has executed its program), `upper` and `work`
 //! (the writable layer), `log`, `log.1` …, and `private-<n>` folders. `<state>/.networks/<name>.json` holds a network. In
 //! `<state>/.root` each child mounts its root, in a namespace of its own; `<state>/.skeleton` lies under every image and
 //! holds the folders that every root must have. To have either for each replica would cost as much as all the rest of its
@@ -29,6 +30,7 @@ const SKELETON: &str = ".skeleton";
 const BONES: [&str; 3] = ["proc", "sys", "dev"];
 const SPEC: &str = "spec.json";
 const LIFE: &str = "life.json";
+const BEGUN: &str = "begun.json";
 
 #[derive(Debug, Serialize, Deserialize)]
 struct Versioned<T> {
@@ -37,7 +39,7 @@ struct Versioned<T> {
     content: T,
 }
 
-/// One process of a replica, from just before its program is executed.
+/// One process of a replica.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Life {
     /// Newest generation seen, which may be newer than the spec's.
@@ -128,6 +130,26 @@ pub fn read_spec(folder: &Path) -> Option<ReplicaSpec> {
 
 pub fn write_life(folder: &Path, life: &Life) -> io::Result<()> {
     write(&folder.join(LIFE), life)
+}
+
+/// Records a process that is about to execute the program: if the supervisor dies meanwhile, the next one finds it.
+pub fn write_begun(folder: &Path, life: &Life) -> io::Result<()> {
+    write(&folder.join(BEGUN), life)
+}
+
+pub fn read_begun(folder: &Path) -> Option<Life> {
+    read(&folder.join(BEGUN))
+}
+
+/// The program has been executed.
+pub fn begun_is_life(folder: &Path) -> io::Result<()> {
+    fs::rename(folder.join(BEGUN), folder.join(LIFE))
+}
+
+/// The program will never be executed. Fine if nothing had begun.
+pub fn forget_begun(folder: &Path) {
+    // A file that stays is looked at again by the next supervisor, with the same outcome.
+    let _ = fs::remove_file(folder.join(BEGUN));
 }
 
 pub fn read_life(folder: &Path) -> Option<Life> {

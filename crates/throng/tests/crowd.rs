@@ -91,10 +91,16 @@ fn a_batch_that_was_cut_short_is_completed() {
     until("it has ended", || (!bench.listens()).then_some(()));
     let before = lives(&bench);
     assert!(before.len() < WANTED, "there was something left to do");
-    until("all run", || {
+    let mut states = BTreeMap::new();
+    let deadline = std::time::Instant::now() + support::PATIENCE;
+    while states.get("\"running\"") != Some(&WANTED) {
+        states = BTreeMap::new();
         let replicas = bench.ps();
-        (replicas.len() == WANTED && replicas.iter().all(|r| r["State"] == "running")).then_some(())
-    });
+        replicas.iter().for_each(|r| *states.entry(r["State"].to_string()).or_insert(0) += 1);
+        let troubled = replicas.iter().find(|r| r["State"] != "running");
+        assert!(std::time::Instant::now() < deadline, "{states:?}, {troubled:?}");
+        std::thread::sleep(Duration::from_millis(200));
+    }
     let after = lives(&bench);
     // What was in the middle of its start at that instant may be started afresh; no other one.
     let again = before.iter().filter(|(name, life)| after.get(*name) != Some(*life)).count();

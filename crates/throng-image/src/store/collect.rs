@@ -65,7 +65,7 @@ impl Store {
     /// Takes the name `reference` away; with its last name the image goes, and all blobs and unpacked layers that
     /// only it used. By id, an image with at most one name goes at once. Layers that are needed stay.
     ///
-    /// The caller makes sure that no app is made of it, see [`Store::needs`]. Blobs stay until a later removal while
+    /// The caller makes sure that no app is made of it. Blobs stay until a later removal while
     /// another process is adding images.
     pub fn remove(&self, reference: &str, needed: &Needed) -> Result<Collected> {
         let removed = self.change_entries(|entries| {
@@ -121,12 +121,6 @@ impl Store {
             }
         }
         Ok(unneeded)
-    }
-
-    /// Whether an app or a replica is made of this image.
-    pub fn needs(&self, image: &Image, needed: &Needed) -> Result<bool> {
-        let _in_use = self.in_use()?;
-        Ok(self.needed_manifests(&self.entries()?, needed)?.contains(&image.manifest_digest))
     }
 
     fn needed_manifests(&self, entries: &[Entry], needed: &Needed) -> Result<HashSet<String>> {

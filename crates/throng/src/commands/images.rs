@@ -13,7 +13,7 @@ use std::io::{IsTerminal, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 use throng_image::{
-    ArchiveFormat, BuildEvent, BuildOptions, BuildProgress, Image, Needed, PullOptions, PushOptions, Removed,
+    ArchiveFormat, BuildEvent, BuildOptions, BuildProgress, Image, PullOptions, PushOptions, Removed,
     RunStep, StepRunner, Store, TransferEvent, TransferProgress,
 };
 use throng_model::app::{App, Service};
@@ -357,14 +357,13 @@ fn short(digest: &str) -> &str {
 pub fn remove(context: &Context, arguments: RmiArguments) -> Result<()> {
     let store = open_store(context)?;
     for name in &arguments.images {
-        let needed = throng_supervisor::needed(&context.paths);
         if let Some(image) = store.find(name)?
-            && let Some(project) = user_of(context, &store, &image, &needed)?
+            && let Some(project) = user_of(context, &store, &image)?
         {
             return Err(Failure::new(Kind::Image, format!("image {name} is used by the app {project}"))
                 .hint(format!("take it down first: throng -p {project} down")));
         }
-        say_removed(&store.remove(name, &needed)?.removed);
+        say_removed(&store.remove(name, &throng_supervisor::needed(&context.paths))?.removed);
     }
     Ok(())
 }
@@ -378,15 +377,13 @@ pub fn say_removed(removed: &[Removed]) {
     }
 }
 
-/// An app of this user that is up and names this image, which a replica may run from under any other name.
-fn user_of(context: &Context, store: &Store, image: &Image, needed: &Needed) -> Result<Option<String>> {
-    if !store.needs(image, needed)? {
-        return Ok(None);
-    }
+/// An app of this user that is up and knows the image by this name. Another name of the same image may go.
+fn user_of(context: &Context, store: &Store, image: &Image) -> Result<Option<String>> {
     for project in throng_supervisor::client::projects(&context.paths) {
-        let references = throng_supervisor::images_of(&context.paths, &project).into_iter().collect();
-        if store.needs(image, &Needed { references, ..Needed::default() })? {
-            return Ok(Some(project));
+        for reference in throng_supervisor::images_of(&context.paths, &project) {
+            if store.find(&reference)?.is_some_and(|used| used.reference == image.reference) {
+                return Ok(Some(project));
+            }
         }
     }
     Ok(None)
