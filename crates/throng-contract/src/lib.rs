@@ -134,8 +134,14 @@ impl<'a> Bench<'a> {
     pub async fn run(&self, spec: &ReplicaSpec) -> (Exit, String) {
         let mut events = self.runtime.watch();
         self.launch(spec).await;
-        let exit = self.end_of(&mut events, &spec.id).await;
-        (exit, self.output(&spec.id).await)
+        // The end of an earlier life may be told late.
+        loop {
+            let event = tokio::time::timeout(PATIENCE, events.recv()).await.expect("an end in time");
+            let RuntimeEvent::Exited { id, generation, exit } = event.expect("an event");
+            if id == spec.id && generation == spec.generation {
+                return (exit, self.output(&spec.id).await);
+            }
+        }
     }
 
     pub async fn end_of(&self, events: &mut mpsc::Receiver<RuntimeEvent>, wanted: &ReplicaId) -> Exit {

@@ -516,11 +516,12 @@ impl Core {
             crate::exec::kill_group(running.pid);
         }
         let exit = self.explain_end(replica, how(&running.pidfd));
-        self.record_end(replica, End { exit, at: SystemTime::now() });
-        replica.ended.notify_waiters();
+        // Read before anybody can know of the end, and with it order the next life: that one has not ended.
         let generation = replica.inner().generation;
+        self.record_end(replica, End { exit, at: SystemTime::now() });
         // Nobody need be watching.
         let _ = self.events.send(RuntimeEvent::Exited { id: replica.id.clone(), generation, exit });
+        replica.ended.notify_waiters();
     }
 
     /// A process that was killed is one out of memory if the kernel has killed for that reason in its group.
