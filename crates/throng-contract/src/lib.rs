@@ -16,7 +16,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 use throng_model::app::Resources;
 use throng_model::replica::{
-    Attachment, Exit, LogPolicy, NetworkSpec, Observed, Process, ReplicaId, ReplicaSpec, RootFs,
+    Attachment, Exit, LogPolicy, NetworkSpec, Observed, Process, ReplicaId, ReplicaSpec, ReplicaState, RootFs,
 };
 use throng_runtime::{ExecIo, ExecSpec, Runtime, RuntimeEvent};
 use tokio::sync::mpsc;
@@ -134,11 +134,11 @@ impl<'a> Bench<'a> {
     pub async fn run(&self, spec: &ReplicaSpec) -> (Exit, String) {
         let mut events = self.runtime.watch();
         self.launch(spec).await;
-        // The end of an earlier life may be told late.
+        // The end of an earlier life may be told late, while this one still runs.
         loop {
-            let event = tokio::time::timeout(PATIENCE, events.recv()).await.expect("an end in time");
-            let RuntimeEvent::Exited { id, generation, exit } = event.expect("an event");
-            if id == spec.id && generation == spec.generation {
+            self.end_of(&mut events, &spec.id).await;
+            let observed = self.observe().await.into_iter().find(|observed| observed.id == spec.id);
+            if let ReplicaState::Exited { exit, .. } = observed.expect("it is there").state {
                 return (exit, self.output(&spec.id).await);
             }
         }
