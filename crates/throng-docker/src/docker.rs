@@ -286,10 +286,11 @@ impl Core {
         if after == before {
             return Ok(());
         }
+        // Read before anybody can know of the end, and with it order the next life: that one has not ended.
+        let generation = replica.inner().generation;
         // Before it is told: whoever is told may order the next start at once, and it must not seem to run then.
         replica.set(after.clone());
         if let ReplicaState::Exited { exit, .. } = after {
-            let generation = replica.inner().generation;
             // Nobody watching is no loss: the state says the same.
             let _ = self.events.send(RuntimeEvent::Exited { id: replica.id.clone(), generation, exit });
         }

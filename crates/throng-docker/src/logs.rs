@@ -19,9 +19,8 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use throng_model::replica::LogPolicy;
 use throng_runtime::Result;
+use throng_runtime::backends::LOG;
 
-/// The file that is being written; older ones have a number behind it.
-const LOG: &str = "log";
 const MARK: &str = "mark.json";
 
 /// How far the daemon's log has been read.
@@ -33,20 +32,6 @@ struct Mark {
     seen: usize,
     /// Length and number of the daemon's file then, if it could be looked at: as long as both stay, nothing is new.
     file: Option<(u64, u64)>,
-}
-
-/// The files that exist, oldest first.
-pub fn files(folder: &Path) -> Vec<PathBuf> {
-    let entries = fs::read_dir(folder).into_iter().flatten().flatten();
-    let mut numbered: Vec<(u32, PathBuf)> = entries
-        .filter_map(|entry| {
-            let name = entry.file_name().into_string().ok()?;
-            let number = if name == LOG { 0 } else { name.strip_prefix("log.")?.parse().ok()? };
-            Some((number, entry.path()))
-        })
-        .collect();
-    numbered.sort_by_key(|(number, _)| std::cmp::Reverse(*number));
-    numbered.into_iter().map(|(_, path)| path).collect()
 }
 
 /// Whether anybody has asked for this replica's log.
@@ -213,6 +198,7 @@ impl<'a> Writer<'a> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use throng_runtime::backends::log_files;
 
     /// A daemon's log, read from a second on.
     fn read(folder: &Path, log: &[(i64, String)], policy: LogPolicy) {
@@ -231,7 +217,7 @@ mod tests {
     }
 
     fn text(folder: &Path) -> String {
-        files(folder).iter().map(|path| fs::read_to_string(path).expect("a log")).collect()
+        log_files(folder).iter().map(|path| fs::read_to_string(path).expect("a log")).collect()
     }
 
     #[test]
@@ -260,7 +246,7 @@ mod tests {
         let kept = text(folder.path());
         let all: String = log.iter().map(|(_, line)| line.as_str()).collect();
         assert!(all.ends_with(&kept) && kept.len() >= 2_000 && kept.len() <= 3_000, "{} bytes", kept.len());
-        assert_eq!(files(folder.path()).len(), 3);
+        assert_eq!(log_files(folder.path()).len(), 3);
     }
 
     #[test]

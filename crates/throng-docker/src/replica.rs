@@ -57,16 +57,7 @@ impl Replica {
 
     /// Refuses an order older than the newest seen, and remembers this one.
     pub fn accept(&self, generation: u64) -> Result<()> {
-        let mut inner = self.inner();
-        if generation < inner.generation {
-            let newest = inner.generation;
-            return Err(RuntimeError::new(
-                ErrorKind::Stale,
-                format!("order {generation} for {} is older than {newest}", self.id),
-            ));
-        }
-        inner.generation = generation;
-        Ok(())
+        throng_runtime::backends::accept(&mut self.inner().generation, generation, &self.id)
     }
 
     pub fn running(&self) -> Option<u32> {

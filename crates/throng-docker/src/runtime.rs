@@ -14,12 +14,9 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 use throng_model::replica::{Exit, NetworkSpec, Observed, ReplicaId, ReplicaSpec, ReplicaState, Statistics};
-use throng_runtime::{ErrorKind, ExecIo, ExecSpec, Result, Runtime, RuntimeError, RuntimeEvent};
-use tokio::sync::broadcast::error::RecvError;
+use throng_runtime::{ErrorKind, ExecIo, ExecSpec, Result, Runtime, RuntimeError, RuntimeEvent, backends};
 use tokio::sync::mpsc;
 
-/// Events on their way to one watcher, beside the backlog that all share.
-const WATCH_CHANNEL: usize = 1024;
 const SIGKILL: i32 = 9;
 /// A process that has not ended this long after SIGKILL is stuck in the kernel, or its daemon is.
 const KILL_WAIT: Duration = Duration::from_secs(30);
@@ -101,29 +98,14 @@ impl Runtime for Docker {
     }
 
     fn watch(&self) -> mpsc::Receiver<RuntimeEvent> {
-        let (sender, receiver) = mpsc::channel(WATCH_CHANNEL);
-        let mut events = self.core.events.subscribe();
-        tokio::spawn(async move {
-            loop {
-                match events.recv().await {
-                    Ok(event) => {
-                        if sender.send(event).await.is_err() {
-                            return;
-                        }
-                    }
-                    Err(RecvError::Lagged(lost)) => tracing::warn!("a watcher has lost {lost} events"),
-                    Err(RecvError::Closed) => return,
-                }
-            }
-        });
-        receiver
+        backends::watch(self.core.events.subscribe())
     }
 
     async fn log_files(&self, id: &ReplicaId) -> Result<Vec<PathBuf>> {
         self.core.load(&id.project).await?;
         let replica = self.core.known(id)?;
         self.core.bring_log(&replica).await?;
-        Ok(logs::files(&replica.folder))
+        Ok(backends::log_files(&replica.folder))
     }
 
     async fn exec(&self, id: &ReplicaId, spec: &ExecSpec, io: ExecIo) -> Result<Exit> {

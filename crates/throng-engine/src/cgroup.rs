@@ -203,9 +203,14 @@ fn missing_controllers(enabled: &str) -> String {
 }
 
 fn own_v2_path(own: &str) -> &str {
-    let path = own.lines().find_map(|line| line.strip_prefix("0::/")).unwrap_or_default();
+    let path = in_unified(own);
     // Moved there by an earlier supervisor in the same shell, say.
     path.strip_suffix(SUPERVISOR).map_or(path, |parent| parent.trim_end_matches('/'))
+}
+
+/// The group in the one tree of version 2 that `/proc/PID/cgroup` tells, from the tree's top.
+pub fn in_unified(own: &str) -> &str {
+    own.lines().find_map(|line| line.strip_prefix("0::/")).unwrap_or_default()
 }
 
 /// Where the one tree of version 2 is mounted, if it is what this host counts and limits with.

@@ -5,7 +5,7 @@
 //! of systemd: a library for its bus would be larger than this engine. The scope ends with the last process in it, so
 //! the replicas of a supervisor that was killed keep theirs, and the next supervisor is put back there.
 
-use crate::cgroup::{SUPERVISOR, unified};
+use crate::cgroup::{SUPERVISOR, in_unified, unified};
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
@@ -73,8 +73,7 @@ fn enter(mount: &Path, project: &str) -> Result<(), String> {
 
 /// This process' group, from the top of the tree.
 fn own_group() -> PathBuf {
-    let own = fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
-    PathBuf::from(own.lines().find_map(|line| line.strip_prefix("0::/")).unwrap_or_default())
+    PathBuf::from(in_unified(&fs::read_to_string("/proc/self/cgroup").unwrap_or_default()))
 }
 
 fn unit_name(project: &str) -> Result<String, String> {

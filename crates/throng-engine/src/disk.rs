@@ -20,11 +20,11 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
+use throng_runtime::backends::LOG;
 use throng_runtime::{ErrorKind, RuntimeError};
 
 use crate::errors::host;
 use crate::replica::Replica;
-use crate::start::LOG;
 
 /// The smallest file system that has room for more than itself.
 pub const LEAST: u64 = 1 << 20;

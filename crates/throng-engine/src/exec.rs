@@ -17,7 +17,6 @@ use std::sync::Arc;
 use std::time::Duration;
 use throng_model::replica::{Exit, Process, ReplicaSpec};
 use throng_runtime::{ErrorKind, ExecIo, ExecSpec, Result, RuntimeError};
-use tokio::io::unix::AsyncFd;
 
 const REPLICA_NAMESPACES: i32 =
     libc::CLONE_NEWNS | libc::CLONE_NEWNET | libc::CLONE_NEWUTS | libc::CLONE_NEWIPC;
@@ -42,22 +41,28 @@ pub fn kill_group(leader: u32) {
     }
 }
 
-/// A process of ours, killed if nobody waits for it any more.
+/// A process of ours, killed if nobody waits for it any more. It is one from the instant it runs: whoever asked for it
+/// may be gone before it has begun.
 struct Guarded {
-    pidfd: AsyncFd<OwnedFd>,
+    pidfd: OwnedFd,
     ended: bool,
 }
 
 impl Guarded {
+    fn new(pidfd: OwnedFd) -> Self {
+        Guarded { pidfd, ended: false }
+    }
+
     async fn wait(mut self, timeout: Option<Duration>) -> io::Result<Exit> {
+        let watched = sys::watched(self.pidfd.try_clone()?)?;
         if let Some(limit) = timeout
-            && tokio::time::timeout(limit, self.pidfd.readable()).await.is_err()
+            && tokio::time::timeout(limit, watched.readable()).await.is_err()
         {
-            send(self.pidfd.get_ref(), libc::SIGKILL)?;
+            send(&self.pidfd, libc::SIGKILL)?;
         }
-        let _ready = self.pidfd.readable().await?;
+        let _ready = watched.readable().await?;
         self.ended = true;
-        Ok(exits::how(self.pidfd.get_ref()))
+        Ok(exits::how(&self.pidfd))
     }
 }
 
@@ -65,8 +70,8 @@ impl Drop for Guarded {
     fn drop(&mut self) {
         if !self.ended {
             // Nothing is left to do about a failure here; the process has ended if there is one.
-            let _ = send(self.pidfd.get_ref(), libc::SIGKILL);
-            if let Ok(pidfd) = self.pidfd.get_ref().try_clone() {
+            let _ = send(&self.pidfd, libc::SIGKILL);
+            if let Ok(pidfd) = self.pidfd.try_clone() {
                 // Its end may take a while, which must not hold up the runtime's thread.
                 std::thread::spawn(move || spawn::reap(&pidfd));
             }
@@ -79,14 +84,11 @@ pub async fn exec(core: &Arc<Core>, replica: &Arc<Replica>, spec: &ExecSpec, io:
         .running()
         .ok_or_else(|| RuntimeError::new(ErrorKind::NotFound, format!("{} is not running", replica.id)))?;
     let (worker, order, target) = (core.clone(), spec.clone(), replica.clone());
-    let pidfd = blocking(move || begin(&worker, &target, &running, &order, &io)).await??;
-    watch(pidfd, spec.timeout, format!("a command in {}", replica.id)).await
-}
-
-async fn watch(pidfd: OwnedFd, timeout: Option<Duration>, what: String) -> Result<Exit> {
-    let failed = |e: io::Error| host(format_args!("cannot wait for {what}"), e);
-    let pidfd = sys::watched(pidfd).map_err(failed)?;
-    Guarded { pidfd, ended: false }.wait(timeout).await.map_err(failed)
+    let process = blocking(move || begin(&worker, &target, &running, &order, &io)).await??;
+    process
+        .wait(spec.timeout)
+        .await
+        .map_err(|e| host(format_args!("cannot wait for a command in {}", replica.id), e))
 }
 
 fn begin(
@@ -95,7 +97,7 @@ fn begin(
     running: &Running,
     order: &ExecSpec,
     io: &ExecIo,
-) -> Result<OwnedFd> {
+) -> Result<Guarded> {
     let spec = replica.inner().spec.clone();
     let spec = spec.ok_or_else(|| {
         RuntimeError::new(ErrorKind::Invalid, format!("the description of {} is damaged", replica.id))
@@ -119,7 +121,10 @@ fn begin(
     if !core.contained() {
         core.give_loopback(&started, &spec)?;
     }
-    started.finish().map(|(_, pidfd)| pidfd).map_err(|f| explain(&who, &job.ops, f, &process, &layers))
+    started
+        .finish()
+        .map(|(_, pidfd)| Guarded::new(pidfd))
+        .map_err(|f| explain(&who, &job.ops, f, &process, &layers))
 }
 
 fn command(spec: &ReplicaSpec, order: &ExecSpec) -> Process {
@@ -198,8 +203,9 @@ impl Engine {
         }
         let core = self.core.clone();
         let step = Step::new(layers, upper, process)?;
-        let (pidfd, step) = blocking(move || step.begin(&core, &output).map(|pidfd| (pidfd, step))).await??;
-        let exit = watch(pidfd, timeout, "a build step".into()).await;
+        let begin = move || step.begin(&core, &output).map(|running| (running, step));
+        let (running, step) = blocking(begin).await??;
+        let exit = running.wait(timeout).await.map_err(|e| host("cannot wait for a build step", e));
         blocking(move || step.clean().map_err(|e| host("cannot clean up after a build step", e))).await??;
         exit
     }
@@ -234,7 +240,7 @@ impl Step {
         Ok(Step { layers: layers.to_vec(), upper, process: process.clone(), scratch, names, kept })
     }
 
-    fn begin(&self, core: &Core, io: &ExecIo) -> Result<OwnedFd> {
+    fn begin(&self, core: &Core, io: &ExecIo) -> Result<Guarded> {
         let failed = |e: io::Error| host("cannot prepare a build step", e);
         let (work, mount_point) = (self.scratch.join("work"), self.scratch.join("root"));
         fs::create_dir_all(&work).and_then(|()| fs::create_dir_all(&mount_point)).map_err(failed)?;
@@ -268,7 +274,7 @@ impl Step {
         let job = started.job();
         started
             .finish()
-            .map(|(_, pidfd)| pidfd)
+            .map(|(_, pidfd)| Guarded::new(pidfd))
             .map_err(|failure| explain("a build step", &job.ops, failure, &self.process, &layers))
     }
 

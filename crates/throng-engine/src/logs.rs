@@ -12,33 +12,17 @@ use crate::engine::{Core, blocking};
 use rustix::fs::{FallocateFlags, SeekFrom};
 use std::fs::{self, File};
 use std::io::{self, Read, Seek, Write};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Weak;
 use std::time::Duration;
 use throng_model::replica::LogPolicy;
 
-use crate::start::LOG;
+use throng_runtime::backends::LOG;
 
 /// How often sizes are looked at; a replica may write more than its limit in between.
 const INTERVAL: Duration = Duration::from_secs(2);
 /// As above, after a pass in which some log was full.
 const BUSY_INTERVAL: Duration = Duration::from_millis(100);
-
-/// The files that exist, oldest first.
-pub fn files(folder: &Path) -> Vec<PathBuf> {
-    let mut numbered: Vec<(u32, PathBuf)> = fs::read_dir(folder)
-        .into_iter()
-        .flatten()
-        .flatten()
-        .filter_map(|entry| {
-            let name = entry.file_name().into_string().ok()?;
-            let number = if name == LOG { 0 } else { name.strip_prefix("log.")?.parse().ok()? };
-            Some((number, entry.path()))
-        })
-        .collect();
-    numbered.sort_by_key(|(number, _)| std::cmp::Reverse(*number));
-    numbered.into_iter().map(|(_, path)| path).collect()
-}
 
 pub async fn rotate_for_ever(core: Weak<Core>) {
     let mut interval = INTERVAL;
@@ -127,6 +111,7 @@ fn first_data(log: &File) -> io::Result<Option<u64>> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use throng_runtime::backends::log_files;
 
     #[test]
     fn a_flood_takes_no_more_room_than_allowed() {
@@ -138,7 +123,7 @@ mod tests {
             writer.write_all(&b"0123456789abcdef\n".repeat(100_000)).unwrap();
             assert!(rotate(dir.path(), policy).unwrap());
         }
-        let files = files(dir.path());
+        let files = log_files(dir.path());
         assert_eq!(files.len(), 3);
         for file in &files[..2] {
             let text = fs::read_to_string(file).unwrap();
@@ -165,7 +150,7 @@ mod tests {
                 rotate(dir.path(), policy).unwrap();
             }
         }
-        let files = files(dir.path());
+        let files = log_files(dir.path());
         assert_eq!(files.len(), 4);
         let mut found = Vec::new();
         for file in files {

@@ -16,7 +16,7 @@ use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::SystemTime;
 use throng_model::replica::{Observed, ReplicaId, ReplicaSpec, ReplicaState};
-use throng_runtime::{ErrorKind, RuntimeError};
+use throng_runtime::RuntimeError;
 use tokio::sync::Notify;
 
 pub struct Replica {
@@ -77,16 +77,7 @@ impl Replica {
 
     /// Refuses an order older than the newest seen, and remembers this one.
     pub fn accept(&self, generation: u64) -> Result<(), RuntimeError> {
-        let mut inner = self.inner();
-        if generation < inner.generation {
-            let newest = inner.generation;
-            return Err(RuntimeError::new(
-                ErrorKind::Stale,
-                format!("order {generation} for {} is older than {newest}", self.id),
-            ));
-        }
-        inner.generation = generation;
-        Ok(())
+        throng_runtime::backends::accept(&mut self.inner().generation, generation, &self.id)
     }
 
     pub fn running(&self) -> Option<Running> {

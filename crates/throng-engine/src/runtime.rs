@@ -3,20 +3,17 @@
 use crate::engine::{Core, Engine, blocking, check_name, check_project, start_replica};
 use crate::errors::host;
 use crate::replica::{Inner, Phase, Replica};
-use crate::{exec, logs, meter, start, state};
+use crate::{exec, meter, start, state};
 use async_trait::async_trait;
 use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 use throng_model::replica::{Exit, NetworkSpec, Observed, ReplicaId, ReplicaSpec, Statistics};
-use throng_runtime::{ErrorKind, ExecIo, ExecSpec, Result, Runtime, RuntimeError, RuntimeEvent};
-use tokio::sync::broadcast::error::RecvError;
+use throng_runtime::{ErrorKind, ExecIo, ExecSpec, Result, Runtime, RuntimeError, RuntimeEvent, backends};
 use tokio::sync::{Semaphore, mpsc};
 use tokio::task::JoinSet;
 
-/// Events on their way to one watcher, beside the backlog that all share.
-const WATCH_CHANNEL: usize = 1024;
 /// Replicas that are swept at the same time.
 const MAX_SWEEPING: usize = 16;
 /// A process that has not ended this long after SIGKILL is stuck in the kernel.
@@ -127,27 +124,12 @@ impl Runtime for Engine {
     }
 
     fn watch(&self) -> mpsc::Receiver<RuntimeEvent> {
-        let (sender, receiver) = mpsc::channel(WATCH_CHANNEL);
-        let mut events = self.core.watch();
-        tokio::spawn(async move {
-            loop {
-                match events.recv().await {
-                    Ok(event) => {
-                        if sender.send(event).await.is_err() {
-                            return;
-                        }
-                    }
-                    Err(RecvError::Lagged(lost)) => tracing::warn!("a watcher has lost {lost} events"),
-                    Err(RecvError::Closed) => return,
-                }
-            }
-        });
-        receiver
+        backends::watch(self.core.watch())
     }
 
     async fn log_files(&self, id: &ReplicaId) -> Result<Vec<PathBuf>> {
         self.core.load(&id.project).await?;
-        Ok(logs::files(&self.core.known(id)?.folder))
+        Ok(backends::log_files(&self.core.known(id)?.folder))
     }
 
     async fn exec(&self, id: &ReplicaId, spec: &ExecSpec, io: ExecIo) -> Result<Exit> {

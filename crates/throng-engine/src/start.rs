@@ -19,10 +19,9 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::SystemTime;
 use throng_model::replica::{NetworkSpec, ReplicaSpec};
+use throng_runtime::backends::LOG;
 use throng_runtime::{ErrorKind, Result, RuntimeError};
 
-/// Name of the file that the replica writes its output to.
-pub const LOG: &str = "log";
 /// Of every replica, beside its mounts.
 pub const NAMESPACES: i32 = libc::CLONE_NEWPID | libc::CLONE_NEWNET | libc::CLONE_NEWUTS | libc::CLONE_NEWIPC;
 

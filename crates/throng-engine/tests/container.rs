@@ -341,6 +341,40 @@ async fn a_build_step_leaves_only_what_it_wrote() {
     bench.end().await;
 }
 
+/// Whoever asked may be gone at any instant of a beginning, also after the program runs and before that is told.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_nobody_waits_for_any_more_ends() {
+    needs_root!("what_nobody_waits_for_any_more_ends");
+    let bench = Bench::new("engine-given-up", 39).await;
+    let spec = bench.spec("web", 1, &["serve"]);
+    bench.engine.create(&spec).await.expect("created");
+    bench.engine.start(&spec.id, 1).await.expect("started");
+    let forever = || vec!["/probe".to_owned(), "sleep".to_owned(), "1000".to_owned()];
+    for instant in 0..30 {
+        let patience = Duration::from_micros(instant * 300);
+        let (io, step_ended) = common::pipe_io();
+        let upper = bench.folder.path().join(format!("step-{instant}"));
+        std::fs::create_dir_all(&upper).expect("a folder");
+        let step = throng_model::replica::Process { args: forever(), cwd: "/".into(), ..Default::default() };
+        let layers = [common::layer()];
+        let running = bench.engine.run_step(&layers, &upper, &step, io, None);
+        tokio::time::timeout(patience, running).await.expect_err("it sleeps");
+        let (io, command_ended) = common::pipe_io();
+        let command = throng_runtime::ExecSpec { args: forever(), ..Default::default() };
+        let running = bench.engine.exec(&spec.id, &command, io);
+        tokio::time::timeout(patience, running).await.expect_err("it sleeps");
+        for (what, output) in [("the step", step_ended), ("the command", command_ended)] {
+            // The pipe ends when nothing holds its other end.
+            let mut output = tokio::net::unix::pipe::Receiver::from_owned_fd(output.into()).expect("a pipe");
+            let end =
+                tokio::time::timeout(PATIENCE, tokio::io::AsyncReadExt::read(&mut output, &mut [0])).await;
+            let end = end.unwrap_or_else(|_| panic!("{what} given up after {patience:?} goes on"));
+            assert_eq!(end.expect("read"), 0);
+        }
+    }
+    bench.end().await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_log_is_rotated_under_a_writing_replica() {
     needs_root!("a_log_is_rotated_under_a_writing_replica");

@@ -130,8 +130,13 @@ async fn replicas_with_ports_of_their_own_stay_in_reach() {
         pairs.diagnostics()
     );
     pairs.create_network(&network).await.expect("a network");
-    start(&pairs, &web(1)).await;
-    start(&pairs, &web(2)).await;
+    let serving = async |engine: &Engine, ordinal: u32| {
+        start(engine, &web(ordinal)).await;
+        let answer = first_answer(engine, web(ordinal).networks[0].address, PATIENCE).await;
+        assert_eq!(answer.expect("from the host"), "ok\n");
+    };
+    serving(&pairs, 1).await;
+    serving(&pairs, 2).await;
     let dial = async |engine: &Engine, from: u32, to: u32| {
         let target = format!("{}:80", web(to).networks[0].address);
         exec(engine, &web(from).id, &["/probe", "dial", &target]).await.1
@@ -143,7 +148,7 @@ async fn replicas_with_ports_of_their_own_stay_in_reach() {
 
     let engine = Engine::open(options()).expect("another engine opens");
     assert_eq!(engine.observe(PROJECT).await.expect("observed").len(), 1);
-    start(&engine, &web(3)).await;
+    serving(&engine, 3).await;
     assert_eq!(dial(&engine, 3, 1).await, "ok\n");
     assert_eq!(dial(&engine, 1, 3).await, "ok\n");
     let answer = first_answer(&engine, web(1).networks[0].address, PATIENCE).await;

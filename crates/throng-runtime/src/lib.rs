@@ -4,6 +4,7 @@
 //! A runtime decides nothing. Its orders are idempotent and carry the replica's generation: an order older than
 //! the newest one seen for that replica is refused, so a slow or crashed caller can do no harm.
 
+pub mod backends;
 pub mod cluster;
 
 use async_trait::async_trait;

@@ -4,6 +4,7 @@ use std::fs;
 use std::time::{Duration, Instant};
 use throng_control::pace::Reading;
 use throng_model::replica::Pressure;
+use throng_walls::Stall;
 
 pub struct Host {
     cores: f64,
@@ -53,11 +54,8 @@ pub fn pressure() -> Option<Pressure> {
     Some(Pressure { cpu: stalled("cpu")?, memory: stalled("memory")?, storage: stalled("io")? })
 }
 
-/// `total` of the line `some` of a pressure file (the kernel's Documentation/accounting/psi), in microseconds.
 fn total(pressure: &str) -> Duration {
-    let line = pressure.lines().find(|line| line.starts_with("some "));
-    let total = line.and_then(|line| line.rsplit_once("total=")?.1.trim().parse().ok());
-    Duration::from_micros(total.unwrap_or(0))
+    Duration::from_micros(Stall::parse(pressure).map_or(0, |stall| stall.total))
 }
 
 #[cfg(test)]

@@ -66,10 +66,6 @@ impl Default for Metrics {
 
 impl Metrics {
     pub fn service(&mut self, name: &str) -> &mut Totals {
-        // `entry` would copy the name each time.
-        if !self.services.contains_key(name) {
-            self.services.insert(name.to_owned(), Totals::default());
-        }
         self.services.entry(name.to_owned()).or_default()
     }
 

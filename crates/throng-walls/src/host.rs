@@ -184,9 +184,9 @@ impl Host {
             files_open: source.read("proc/sys/fs/file-nr").and_then(|text| files_open(&text)),
             memory: source.read("proc/meminfo").and_then(|text| memory(&text)),
             pressure: Pressure {
-                cpu: source.read("proc/pressure/cpu").and_then(|text| stall(&text)),
-                memory: source.read("proc/pressure/memory").and_then(|text| stall(&text)),
-                io: source.read("proc/pressure/io").and_then(|text| stall(&text)),
+                cpu: source.read("proc/pressure/cpu").and_then(|text| Stall::parse(&text)),
+                memory: source.read("proc/pressure/memory").and_then(|text| Stall::parse(&text)),
+                io: source.read("proc/pressure/io").and_then(|text| Stall::parse(&text)),
             },
             control: Control::read(source, user),
             mounts: source.read("proc/self/mountinfo").map(|text| text.lines().count() as u64),
@@ -280,11 +280,13 @@ fn memory(text: &str) -> Option<Memory> {
     Some(Memory { total: bytes("MemTotal:")?, available: bytes("MemAvailable:")? })
 }
 
-/// `some avg10=0.00 avg60=0.00 avg300=0.00 total=0`.
-fn stall(text: &str) -> Option<Stall> {
-    let line = text.lines().find(|line| line.starts_with("some "))?;
-    let value = |key: &str| line.split(' ').find_map(|word| word.strip_prefix(key)?.strip_prefix('='));
-    Some(Stall { average: value("avg10")?.parse().ok()?, total: value("total")?.parse().ok()? })
+impl Stall {
+    /// Of the line `some avg10=0.00 avg60=0.00 avg300=0.00 total=0` of a pressure file.
+    pub fn parse(text: &str) -> Option<Stall> {
+        let line = text.lines().find(|line| line.starts_with("some "))?;
+        let value = |key: &str| line.split(' ').find_map(|word| word.strip_prefix(key)?.strip_prefix('='));
+        Some(Stall { average: value("avg10")?.parse().ok()?, total: value("total")?.parse().ok()? })
+    }
 }
 
 fn disk(source: &Source) -> Option<Disk> {
@@ -355,14 +357,14 @@ mod tests {
         assert_eq!(raises_limits("CapEff:\t000001fffeffffff\n"), Some(false));
         assert_eq!(raises_limits(""), None);
         let some = "some avg10=1.50 avg60=0.00 avg300=0.00 total=1234\nfull avg10=9.00 avg60=0.00 avg300=0.00 total=9\n";
-        assert_eq!(stall(some), Some(Stall { average: 1.5, total: 1234 }));
+        assert_eq!(Stall::parse(some), Some(Stall { average: 1.5, total: 1234 }));
     }
 
     proptest! {
         #[test]
         fn no_text_does_harm(text: String) {
             let _ = (setting(&text), count_ranges(&text), tasks(&text), files_open(&text), memory(&text));
-            let _ = (limit(&text, "Max open files"), stall(&text), raises_limits(&text), keyed(&text, "a"));
+            let _ = (limit(&text, "Max open files"), Stall::parse(&text), raises_limits(&text), keyed(&text, "a"));
         }
     }
 

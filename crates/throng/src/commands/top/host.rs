@@ -66,9 +66,7 @@ fn parse_meminfo(text: &str) -> (u64, u64) {
 
 /// `avg10` of the line `some`, as a share.
 fn parse_pressure(text: &str) -> Option<f64> {
-    let line = text.lines().find(|line| line.starts_with("some "))?;
-    let percent: f64 = line.split(' ').find_map(|field| field.strip_prefix("avg10="))?.parse().ok()?;
-    Some(percent / 100.0)
+    Some(throng_walls::Stall::parse(text)?.average / 100.0)
 }
 
 #[cfg(test)]
