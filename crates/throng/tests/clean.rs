@@ -220,8 +220,9 @@ fn a_new_supervisor_takes_up_what_a_killed_one_left() {
 
     // What ends while nobody is there is noticed by the next one.
     support::kill(bench.supervisor().expect("a supervisor"), Signal::KILL);
+    until("it has ended", || (!bench.listens()).then_some(()));
     support::kill(before[2].expect("a process"), Signal::KILL);
-    until("it has ended", || bench.pids("chatty-1").is_empty().then_some(()));
+    until("the replica has ended", || bench.pids("chatty-1").is_empty().then_some(()));
     until("its end is noticed", || {
         let chatty = bench.ps().into_iter().find(|replica| replica["Service"] == "chatty");
         (chatty.expect("known")["State"] == "exited").then_some(())

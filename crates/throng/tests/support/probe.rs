@@ -53,6 +53,7 @@ fn answer_all(stream: TcpStream) -> std::io::Result<()> {
         let (mut status, mut body) = ("200 OK", name.clone());
         match route {
             "/slow" => std::thread::sleep(milliseconds),
+            "/say" => println!("{argument}"),
             // Of its own, for whoever scrapes it.
             "/metrics" => body = format!("probe_info{{name=\"{name}\"}} 1\n"),
             "/sick" => WELL.store(false, Ordering::SeqCst),
