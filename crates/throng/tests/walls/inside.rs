@@ -39,7 +39,9 @@ pub fn inside(name: &str, namespaces: &[&str], body: impl FnOnce(Bench)) {
     let said = String::from_utf8_lossy(&output.stderr);
     said.lines().filter(|line| line.starts_with("SKIPPED ")).for_each(|line| eprintln!("{line}"));
     let out = String::from_utf8_lossy(&output.stdout);
-    assert!(output.status.success() && out.contains("1 passed"), "{name}:\n{out}\n{said}");
+    // Indented, or else who counts results would take these for results.
+    let all: String = out.lines().chain(said.lines()).map(|line| format!("  {line}\n")).collect();
+    assert!(output.status.success() && out.contains("1 passed"), "{name}:\n{all}");
 }
 
 /// Runs a command; `Err` is what it prints to standard error.
