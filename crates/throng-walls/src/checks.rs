@@ -43,6 +43,26 @@ pub fn check(id: WallId, host: &Host, demand: &Demand) -> Finding {
     }
 }
 
+/// As [`check`], of a wall that was met whatever the demand says: where a setting is the limit, the remedy is twice that.
+pub fn check_met(id: WallId, host: &Host, demand: &Demand) -> Finding {
+    let settings: &[&str] = match id {
+        WallId::BroadcastBacklog => &["net.core.netdev_max_backlog"],
+        WallId::NeighbourTable => &network::THRESHOLDS,
+        WallId::ConnectionTracking => &["net.netfilter.nf_conntrack_max"],
+        _ => &[],
+    };
+    let twice = settings.iter().filter_map(|name| {
+        let from = host.setting(name)?;
+        let to = from.checked_mul(2).filter(|to| *to <= network::INT_MAX)?;
+        Some(Change { setting: (*name).into(), from, to })
+    });
+    let mut finding = check(id, host, demand);
+    if finding.remedy.is_none() {
+        finding.remedy = Remedy::raise(twice.collect(), "it was met as it is");
+    }
+    finding
+}
+
 /// A live value and what so many replicas need of it, which must not fall as their number rises.
 struct Bound<'a> {
     setting: String,

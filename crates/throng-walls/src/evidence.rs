@@ -2,7 +2,7 @@
 
 use crate::demand::Demand;
 use crate::host::Host;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 /// What was being done when an error came; see `errors.rs` of the engine for the words.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -34,6 +34,8 @@ pub struct Evidence {
     pub kernel_log: Vec<String>,
     pub before: Option<Host>,
     pub after: Option<Host>,
+    /// When `before` was.
+    pub since: Option<SystemTime>,
     /// Replicas that ran at `before` and at `after`.
     pub replicas: Option<(u64, u64)>,
     /// How long the start of a replica took at `before` and at `after`.
@@ -128,6 +130,14 @@ impl Evidence {
         }
     }
 
+    /// As above, in words, with what it was and is.
+    pub(crate) fn told_growth(&self, counter: impl Fn(&Host) -> Option<u64>) -> String {
+        let read = |host: &Option<Host>| host.as_ref().and_then(&counter).unwrap_or(0);
+        let (then, now) = (read(&self.before), read(&self.after));
+        let since = self.since.map(|at| format!(" since {}", clock(at))).unwrap_or_default();
+        format!("{} more{since} ({then} then, {now} now)", now.saturating_sub(then))
+    }
+
     /// As above, of a counter that each control group has: the group that grew most.
     pub(crate) fn group_growth(
         &self,
@@ -140,5 +150,24 @@ impl Evidence {
             (grown > 0).then(|| (group.path.to_string_lossy().into_owned(), grown))
         };
         after.control.groups().filter_map(growth).max_by_key(|(_, grown)| *grown)
+    }
+}
+
+/// The time of day: what is told is read soon, or with the date of the event that tells it.
+fn clock(at: SystemTime) -> String {
+    let seconds = at.duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.as_secs());
+    format!("{:02}:{:02}:{:02} UTC", seconds / 3_600 % 24, seconds / 60 % 60, seconds % 60)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_time_of_day_is_told() {
+        assert_eq!(
+            clock(SystemTime::UNIX_EPOCH + Duration::from_secs(86_400 + 15 * 3_600 + 62)),
+            "15:01:02 UTC"
+        );
     }
 }

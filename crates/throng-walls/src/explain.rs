@@ -1,8 +1,9 @@
 //! Which wall was hit: from errors first, from counters where there are none.
 
 use crate::checks;
+use crate::demand::Demand;
 use crate::evidence::{Evidence, Step, errno};
-use crate::host::Ancestor;
+use crate::host::{Ancestor, Host};
 use crate::predict::{Finding, State};
 use crate::table::{Wall, WallId};
 use serde::Serialize;
@@ -24,26 +25,43 @@ pub struct Explanation {
     pub row: &'static Wall,
     /// What says so: the error, or the counter before and after.
     pub evidence: Vec<String>,
+    /// The first of these is the error itself, which whoever is told of the wall has seen.
+    #[serde(skip)]
+    pub said: bool,
     /// The wall's check against the host as it was afterwards, with what would move it; only with a demand.
     pub finding: Option<Finding>,
 }
 
 /// Names the wall that the evidence points at, and no other. `None` if it points at none: an error of the program, say.
 pub fn explain(evidence: &Evidence) -> Option<Explanation> {
-    let (id, reason) = by_messages(evidence)
-        .or_else(|| by_number(evidence))
-        .or_else(|| if is_of_the_app(evidence) { None } else { by_traces(evidence) })?;
+    let said = by_messages(evidence).or_else(|| by_number(evidence));
+    let is_said = said.is_some();
+    let traced = || if is_of_the_app(evidence) { None } else { by_traces(evidence) };
+    let (id, reason) = said.or_else(traced)?;
     let mut reasons = vec![reason];
     reasons.extend(support(id, evidence));
     let finding = evidence.demand.as_ref().zip(evidence.after.as_ref());
-    let finding = finding.map(|(demand, host)| checks::check(id, host, demand));
-    Some(Explanation { row: id.wall(), evidence: reasons, finding })
+    let finding = finding.map(|(demand, host)| checks::check_met(id, host, demand));
+    Some(Explanation { row: id.wall(), evidence: reasons, said: is_said, finding })
+}
+
+/// The wall that stands already, before anything has been lost at it and though nothing will be printed: a packet filter
+/// that drops what replicas would send to each other.
+pub fn standing(host: &Host, demand: &Demand) -> Option<Explanation> {
+    let finding = checks::check(WallId::DockerFilter, host, demand);
+    (finding.state == State::InTheWay).then(|| {
+        let value =
+            finding.setting.as_ref().zip(finding.live).map(|(name, live)| format!("{name} is {live}"));
+        let evidence = std::iter::once(finding.note.clone()).chain(value).collect();
+        Explanation { row: WallId::DockerFilter.wall(), evidence, said: false, finding: Some(finding) }
+    })
 }
 
 impl Explanation {
-    /// For people, on one line: the wall, what says so beside the error itself, and what moves it.
+    /// For people, on one line: the wall, what says so (but for an error, which was printed), and what moves it.
     pub fn told(&self) -> String {
-        let more: String = self.evidence.iter().skip(1).map(|reason| format!("; {reason}")).collect();
+        let more: String =
+            self.evidence.iter().skip(usize::from(self.said)).map(|reason| format!("; {reason}")).collect();
         let moves = match self.finding.as_ref().and_then(|finding| finding.remedy.as_ref()) {
             Some(remedy) => &remedy.command,
             None => self.row.moves,
@@ -229,8 +247,9 @@ fn by_groups(evidence: &Evidence) -> Option<Named> {
 fn by_counters(evidence: &Evidence) -> Option<Named> {
     type Read = fn(&crate::Counters) -> Option<u64>;
     let counter = |(id, what, least, read): (WallId, &str, u64, Read)| {
-        let grown = evidence.growth(|host| read(&host.counters));
-        (grown >= least).then(|| (id, format!("{what}: {grown} more")))
+        let counted = |host: &Host| read(&host.counters);
+        (evidence.growth(counted) >= least)
+            .then(|| (id, format!("{what}: {}", evidence.told_growth(counted))))
     };
     let limits: [(WallId, &str, u64, Read); 4] = [
         (WallId::ConnectionTracking, "connections that found the tracking table full", 1, |c| {
@@ -240,12 +259,24 @@ fn by_counters(evidence: &Evidence) -> Option<Named> {
         (WallId::NeighbourTable, "times that the neighbour table (IPv6) was full", 1, |c| c.ndisc_fulls),
         (WallId::Memory, "tasks killed for want of memory", 1, |c| c.oom_kills),
     ];
-    let dropped = "packets dropped from a CPU's full queue (softnet_stat)";
-    limits
-        .into_iter()
-        .find_map(counter)
-        .or_else(|| by_filter(evidence))
-        .or_else(|| counter((WallId::BroadcastBacklog, dropped, MANY_DROPS, |c| c.backlog_drops)))
+    limits.into_iter().find_map(counter).or_else(|| by_filter(evidence)).or_else(|| by_backlog(evidence))
+}
+
+/// The queue is for all packets of one CPU. Those that were dropped on their way to interfaces of others, loopback say,
+/// are counted there as well, and are not put down to this program's networks.
+fn by_backlog(evidence: &Evidence) -> Option<Named> {
+    let of_others = evidence.growth(|host| host.counters.other_drops);
+    let dropped = |host: &Host| host.counters.backlog_drops;
+    if evidence.growth(dropped).saturating_sub(of_others) < MANY_DROPS {
+        return None;
+    }
+    let told =
+        format!("packets dropped from a CPU's full queue (softnet_stat): {}", evidence.told_growth(dropped));
+    let others = match of_others {
+        0 => String::new(),
+        count => format!(", {count} of them on the way to interfaces of others"),
+    };
+    Some((WallId::BroadcastBacklog, told + &others))
 }
 
 fn is_lost(text: &str) -> bool {
@@ -265,7 +296,7 @@ fn by_filter(evidence: &Evidence) -> Option<Named> {
 fn by_slowness(evidence: &Evidence) -> Option<Named> {
     let (before, after) = evidence.replicas?;
     let grown = after.saturating_sub(before);
-    let namespaces = |host: &crate::Host| host.counters.net_namespaces;
+    let namespaces = |host: &Host| host.counters.net_namespaces;
     if let (Some(first), Some(last)) =
         (evidence.before.as_ref().and_then(namespaces), evidence.after.as_ref().and_then(namespaces))
     {
@@ -359,6 +390,10 @@ fn support(id: WallId, evidence: &Evidence) -> Vec<String> {
         WallId::Namespaces => {
             let most = host.setting("user.max_net_namespaces");
             reasons.extend(most.map(|most| format!("user.max_net_namespaces is {most}")));
+        }
+        WallId::BroadcastBacklog => {
+            let most = host.setting("net.core.netdev_max_backlog");
+            reasons.extend(most.map(|most| format!("net.core.netdev_max_backlog is {most}")));
         }
         WallId::NeighbourTable => {
             let most = host.setting("net.ipv4.neigh.default.gc_thresh3");

@@ -50,6 +50,18 @@ pub const SETTINGS: [&str; 34] = [
     "user.max_uts_namespaces",
 ];
 
+/// Those of them that are limits of walls that print nothing.
+const SILENT_SETTINGS: [&str; 8] = [
+    "net.bridge.bridge-nf-call-iptables",
+    "net.core.netdev_max_backlog",
+    "net.ipv4.neigh.default.gc_thresh1",
+    "net.ipv4.neigh.default.gc_thresh2",
+    "net.ipv4.neigh.default.gc_thresh3",
+    "net.netfilter.nf_conntrack_count",
+    "net.netfilter.nf_conntrack_max",
+    "user.max_net_namespaces",
+];
+
 /// The path of a setting below `/proc/sys` (sysctl(8): dots for slashes).
 pub fn setting_path(root: &Path, name: &str) -> PathBuf {
     root.join("proc/sys").join(name.replace('.', "/"))
@@ -178,7 +190,7 @@ impl Host {
             raises_limits: raises_limits(&status),
             cores: source.read("sys/devices/system/cpu/online").and_then(|text| count_ranges(&text)),
             tasks: source.read("proc/loadavg").and_then(|text| tasks(&text)),
-            settings: settings(source),
+            settings: settings(source, &SETTINGS),
             open_files: limit(&limits, "Max open files"),
             processes: limit(&limits, "Max processes"),
             files_open: source.read("proc/sys/fs/file-nr").and_then(|text| files_open(&text)),
@@ -195,6 +207,24 @@ impl Host {
         }
     }
 
+    /// Only what tells of walls that print nothing, and the settings behind them: a dozen small files, less than a
+    /// millisecond, whatever the number of replicas.
+    pub fn pulse(source: &Source) -> Host {
+        Host {
+            settings: settings(source, &SILENT_SETTINGS),
+            memory: source.read("proc/meminfo").and_then(|text| memory(&text)),
+            mounts: source.read("proc/self/mountinfo").map(|text| text.lines().count() as u64),
+            counters: Counters::pulse(source),
+            ..Host::default()
+        }
+    }
+
+    /// The same host with what its packet filter does, which commands are asked for.
+    pub fn filtered(self, source: &Source) -> Host {
+        let user = source.read("proc/self/status").and_then(|status| user(&status));
+        Host { filter: Filter::read(source, user), ..self }
+    }
+
     /// A setting by its name of sysctl(8).
     pub fn setting(&self, name: &str) -> Option<u64> {
         self.settings.get(name).copied()
@@ -205,12 +235,12 @@ impl Host {
     }
 }
 
-fn settings(source: &Source) -> BTreeMap<&'static str, u64> {
+fn settings(source: &Source, names: &[&'static str]) -> BTreeMap<&'static str, u64> {
     let read = |name: &&'static str| {
         let text = std::fs::read_to_string(setting_path(&source.root, name)).ok()?;
         Some((*name, setting(&text)?))
     };
-    SETTINGS.iter().filter_map(read).collect()
+    names.iter().filter_map(read).collect()
 }
 
 /// The effective one of proc_pid_status(5).

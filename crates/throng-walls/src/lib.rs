@@ -21,7 +21,7 @@ mod table;
 
 pub use demand::{Demand, Links, footprint};
 pub use evidence::{Evidence, Step};
-pub use explain::{Explanation, explain};
+pub use explain::{Explanation, explain, standing};
 pub use host::{
     Ancestor, Control, Counters, Disk, Filter, Host, Limit, Memory, Pressure, SETTINGS, Source, Stall,
 };

@@ -142,6 +142,7 @@ fn numbers_without_words_are_understood_by_their_step() {
 fn between(change: impl FnOnce(&mut Host)) -> Evidence {
     let mut before = Paper::host().read();
     before.counters.backlog_drops = Some(10_000_000);
+    before.counters.other_drops = Some(0);
     before.counters.arp_fulls = Some(7);
     before.counters.ndisc_fulls = Some(0);
     before.counters.conntrack_drops = Some(3);
@@ -156,15 +157,23 @@ fn between(change: impl FnOnce(&mut Host)) -> Evidence {
     Evidence { before: Some(before), after: Some(after), ..Evidence::default() }
 }
 
+/// Five hundred packets were dropped, so many of them at interfaces of others.
+fn drops_of_others<const COUNT: u64>(host: &mut Host) {
+    host.counters.backlog_drops = Some(10_000_500);
+    host.counters.other_drops = Some(COUNT);
+}
+
 type Change = (fn(&mut Host), Option<WallId>);
 
 #[test]
 fn silent_walls_are_found_by_their_counters() {
-    let changes: [Change; 9] = [
+    let changes: [Change; 11] = [
         (|_| {}, None),
         (|host| host.counters.backlog_drops = Some(10_000_009), None),
         (|host| host.counters.backlog_drops = Some(10_000_500), Some(WallId::BroadcastBacklog)),
         (|host| host.counters.backlog_drops = Some(0), None),
+        (drops_of_others::<500>, None),
+        (drops_of_others::<480>, Some(WallId::BroadcastBacklog)),
         (|host| host.counters.arp_fulls = Some(8), Some(WallId::NeighbourTable)),
         (|host| host.counters.ndisc_fulls = Some(1), Some(WallId::NeighbourTable)),
         (|host| host.counters.conntrack_drops = Some(4), Some(WallId::ConnectionTracking)),

@@ -10,8 +10,8 @@ use crate::table::WallId;
 /// `BR_PORT_BITS` of net/bridge/br_private.h is 10, and no port is number 0.
 const BRIDGE_PORTS: u64 = 1_023;
 /// The kernel keeps these as `int`.
-const INT_MAX: u64 = i32::MAX as u64;
-const THRESHOLDS: [&str; 3] = [
+pub const INT_MAX: u64 = i32::MAX as u64;
+pub const THRESHOLDS: [&str; 3] = [
     "net.ipv4.neigh.default.gc_thresh1",
     "net.ipv4.neigh.default.gc_thresh2",
     "net.ipv4.neigh.default.gc_thresh3",

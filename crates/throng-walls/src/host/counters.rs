@@ -1,5 +1,6 @@
 //! Counters that tell of walls which print nothing. All only grow while the host runs, but for those that say "now".
 
+use super::filter::OURS;
 use super::{Source, keyed};
 use serde::Serialize;
 
@@ -8,6 +9,9 @@ use serde::Serialize;
 pub struct Counters {
     /// Packets dropped because a CPU's queue was full (`softnet_stat`, second column, all CPUs).
     pub backlog_drops: Option<u64>,
+    /// Packets that were dropped on their way to interfaces of this namespace that are not this program's, for whatever
+    /// reason; those of a full queue are among the above.
+    pub other_drops: Option<u64>,
     /// How often the table of IPv4, and of IPv6, neighbours was full.
     pub arp_fulls: Option<u64>,
     pub ndisc_fulls: Option<u64>,
@@ -29,6 +33,11 @@ pub struct Counters {
 
 impl Counters {
     pub(super) fn read(source: &Source) -> Counters {
+        Counters { port_proxies: port_proxies(source), ..Counters::pulse(source) }
+    }
+
+    /// All but what takes a look at each process.
+    pub(super) fn pulse(source: &Source) -> Counters {
         let netstat = source.read("proc/net/netstat").unwrap_or_default();
         let sockets = source.read("proc/net/sockstat").unwrap_or_default();
         let table = |path: &str, column: &str| source.read(path).and_then(|text| sum_column(&text, column));
@@ -36,6 +45,7 @@ impl Counters {
         let conntrack = table(tracking, "drop").zip(table(tracking, "early_drop"));
         Counters {
             backlog_drops: source.read("proc/net/softnet_stat").and_then(|text| backlog_drops(&text)),
+            other_drops: source.read("proc/net/dev").map(|text| other_drops(&text)),
             arp_fulls: table("proc/net/stat/arp_cache", "table_fulls"),
             ndisc_fulls: table("proc/net/stat/ndisc_cache", "table_fulls"),
             conntrack_drops: conntrack.map(|(dropped, forgotten)| dropped + forgotten),
@@ -44,7 +54,7 @@ impl Counters {
             time_wait: time_wait(&sockets),
             oom_kills: source.read("proc/vmstat").and_then(|text| keyed(&text, "oom_kill")),
             net_namespaces: source.read("proc/slabinfo").and_then(|text| slab(&text, "net_namespace")),
-            port_proxies: port_proxies(source),
+            port_proxies: None,
         }
     }
 }
@@ -53,6 +63,16 @@ impl Counters {
 fn backlog_drops(text: &str) -> Option<u64> {
     let drops = |line: &str| u64::from_str_radix(line.split_whitespace().nth(1)?, 16).ok();
     text.lines().map(drops).sum()
+}
+
+/// Two lines of headings, then `name: bytes packets errs drop …` of what was received (proc_net(5)).
+fn other_drops(text: &str) -> u64 {
+    let dropped = |line: &str| {
+        let (name, figures) = line.split_once(':')?;
+        let drops = figures.split_whitespace().nth(3)?.parse::<u64>().ok()?;
+        (!name.trim_start().starts_with(OURS)).then_some(drops)
+    };
+    text.lines().filter_map(dropped).fold(0, u64::saturating_add)
 }
 
 /// A heading, then a line for each CPU, in hexadecimal.
@@ -101,6 +121,9 @@ mod tests {
     fn counters_of_all_cpus_are_added() {
         assert_eq!(backlog_drops("0a4c381e 00000010 0\n09806afe 0000000f 0\n"), Some(31));
         assert_eq!(backlog_drops("0a4c381e\n"), None);
+        let dev = "Inter-|   Receive\n face |bytes    packets errs drop fifo\n    lo: 90 29 0   77    0\n\
+                   thr0363d51dp0: 1 1 0 5 0\neth0:3 1 0 2 0\n";
+        assert_eq!(other_drops(dev), 79);
         let stat = "entries  allocs table_fulls\n000038ea 0001000b 000004ed\n000038ea 0000e61c 00000003\n";
         assert_eq!(sum_column(stat, "table_fulls"), Some(0x4f0));
         assert_eq!(sum_column(stat, "drop"), None);
@@ -115,6 +138,7 @@ mod tests {
         #[test]
         fn no_text_does_harm(text: String) {
             let _ = (backlog_drops(&text), sum_column(&text, "drop"), paired(&text, "T", "a"), time_wait(&text));
+            let _ = other_drops(&text);
         }
     }
 }

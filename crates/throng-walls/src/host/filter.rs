@@ -6,7 +6,7 @@ use serde::Serialize;
 use std::process::{Command, Stdio};
 
 /// Interfaces of this program's networks begin like this.
-const OURS: &str = "thr";
+pub(super) const OURS: &str = "thr";
 
 /// What happens to a forwarded packet.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]

@@ -124,7 +124,7 @@ pub const DOCKER_FILTER: Wall = Wall {
     silent: "frames between ports of a bridge that is not Docker's vanish",
     limit: "`net.bridge.bridge-nf-call-iptables` = 1 with a FORWARD chain whose policy is DROP",
     why: "Docker sets that policy, and loads the module that shows the filter bridged frames too",
-    here: "`throng up` warns where the filter is asked; it changes no rules",
+    here: "`throng up` warns where the filter drops what replicas send to each other; it changes no rules",
     moves: "an accept rule for interfaces whose names begin with `thr`",
     reference: "Docker's documentation on packet filtering; Documentation/networking/ip-sysctl",
 };

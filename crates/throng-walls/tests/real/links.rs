@@ -17,8 +17,8 @@ fn bridge(ports: u32) -> Result<String, String> {
     for port in 1..=ports {
         let _ = write!(
             batch,
-            "link add v{port} type veth peer name p{port}\nlink set v{port} master thr0\n\
-             link set v{port} up\nlink set p{port} up\n"
+            "link add thrv{port} type veth peer name thrp{port}\nlink set thrv{port} master thr0\n\
+             link set thrv{port} up\nlink set thrp{port} up\n"
         );
     }
     ip(&batch)
