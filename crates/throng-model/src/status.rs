@@ -1,5 +1,6 @@
 //! How an app is doing now, whatever runs it: readiness, listings, events, samples.
 
+use crate::app::Resources;
 use crate::replica::{Exit, Statistics};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -56,6 +57,9 @@ pub struct ServiceStatus {
     pub image: String,
     pub readiness: Readiness,
     pub published: Vec<Published>,
+    /// What each replica is limited to.
+    #[serde(default)]
+    pub limits: Resources,
 }
 
 #[derive(Debug, Clone, Serialize, Deserialize)]

@@ -17,6 +17,11 @@ const SLOWER: u32 = 2;
 /// Percent of time in which tasks waited for memory, and for CPU, from which that is the reason.
 const MEMORY_STALL: f64 = 20.0;
 const CPU_STALL: f64 = 80.0;
+/// Percent of the cores' time from which they are the reason, and seconds over which that must be so.
+const BUSY: u64 = 90;
+const BUSY_SECONDS: u64 = 2;
+/// Ticks a second (`USER_HZ` of the kernel) on every architecture that this runs on.
+const TICKS: u64 = 100;
 
 /// The wall that was hit.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -329,8 +334,21 @@ fn by_pressure(evidence: &Evidence) -> Option<Named> {
             format!("tasks waited for memory {} % of the last ten seconds", stall.average),
         ));
     }
+    if let Some(told) = busy(evidence) {
+        return Some((WallId::Cpu, told));
+    }
     let stall = pressure.cpu.filter(|stall| stall.average >= CPU_STALL)?;
     Some((WallId::Cpu, format!("tasks waited for a CPU {} % of the last ten seconds", stall.average)))
+}
+
+/// The cores had hardly any time left between the two looks.
+fn busy(evidence: &Evidence) -> Option<String> {
+    let cores = evidence.after.as_ref()?.cores?.max(1);
+    let all = evidence.growth(|host| Some(host.time?.all));
+    let used = evidence.growth(|host| Some(host.time?.busy));
+    let (seconds, percent) = (all / (cores * TICKS), 100 * used / all.max(1));
+    let told = || format!("the {cores} cores of this host were busy {percent} % of {seconds} s");
+    (seconds >= BUSY_SECONDS && percent >= BUSY).then(told)
 }
 
 /// What else speaks for the wall.

@@ -123,6 +123,14 @@ pub struct Pressure {
     pub io: Option<Stall>,
 }
 
+/// Ticks of all cores since the host started (proc_stat(5)).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+pub struct Cores {
+    /// Not idle, or taken by the machine that this one is a guest of.
+    pub busy: u64,
+    pub all: u64,
+}
+
 /// Room on the file system of the state folder.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 pub struct Disk {
@@ -153,6 +161,7 @@ pub struct Host {
     pub files_open: Option<u64>,
     pub memory: Option<Memory>,
     pub pressure: Pressure,
+    pub time: Option<Cores>,
     pub control: Control,
     /// Mounts in the namespace of this process; each new mount namespace begins with a copy of them.
     pub mounts: Option<u64>,
@@ -200,6 +209,7 @@ impl Host {
                 memory: source.read("proc/pressure/memory").and_then(|text| Stall::parse(&text)),
                 io: source.read("proc/pressure/io").and_then(|text| Stall::parse(&text)),
             },
+            time: source.read("proc/stat").and_then(|text| Cores::parse(&text)),
             control: Control::read(source, user),
             mounts: source.read("proc/self/mountinfo").map(|text| text.lines().count() as u64),
             disk: disk(source),
@@ -310,6 +320,17 @@ fn memory(text: &str) -> Option<Memory> {
     Some(Memory { total: bytes("MemTotal:")?, available: bytes("MemAvailable:")? })
 }
 
+impl Cores {
+    /// Of the line `cpu  user nice system idle iowait irq softirq steal guest guest_nice`; guests are in `user` already.
+    fn parse(text: &str) -> Option<Cores> {
+        let fields = text.lines().next()?.strip_prefix("cpu ")?.split_whitespace().take(8);
+        let ticks: Vec<u64> = fields.map(|field| field.parse().ok()).collect::<Option<_>>()?;
+        let [_, _, _, idle, waiting, ..] = ticks[..] else { return None };
+        let all = ticks.iter().fold(0, |sum: u64, ticks| sum.saturating_add(*ticks));
+        Some(Cores { busy: all.saturating_sub(idle).saturating_sub(waiting), all })
+    }
+}
+
 impl Stall {
     /// Of the line `some avg10=0.00 avg60=0.00 avg300=0.00 total=0` of a pressure file.
     pub fn parse(text: &str) -> Option<Stall> {
@@ -388,13 +409,16 @@ mod tests {
         assert_eq!(raises_limits(""), None);
         let some = "some avg10=1.50 avg60=0.00 avg300=0.00 total=1234\nfull avg10=9.00 avg60=0.00 avg300=0.00 total=9\n";
         assert_eq!(Stall::parse(some), Some(Stall { average: 1.5, total: 1234 }));
+        let stat = "cpu  100 10 40 800 30 1 9 10 100 0\ncpu0 1 2 3 4 5 6 7 8 9 10\n";
+        assert_eq!(Cores::parse(stat), Some(Cores { busy: 170, all: 1_000 }));
+        assert_eq!(Cores::parse("cpu  1 2 3\n"), None);
     }
 
     proptest! {
         #[test]
         fn no_text_does_harm(text: String) {
             let _ = (setting(&text), count_ranges(&text), tasks(&text), files_open(&text), memory(&text));
-            let _ = (limit(&text, "Max open files"), Stall::parse(&text), raises_limits(&text), keyed(&text, "a"));
+            let _ = (limit(&text, "Max open files"), Stall::parse(&text), Cores::parse(&text), raises_limits(&text), keyed(&text, "a"));
         }
     }
 

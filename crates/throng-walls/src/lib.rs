@@ -23,7 +23,7 @@ pub use demand::{Demand, Links, footprint};
 pub use evidence::{Evidence, Step};
 pub use explain::{Explanation, explain, standing};
 pub use host::{
-    Ancestor, Control, Counters, Disk, Filter, Host, Limit, Memory, Pressure, SETTINGS, Source, Stall,
+    Ancestor, Control, Cores, Counters, Disk, Filter, Host, Limit, Memory, Pressure, SETTINGS, Source, Stall,
 };
 pub use kernel_log::KernelLog;
 pub use predict::{Finding, Report, State, Unit, predict};

@@ -5,7 +5,7 @@ mod support;
 use proptest::prelude::*;
 use std::time::Duration;
 use support::Paper;
-use throng_walls::{Demand, Evidence, Host, Step, WallId, explain, table};
+use throng_walls::{Cores, Demand, Evidence, Host, Step, WallId, explain, table};
 
 fn named(evidence: &Evidence) -> Option<WallId> {
     explain(evidence).map(|explanation| explanation.row.id)
@@ -141,6 +141,7 @@ fn numbers_without_words_are_understood_by_their_step() {
 /// Evidence that consists of a host before and after a change of it.
 fn between(change: impl FnOnce(&mut Host)) -> Evidence {
     let mut before = Paper::host().read();
+    before.time = Some(Cores { busy: 5_000, all: 90_000 });
     before.counters.backlog_drops = Some(10_000_000);
     before.counters.other_drops = Some(0);
     before.counters.arp_fulls = Some(7);
@@ -279,6 +280,16 @@ fn pressure_is_the_last_resort() {
     assert_eq!(named(&pressed(95.0, 0.0)), Some(WallId::Cpu));
     assert_eq!(named(&pressed(95.0, 40.0)), Some(WallId::Memory));
     assert_eq!(named(&pressed(50.0, 5.0)), None);
+    let spent = |busy: u64, all: u64| {
+        between(|host| {
+            let before = host.time.expect("of the fixture");
+            let after = Cores { busy: before.busy + busy, all: before.all + all };
+            (host.cores, host.time) = (Some(2), Some(after));
+        })
+    };
+    assert_eq!(named(&spent(1_900, 2_000)), Some(WallId::Cpu));
+    assert_eq!(named(&spent(1_500, 2_000)), None);
+    assert_eq!(named(&spent(190, 200)), None, "over a second that says nothing");
     let other = Evidence { messages: vec!["exchange full".into()], ..pressed(95.0, 0.0) };
     assert_eq!(named(&other), Some(WallId::BridgePorts));
 }

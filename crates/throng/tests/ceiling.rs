@@ -47,3 +47,36 @@ fn the_largest_count_that_holds_is_found_and_the_app_is_put_back() {
     bench.ok(&["down"]);
     bench.assert_clean();
 }
+
+#[test]
+fn a_service_at_its_own_limit_is_told_from_a_host_at_its_limit() {
+    let Some(bench) = Bench::with_probe("a_service_at_its_own_limit_is_told_from_a_host_at_its_limit") else {
+        return;
+    };
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    bench.compose(
+        "services:\n  web: {image: probe, command: [serve, '80'], deploy: {resources: {limits: {cpus: '0.1'}}}}\n  \
+         busy: {image: probe, command: [spin], deploy: {replicas: 0}}\n",
+    );
+    bench.ok(&["up", "-d", "--wait"]);
+    let ceiling =
+        |arguments: &[&str]| bench.ok(&[&["ceiling", "--most", "1", "--hold", "10ms"], arguments].concat());
+    let load = ["web:80/spin?20", "--until", "p50<1ms", "-c", "4", "--duration", "4s"];
+    let found = ceiling(&[&load[..], &["--format", "json"]].concat()).json().remove(0);
+    let broke = &found["trials"][0];
+    assert_eq!(
+        (&broke["own_limit"]["cpus"], &broke["wall"]),
+        (&0.1.into(), &serde_json::Value::Null),
+        "{found:#}"
+    );
+    ceiling(&load).prints("the wall: the limit of web itself, 0.1 cores for each replica");
+
+    let most = (4 * cores).to_string();
+    let climb =
+        ["ceiling", "busy", "--most", &most, "--hold", "10ms", "--patience", "6s", "--format", "json"];
+    let found = bench.ok(&climb).json().remove(0);
+    let broke = found["trials"].as_array().and_then(|all| all.iter().find(|trial| trial["held"] == false));
+    assert_eq!(broke.expect("more spin than there are cores")["wall"]["id"], "cpu", "{found:#}");
+    bench.ok(&["down"]);
+    bench.assert_clean();
+}

@@ -131,6 +131,7 @@ impl Actor {
                     image: prepared.service.image.clone(),
                     readiness: self.service_readiness(name),
                     published: published.collect(),
+                    limits: prepared.service.resources,
                 };
                 (name.clone(), status)
             })

@@ -10,11 +10,11 @@ use serde::Serialize;
 use std::collections::BTreeMap;
 use std::process::ExitCode;
 use std::sync::{Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 use throng_control::ceiling::{Next, Search};
 use throng_load::{LoadSpec, Threshold};
 use throng_model::run::ThresholdResult;
-use throng_model::status::Readiness;
+use throng_model::status::{Event, Readiness, Status};
 use throng_supervisor::client::Client;
 use throng_supervisor::host::Host as Pulse;
 use throng_walls::{Demand, Evidence, Explanation, Host, KernelLog, Source, explain};
@@ -26,6 +26,8 @@ const LOOK: Duration = Duration::from_millis(100);
 const CALM_LOOKS: u32 = 3;
 /// How long failures may go on without a change before a count is given up.
 const STUCK: Duration = Duration::from_secs(2);
+/// Percent of a limit on CPU in use from which it is what holds the replicas up.
+const AT_LIMIT: f64 = 90.0;
 /// The longest wait for the app to be put back to its first count.
 const BACK_WITHIN: Duration = Duration::from_secs(300);
 /// Width of the explanation.
@@ -42,6 +44,32 @@ struct Trial {
     reason: Option<String>,
     thresholds: Vec<ThresholdResult>,
     wall: Option<Explanation>,
+    /// The service's own limit, where it stops more before the host does.
+    own_limit: Option<OwnLimit>,
+    /// What the supervisor has said of the host meanwhile, the newest of each kind.
+    told: Vec<String>,
+}
+
+/// A limit on CPU that all replicas of a service are at.
+#[derive(Debug, Clone, Serialize)]
+struct OwnLimit {
+    service: String,
+    /// Cores of each replica.
+    cpus: f64,
+    /// Of that in use during the last second of the load, all replicas together.
+    used_percent: f64,
+}
+
+impl OwnLimit {
+    /// `None` if the service has none, or uses less of it.
+    fn of(service: &str, status: &Status) -> Option<OwnLimit> {
+        let cpus = status.services.get(service)?.limits.cpus.filter(|_| !status.unlimited)?;
+        let running = status.replicas.iter().filter(|replica| replica.service == service);
+        let (count, used) = running.fold((0.0, 0.0), |sum, replica| (sum.0 + 1.0, sum.1 + replica.cpu));
+        let used_percent = 100.0 * used / (cpus * count);
+        // Not a number without replicas.
+        (used_percent >= AT_LIMIT).then(|| OwnLimit { service: service.to_owned(), cpus, used_percent })
+    }
 }
 
 #[derive(Serialize)]
@@ -166,15 +194,15 @@ impl<'a> Bench<'a> {
         let before = Host::read(&self.source);
         let log = KernelLog::open();
         let ran = self.present().await?;
-        let begin = Instant::now();
+        let (begin, since) = (Instant::now(), SystemTime::now());
         let mut thresholds = Vec::new();
-        let (reason, messages) = match self.holds(count, progress, &mut thresholds).await? {
-            Ok(()) => (None, Vec::new()),
-            Err((reason, messages)) => (Some(reason), messages),
-        };
+        let broken = self.holds(count, progress, &mut thresholds).await?.err();
+        let (reason, messages) = broken.unzip();
+        let under_load = thresholds.iter().any(|threshold| !threshold.held);
+        let own_limit = if under_load { self.own_limit().await? } else { None };
         let wall = reason.is_some().then(|| {
             let evidence = Evidence {
-                messages,
+                messages: messages.unwrap_or_default(),
                 kernel_log: log.map(|log| log.lines()).unwrap_or_default(),
                 before: Some(before),
                 after: Some(Host::read(&self.source)),
@@ -185,7 +213,26 @@ impl<'a> Bench<'a> {
             explain(&evidence)
         });
         let (seconds, held) = (begin.elapsed().as_secs_f64(), reason.is_none());
-        Ok(Trial { replicas: count, held, seconds, reason, thresholds, wall: wall.flatten() })
+        // At its own limit a service is slow whatever the host does.
+        let wall = wall.flatten().filter(|_| own_limit.is_none());
+        let told = if held { Vec::new() } else { self.told(since).await? };
+        Ok(Trial { replicas: count, held, seconds, reason, thresholds, wall, own_limit, told })
+    }
+
+    async fn own_limit(&self) -> Result<Option<OwnLimit>> {
+        Ok(OwnLimit::of(&self.service, &self.client.status().await?))
+    }
+
+    /// How pressed the supervisor has found the host since then, and whether its health checks came in time.
+    async fn told(&self, since: SystemTime) -> Result<Vec<String>> {
+        let mut newest = BTreeMap::new();
+        let mut note = |event: Event| {
+            if event.at >= since && ["host", "warning"].contains(&event.kind.as_str()) {
+                newest.insert(event.kind, event.message);
+            }
+        };
+        self.client.events(false, &mut note).await?;
+        Ok(newest.into_values().collect())
     }
 
     async fn present(&self) -> Result<u32> {
@@ -311,7 +358,8 @@ fn show(outcome: &Outcome<'_>) -> String {
         .iter()
         .map(|trial| {
             let held = if trial.held { style.green("holds") } else { style.red("breaks") };
-            let what = trial.wall.as_ref().map(|wall| wall.row.title.to_owned());
+            let own = trial.own_limit.as_ref().map(|_| "its own CPU limit".to_owned());
+            let what = trial.wall.as_ref().map(|wall| wall.row.title.to_owned()).or(own);
             vec![
                 trial.replicas.to_string(),
                 format!("{:.1} s", trial.seconds),
@@ -331,24 +379,37 @@ fn show(outcome: &Outcome<'_>) -> String {
     };
     let Some(last) = outcome.trials.iter().rev().find(|trial| !trial.held) else { return text };
     let mut lines = vec![format!("what gave: {}", last.reason.as_deref().unwrap_or_default())];
-    match &last.wall {
-        None => lines.push(
-            "the wall: none that is known of the host; see `throng logs` and `throng events --no-follow` for what the \
-             replicas say"
-                .into(),
-        ),
-        Some(wall) => {
-            lines.push(format!("the wall: {} ({})", wall.row.title, wall.row.limit));
-            lines.extend(wall.evidence.iter().map(|evidence| format!("says so: {evidence}")));
-            let remedy = wall.finding.as_ref().and_then(|finding| finding.remedy.as_ref());
-            lines.push(match remedy {
-                Some(remedy) => format!("moves it: {} ({})", remedy.command, remedy.why),
-                None => format!("moves it: {}", wall.row.moves),
-            });
-        }
-    }
+    lines.extend(reasons(last));
     for line in lines {
         text += &format!("{}\n", wrap(&line, WIDTH));
     }
     text
+}
+
+/// What stopped more than that, and what would move it.
+fn reasons(trial: &Trial) -> Vec<String> {
+    let mut lines = Vec::new();
+    if let Some(OwnLimit { service, cpus, used_percent }) = &trial.own_limit {
+        lines.push(format!(
+            "the wall: the limit of {service} itself, {cpus} cores for each replica (deploy.resources.limits.cpus)"
+        ));
+        lines.push(format!("says so: {used_percent:.0} % of that was in use under load"));
+        lines.push("moves it: a higher limit, less load, or more replicas to share the load".into());
+    } else if let Some(wall) = &trial.wall {
+        lines.push(format!("the wall: {} ({})", wall.row.title, wall.row.limit));
+        lines.extend(wall.evidence.iter().map(|evidence| format!("says so: {evidence}")));
+        let remedy = wall.finding.as_ref().and_then(|finding| finding.remedy.as_ref());
+        lines.push(match remedy {
+            Some(remedy) => format!("moves it: {} ({})", remedy.command, remedy.why),
+            None => format!("moves it: {}", wall.row.moves),
+        });
+    } else {
+        lines.push(
+            "the wall: none that is known of the host; see `throng logs` and `throng events --no-follow` for what the \
+             replicas say"
+                .into(),
+        );
+    }
+    lines.extend(trial.told.iter().map(|message| format!("meanwhile: {message}")));
+    lines
 }

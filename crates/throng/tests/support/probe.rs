@@ -54,6 +54,7 @@ fn answer_all(stream: TcpStream) -> std::io::Result<()> {
         match route {
             "/slow" => std::thread::sleep(milliseconds),
             "/say" => println!("{argument}"),
+            "/spin" => spin(milliseconds),
             // Of its own, for whoever scrapes it.
             "/metrics" => body = format!("probe_info{{name=\"{name}\"}} 1\n"),
             "/sick" => WELL.store(false, Ordering::SeqCst),
@@ -77,6 +78,12 @@ fn answer_all(stream: TcpStream) -> std::io::Result<()> {
         )?;
         out.flush()?;
     }
+}
+
+/// Uses a core.
+fn spin(time: Duration) {
+    let begin = std::time::Instant::now();
+    while begin.elapsed() < time {}
 }
 
 /// One request; the status and the body.
@@ -136,8 +143,41 @@ fn main() {
             println!("{}", args[2..].join(" "));
             std::thread::sleep(Duration::from_secs(3_600));
         }
+        "spin" => spin(Duration::MAX),
         "exit" => std::process::exit(word(2).parse().expect("a code")),
         "sleep" => std::thread::sleep(Duration::from_secs(word(2).parse().expect("seconds"))),
+        // Connects, with little patience.
+        "dial" => {
+            let address = word(2).parse().expect("an address");
+            match TcpStream::connect_timeout(&address, Duration::from_secs(2)) {
+                Ok(_) => println!("reached"),
+                Err(error) => println!("{error}"),
+            }
+        }
+        // To everybody in its network, again and again.
+        "shout" => {
+            let socket = std::net::UdpSocket::bind("0.0.0.0:0").expect("a socket");
+            socket.set_broadcast(true).expect("allowed");
+            let pause = Duration::from_millis(word(3).parse().expect("milliseconds"));
+            loop {
+                // A full queue of its own is no reason to end.
+                let _ = socket.send_to(b"who is there", word(2));
+                std::thread::sleep(pause);
+            }
+        }
+        // One datagram to each of so many addresses, from the given one on.
+        "greet" => {
+            let socket = std::net::UdpSocket::bind("0.0.0.0:0").expect("a socket");
+            let first: std::net::Ipv4Addr = word(2).parse().expect("an address");
+            for number in 0..word(3).parse().expect("a number") {
+                let _ = socket.send_to(b"hello", (std::net::Ipv4Addr::from(u32::from(first) + number), 9));
+            }
+        }
+        // Makes more of itself without end.
+        "breed" => loop {
+            let _ = std::process::Command::new("/probe").arg("breed").spawn();
+            std::thread::sleep(Duration::from_millis(1));
+        },
         "eat" => {
             let mut eaten = Vec::new();
             for _ in 0..word(2).parse().expect("megabytes") {

@@ -291,6 +291,7 @@ pub mod tests {
                 ready: count,
                 ..Readiness::default()
             },
+            limits: Default::default(),
             published: vec![],
         };
         let webs = (1..=replicas).map(|n| one("web", n, f64::from(n) / f64::from(replicas), 1 << 20));
