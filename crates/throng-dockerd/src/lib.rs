@@ -2,12 +2,14 @@
 //!
 //! It has folders, a socket, a bridge and a containerd of its own, and leaves the host's packet filter and settings
 //! alone, so a Docker that the host already runs is not disturbed. It ends with the process that started it, however
-//! that ends (prctl(2), `PR_SET_PDEATHSIG`).
+//! that ends (prctl(2), `PR_SET_PDEATHSIG`), and what such an end leaves behind the next daemon removes.
 
 mod http;
+mod record;
 
 pub use http::request;
 
+use record::Record;
 use rustix::process::{Pid, Signal, kill_process, kill_process_group};
 use std::fs::File;
 use std::os::unix::process::CommandExt;
@@ -21,6 +23,8 @@ const START_LIMIT: Duration = Duration::from_secs(60);
 /// It stops its containers first.
 const STOP_LIMIT: Duration = Duration::from_secs(90);
 const LOOK_EVERY: Duration = Duration::from_millis(10);
+/// How long killed processes may take to leave their control groups.
+const GROUPS_WITHIN: Duration = Duration::from_secs(5);
 /// The kernel's limit for names of interfaces, and the room that the bridge's own ending takes of it.
 const NAME_MOST: usize = 15 - "-dk0".len();
 /// Lines of the daemon's log that an error repeats.
@@ -41,6 +45,8 @@ pub enum DockerdError {
     Name(String),
     #[error("stopped while dockerd was starting")]
     Stopped,
+    #[error("a daemon named {name} is running already: the process that has locked {path} started it")]
+    Taken { name: String, path: String },
 }
 
 fn io(what: impl Into<String>) -> impl FnOnce(std::io::Error) -> DockerdError {
@@ -71,9 +77,10 @@ pub struct Options<'a> {
 }
 
 pub struct Dockerd {
-    // Dropped first: the folders can only be removed when nobody uses them.
+    // Dropped in this order: the folders can only be removed when nobody uses them, and the record when all else is gone.
     server: Server,
     places: Places,
+    _record: Record,
 }
 
 /// What the daemon uses of this host.
@@ -99,10 +106,11 @@ impl Dockerd {
         if options.name.len() > NAME_MOST {
             return Err(DockerdError::Name(options.name.into()));
         }
+        let record = Record::take(options.name, options.folder)?;
         let places = Places::make(options)?;
         let log = File::create(places.log()).map_err(io("write dockerd's log"))?;
         let server = Server::start(places.command(), log)?;
-        let mut daemon = Dockerd { server, places };
+        let mut daemon = Dockerd { server, places, _record: record };
         daemon.wait(stopped)?;
         Ok(daemon)
     }
@@ -201,15 +209,15 @@ impl Drop for Server {
 }
 
 impl Places {
+    fn of(folder: &Path, name: &str) -> Places {
+        Places { folder: folder.to_owned(), bridge: format!("{name}-dk0"), cgroup: format!("/{name}-docker") }
+    }
+
     fn make(options: &Options<'_>) -> Result<Places, DockerdError> {
         let folder = options.folder.to_owned();
         std::fs::create_dir_all(&folder).map_err(io(format!("make {}", folder.display())))?;
         std::fs::write(folder.join("daemon.json"), "{}").map_err(io("write dockerd's configuration"))?;
-        let places = Places {
-            folder,
-            bridge: format!("{}-dk0", options.name),
-            cgroup: format!("/{}-docker", options.name),
-        };
+        let places = Places::of(&folder, options.name);
         // One that a killed process has left would carry the address twice.
         quietly("ip", &["link", "delete", &places.bridge]);
         for arguments in [
@@ -260,10 +268,11 @@ impl Places {
 
 impl Drop for Places {
     fn drop(&mut self) {
-        quietly("ip", &["link", "delete", &self.bridge]);
-        for mount in mounts_below(&self.folder) {
-            quietly("umount", &["-l", &mount]);
+        // Networks that nobody has removed outlive the daemon as bridges.
+        for bridge in record::bridges_of(&self.folder).iter().chain([&self.bridge]) {
+            quietly("ip", &["link", "delete", bridge]);
         }
+        record::unmount_below(&self.folder);
         remove_cgroups(&self.cgroup);
         // Its maker removes the folder, with whatever else lies in it.
     }
@@ -275,13 +284,35 @@ fn mounts_below(folder: &Path) -> Vec<String> {
     points.filter(|point| Path::new(point).starts_with(folder)).map(str::to_owned).collect()
 }
 
-/// The daemon's empty control groups, in each hierarchy of version 1 or the one of version 2.
+/// Removes the daemon's control groups, in each hierarchy of version 1 or the one of version 2, with what is still in
+/// them.
 fn remove_cgroups(cgroup: &str) {
     let root = Path::new("/sys/fs/cgroup");
     let hierarchies = std::fs::read_dir(root).into_iter().flatten().flatten().map(|entry| entry.path());
     for hierarchy in hierarchies.chain([root.to_owned()]) {
-        // Most hierarchies have none, and one in use cannot be removed.
-        let _ = std::fs::remove_dir(hierarchy.join(cgroup.trim_start_matches('/')));
+        let mut groups = Vec::new();
+        groups_below(&hierarchy.join(cgroup.trim_start_matches('/')), &mut groups);
+        record::kill_groups(&groups);
+        // A killed process leaves its group a moment later.
+        let deadline = Instant::now() + GROUPS_WITHIN;
+        let left =
+            || groups.iter().rev().filter(|group| std::fs::remove_dir(group).is_err() && group.exists());
+        while left().count() > 0 && Instant::now() < deadline {
+            std::thread::sleep(LOOK_EVERY);
+        }
+    }
+}
+
+/// A control group, if there is one, and those below it, the outer ones first.
+fn groups_below(group: &Path, found: &mut Vec<PathBuf>) {
+    if !group.is_dir() {
+        return;
+    }
+    found.push(group.to_owned());
+    for entry in std::fs::read_dir(group).into_iter().flatten().flatten() {
+        if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+            groups_below(&entry.path(), found);
+        }
     }
 }
 
