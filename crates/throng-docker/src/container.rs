@@ -1,6 +1,6 @@
 //! From a specification to what Docker is asked to make.
 
-use crate::docker::Names;
+use crate::docker::{Core, Names};
 use crate::labels;
 use bollard::models::{
     ContainerCreateBody, EndpointIpamConfig, EndpointSettings, HealthConfig, HostConfig, HostConfigLogConfig,
@@ -14,16 +14,10 @@ use throng_model::replica::{Attachment, ReplicaSpec, ResolvedMount, ResolvedSour
 const NANOS: f64 = 1e9;
 
 /// What the replica's container is made of. `resolv` is the file that names the name server, if it is ours.
-pub fn body(
-    spec: &ReplicaSpec,
-    image: &str,
-    home: &str,
-    names: Names,
-    resolv: Option<&Path>,
-) -> ContainerCreateBody {
+pub fn body(core: &Core, spec: &ReplicaSpec, image: &str, resolv: Option<&Path>) -> ContainerCreateBody {
     let process = &spec.process;
     let (program, arguments) = process.args.split_first().map_or((None, &[][..]), |(p, a)| (Some(p), a));
-    let endpoint = spec.networks.first().map(|leg| (leg.network.clone(), endpoint(spec, leg, names)));
+    let endpoint = spec.networks.first().map(|leg| (leg.network.clone(), endpoint(spec, leg, core.names)));
     ContainerCreateBody {
         hostname: Some(spec.hostname.clone()),
         user: Some(process.user.clone()),
@@ -32,11 +26,11 @@ pub fn body(
         cmd: Some(arguments.to_vec()),
         working_dir: Some(process.cwd.clone()),
         image: Some(image.to_owned()),
-        labels: Some(labels::write(home, spec)),
+        labels: Some(labels::write(&core.home, spec)),
         stop_signal: Some(spec.stop_signal.to_string()),
         // The supervisor checks; the daemon would do it a second time.
         healthcheck: Some(HealthConfig { test: Some(vec!["NONE".into()]), ..Default::default() }),
-        host_config: Some(host_config(spec, resolv)),
+        host_config: Some(host_config(spec, &core.root, resolv)),
         networking_config: endpoint.map(|(network, endpoint)| NetworkingConfig {
             endpoints_config: Some(HashMap::from([(network, endpoint)])),
         }),
@@ -44,17 +38,17 @@ pub fn body(
     }
 }
 
-fn host_config(spec: &ReplicaSpec, resolv: Option<&Path>) -> HostConfig {
+fn host_config(spec: &ReplicaSpec, root: &Path, resolv: Option<&Path>) -> HostConfig {
     let resources = &spec.resources;
     let signed = |bytes: u64| i64::try_from(bytes).unwrap_or(i64::MAX);
     let log = [
         ("max-size".to_owned(), spec.log.max_size.to_string()),
         ("max-file".to_owned(), (u64::from(spec.log.max_files) + 1).to_string()),
     ];
-    let mut mounts: Vec<Mount> = spec.mounts.iter().map(mount).collect();
+    let mut mounts: Vec<Mount> = spec.mounts.iter().map(|wanted| mount(wanted, root)).collect();
     mounts.extend(resolv.map(|path| Mount {
         typ: Some(MountType::BIND),
-        source: Some(path.display().to_string()),
+        source: Some(seen(path, root)),
         target: Some("/etc/resolv.conf".into()),
         read_only: Some(true),
         ..Default::default()
@@ -78,9 +72,19 @@ fn host_config(spec: &ReplicaSpec, resolv: Option<&Path>) -> HostConfig {
     }
 }
 
-fn mount(mount: &ResolvedMount) -> Mount {
+/// A path of this host as a daemon names it that sees the host's root at `root`. Links on the way to it lead elsewhere
+/// there, so they are followed here.
+fn seen(path: &Path, root: &Path) -> String {
+    if root == Path::new("/") {
+        return path.display().to_string();
+    }
+    let real = std::fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
+    root.join(real.strip_prefix("/").unwrap_or(&real)).display().to_string()
+}
+
+fn mount(mount: &ResolvedMount, root: &Path) -> Mount {
     let (typ, source, tmpfs) = match &mount.source {
-        ResolvedSource::Bind(path) => (MountType::BIND, Some(path.display().to_string()), None),
+        ResolvedSource::Bind(path) => (MountType::BIND, Some(seen(path, root)), None),
         ResolvedSource::Private => (MountType::VOLUME, None, None),
         ResolvedSource::Tmpfs { size } => {
             let size = size.map(|size| i64::try_from(size).unwrap_or(i64::MAX));

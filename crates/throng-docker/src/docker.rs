@@ -72,6 +72,8 @@ pub struct Core {
     pub folder: PathBuf,
     pub store: Arc<Store>,
     pub names: Names,
+    /// Where the daemon sees the root of this host's files.
+    pub root: PathBuf,
     /// Names of images that the daemon is known to have.
     pub images: tokio::sync::Mutex<HashSet<String>>,
     pub orders: Semaphore,
@@ -89,6 +91,16 @@ struct Replicas {
 impl Docker {
     /// Connects to the daemon and starts to follow its events; needs a running tokio runtime.
     pub async fn open(options: DockerOptions) -> Result<Arc<Docker>> {
+        Self::open_at(options, "/".into(), broadcast::channel(EVENT_BACKLOG).0).await
+    }
+
+    /// As [`Docker::open`], of a daemon that sees the root of this host's files at `root`, with its events told to
+    /// whoever hears those.
+    pub(crate) async fn open_at(
+        options: DockerOptions,
+        root: PathBuf,
+        events: broadcast::Sender<RuntimeEvent>,
+    ) -> Result<Arc<Docker>> {
         let path = options.host.strip_prefix("unix://").ok_or_else(|| {
             RuntimeError::new(ErrorKind::Invalid, format!("{} is not a socket of this host", options.host))
                 .hint(
@@ -111,9 +123,10 @@ impl Docker {
             folder,
             store: options.store,
             names: options.names,
+            root,
             images: Default::default(),
             orders: Semaphore::new(ORDERS_AT_ONCE),
-            events: broadcast::channel(EVENT_BACKLOG).0,
+            events,
             loaded: Default::default(),
             replicas: Default::default(),
         });

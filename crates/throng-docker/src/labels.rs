@@ -7,6 +7,8 @@ use throng_model::replica::{ReplicaId, ReplicaSpec};
 pub const HOME: &str = "throng.home";
 /// Project of a container or network.
 pub const PROJECT: &str = "throng.project";
+/// Number of a container or volume among the nodes of a project.
+pub const NODE: &str = "throng.node";
 const SERVICE: &str = "throng.service";
 const ORDINAL: &str = "throng.ordinal";
 const GENERATION: &str = "throng.generation";

@@ -11,6 +11,8 @@
 //! The daemon must be this host's: replicas are dialled at their own addresses, names are answered at their
 //! networks' gateways, and control groups are read from the host's file system.
 //!
+//! [`Nested`] spreads the replicas over daemons of their own, each in a container of that daemon.
+//!
 //! What is different from the embedded engine, because Docker offers no other way, is told in `docs/docker.md`.
 
 mod container;
@@ -22,15 +24,19 @@ mod exit;
 mod images;
 mod labels;
 mod logs;
+mod nested;
 mod networks;
+mod node;
 mod program;
 mod replica;
 mod runtime;
+mod spread;
 mod usage;
 
 pub use docker::{Docker, DockerOptions, Names, default_host};
 pub use images::REPOSITORY;
-pub use labels::{HOME, PROJECT};
+pub use labels::{HOME, NODE, PROJECT};
+pub use nested::{NODES_MOST, Nested, NestedOptions};
 
 #[cfg(doc)]
 use throng_runtime::Runtime;

@@ -10,8 +10,16 @@ use std::path::PathBuf;
 use throng_model::replica::NetworkSpec;
 use throng_runtime::{ErrorKind, Result, RuntimeError};
 
+/// How containers are put into a network.
+pub enum Link {
+    /// By ports of a bridge of the network's own, which has the gateway's address.
+    Bridge,
+    /// By interfaces of their own on top of this one, which leads to where the gateway is.
+    Macvlan(String),
+}
+
 impl Core {
-    pub async fn make_network(&self, network: &NetworkSpec) -> Result<()> {
+    pub async fn make_network(&self, network: &NetworkSpec, link: &Link) -> Result<()> {
         match self.subnet_of(&network.name).await? {
             Some(there) if there == (network.subnet.to_string(), network.gateway.to_string()) => {}
             Some((subnet, _)) => {
@@ -19,12 +27,12 @@ impl Core {
                 return Err(RuntimeError::new(ErrorKind::Invalid, message)
                     .hint("take the project down first, or give the network another name"));
             }
-            None => self.new_network(network).await?,
+            None => self.new_network(network, link).await?,
         }
         self.write_resolver(network)
     }
 
-    async fn new_network(&self, network: &NetworkSpec) -> Result<()> {
+    async fn new_network(&self, network: &NetworkSpec, link: &Link) -> Result<()> {
         let (project, _) = network.name.rsplit_once('_').unwrap_or((&network.name, ""));
         let labels = [(labels::HOME, self.home.clone()), (labels::PROJECT, project.to_owned())];
         let config = IpamConfig {
@@ -32,9 +40,14 @@ impl Core {
             gateway: Some(network.gateway.to_string()),
             ..Default::default()
         };
+        let (driver, parent) = match link {
+            Link::Bridge => ("bridge", None),
+            Link::Macvlan(parent) => ("macvlan", Some(parent)),
+        };
         let request = NetworkCreateRequest {
             name: network.name.clone(),
-            driver: Some("bridge".into()),
+            driver: Some(driver.into()),
+            options: parent.map(|parent| HashMap::from([("parent".to_owned(), parent.clone())])),
             internal: Some(network.internal),
             ipam: Some(Ipam { config: Some(vec![config]), ..Default::default() }),
             labels: Some(labels.into_iter().map(|(key, value)| (key.to_owned(), value)).collect()),
@@ -102,7 +115,7 @@ impl Core {
     }
 }
 
-fn in_use(name: &str, by: &str) -> RuntimeError {
+pub fn in_use(name: &str, by: &str) -> RuntimeError {
     RuntimeError::new(ErrorKind::Invalid, format!("network {name} is in use by {by}"))
         .hint("remove its replicas first")
 }

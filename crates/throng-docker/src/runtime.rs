@@ -2,6 +2,7 @@
 
 use crate::docker::{Core, Docker, check_name};
 use crate::errors::{daemon, host, is};
+use crate::networks::Link;
 use crate::replica::{Inner, Replica};
 use crate::{container, logs, program, usage};
 use async_trait::async_trait;
@@ -27,7 +28,7 @@ const GENERATION: &str = "generation";
 impl Runtime for Docker {
     async fn create_network(&self, network: &NetworkSpec) -> Result<()> {
         check_name("network", &network.name)?;
-        self.core.make_network(network).await
+        self.core.make_network(network, &Link::Bridge).await
     }
 
     async fn remove_network(&self, name: &str) -> Result<()> {
@@ -116,10 +117,7 @@ impl Runtime for Docker {
 
     async fn statistics(&self, ids: &[ReplicaId]) -> Vec<Option<Statistics>> {
         let replicas = ids.iter().map(|id| self.core.replica(id));
-        let pids: Vec<Option<u32>> = replicas.map(|replica| replica?.running()).collect();
-        let count = pids.len();
-        let read = move || pids.into_iter().map(|pid| usage::read(pid?)).collect();
-        tokio::task::spawn_blocking(read).await.unwrap_or_else(|_| vec![None; count])
+        usage::read_all(replicas.map(|replica| replica?.running()).collect()).await
     }
 }
 
@@ -170,7 +168,7 @@ impl Core {
         let what = || format!("cannot create {}", spec.id);
         let first = spec.networks.first().filter(|_| self.names == crate::Names::Gateway);
         let resolv = first.map(|leg| self.resolver(&leg.network));
-        let body = container::body(spec, image, &self.home, self.names, resolv.as_deref());
+        let body = container::body(self, spec, image, resolv.as_deref());
         let name = spec.id.to_string();
         let options = || Some(CreateContainerOptionsBuilder::default().name(&name).build());
         let permit = self.orders.acquire().await;

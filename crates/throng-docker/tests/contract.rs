@@ -1,4 +1,4 @@
-//! Docker holds what every runtime must, over a real daemon that is started for it.
+//! Docker holds what every runtime must, over a real daemon that is started for it, and so do two daemons inside it.
 
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
@@ -8,10 +8,10 @@ use std::process::ExitCode;
 use std::sync::{Arc, OnceLock};
 use std::time::Instant;
 use throng_contract::{Bench, CASES, Case, Lab, PATIENCE};
-use throng_docker::{Docker, DockerOptions, Names};
+use throng_docker::{Docker, DockerOptions, Names, Nested, NestedOptions};
 use throng_dockerd::Dockerd;
 use throng_image::Store;
-use throng_model::replica::{Exit, ReplicaSpec, RootFs};
+use throng_model::replica::{Exit, NetworkSpec, Observed, ReplicaSpec, ReplicaState, RootFs};
 use throng_runtime::Runtime;
 
 struct There {
@@ -24,13 +24,7 @@ struct There {
 impl Lab for There {
     fn open(&self) -> BoxFuture<'_, Arc<dyn Runtime>> {
         Box::pin(async {
-            let opened = Docker::open(DockerOptions {
-                host: self.daemon.host(),
-                folder: self.folder.path().join("state"),
-                store: self.store.clone(),
-                names: Names::Gateway,
-            });
-            let docker: Arc<dyn Runtime> = opened.await.expect("the daemon is there");
+            let docker: Arc<dyn Runtime> = self.docker().await;
             docker
         })
     }
@@ -40,7 +34,53 @@ impl Lab for There {
     }
 }
 
+/// The same daemon with two more inside.
+struct Inside<'a>(&'a There);
+
+impl Lab for Inside<'_> {
+    fn open(&self) -> BoxFuture<'_, Arc<dyn Runtime>> {
+        Box::pin(async {
+            let nested: Arc<dyn Runtime> = Nested::open(NestedOptions {
+                outer: self.0.docker().await,
+                name: NODES_OF.into(),
+                nodes: 2,
+                run: self.0.folder.path().join("r"),
+                home: self.0.folder.path().into(),
+            })
+            .expect("nodes are possible");
+            nested
+        })
+    }
+
+    fn root(&self) -> RootFs {
+        self.0.root()
+    }
+}
+
+/// Whose nodes they are.
+const NODES_OF: &str = "contract";
+
+/// A network that no case removes, so that the nodes are made once for all of them.
+fn lasting() -> NetworkSpec {
+    NetworkSpec {
+        name: "contract-lasting_default".into(),
+        subnet: "10.201.255.0/29".parse().expect("a subnet"),
+        gateway: [10, 201, 255, 1].into(),
+        internal: false,
+    }
+}
+
 impl There {
+    async fn docker(&self) -> Arc<Docker> {
+        let opened = Docker::open(DockerOptions {
+            host: self.daemon.host(),
+            folder: self.folder.path().join("state"),
+            store: self.store.clone(),
+            names: Names::Gateway,
+        });
+        opened.await.expect("the daemon is there")
+    }
+
     fn new() -> There {
         let folder = tempfile::Builder::new().prefix("tdc").tempdir().expect("a folder");
         let store = Arc::new(Store::open(&folder.path().join("images")).expect("a store"));
@@ -55,7 +95,7 @@ impl There {
         let options = throng_dockerd::Options {
             folder: &folder.path().join("d"),
             name: "thr-ctr",
-            bridge: "10.202.0.1/22",
+            bridge: "10.204.0.1/22",
         };
         let daemon = Dockerd::start(&options).expect("a daemon");
         There { daemon, folder, store, root }
@@ -95,6 +135,13 @@ const OWN: [Case; 4] = [
     Case::new("a_name_that_is_taken_is_said", |bench| Box::pin(name_taken(bench))),
     Case::new("docker_answers_for_names_where_it_must", |bench| Box::pin(names_of_docker(bench))),
     Case::new("images_go_with_their_last_replica", |bench| Box::pin(images_go(bench))),
+];
+
+/// What only several daemons can do.
+const OWN_INSIDE: [Case; 3] = [
+    Case::new("replicas_of_one_service_are_on_all_nodes", |bench| Box::pin(on_all_nodes(bench))),
+    Case::new("a_node_that_ends_is_made_afresh", |bench| Box::pin(node_ends(bench))),
+    Case::new("a_network_without_room_for_the_nodes_is_refused", |bench| Box::pin(no_room(bench))),
 ];
 
 /// The daemon's socket and the store; there is one of each for all cases.
@@ -173,39 +220,116 @@ async fn images_go(bench: &Bench<'_>) {
         bench.runtime.stop(&spec.id, 1, 9, PATIENCE).await.expect("stopped");
         bench.runtime.remove(&spec.id, 1).await.expect("removed");
     }
-    assert_eq!(images().trim(), "[]");
+    assert!(!images().contains(throng_docker::REPOSITORY), "{}", images());
     // Handed over again when somebody needs it.
     bench.launch(&ReplicaSpec { generation: 2, ..specs[0].clone() }).await;
 }
 
+/// Names of the containers of a node, as its own daemon lists them.
+async fn in_node(node: u32) -> Vec<String> {
+    let (socket, _) = PLACES.get().expect("the daemon is there");
+    let folder = socket.parent().and_then(Path::parent).expect("a folder").join("r");
+    let socket = folder.join(format!("{NODES_OF}.node-{node}/docker.sock"));
+    let (status, text) =
+        throng_dockerd::request(&socket, "GET", "/containers/json", &[]).expect("a node answers");
+    assert_eq!(status, 200, "{text}");
+    let names = text.split("\"Names\":[\"/").skip(1).filter_map(|rest| rest.split('"').next());
+    names.map(str::to_owned).collect()
+}
+
+async fn on_all_nodes(bench: &Bench<'_>) {
+    let all = [1, 2, 3, 4].map(|ordinal| bench.spec("web", ordinal, &["serve"]));
+    for spec in &all {
+        bench.launch(spec).await;
+    }
+    let (first, second) = (in_node(1).await, in_node(2).await);
+    assert_eq!((first.len(), second.len()), (2, 2), "{first:?} {second:?}");
+    assert_eq!(
+        ask("GET", "/containers/json", "").1.matches("\"Names\"").count(),
+        2,
+        "only nodes are outside"
+    );
+    // From either node to replicas on either node.
+    for ordinal in [5, 6] {
+        for server in &all[..2] {
+            let address = format!("{}:80", server.networks[0].address);
+            let client = bench.spec("client", ordinal, &["dial", &address]);
+            assert_eq!(bench.run(&client).await, (Exit::Code { code: 0 }, "ok\n".into()));
+            bench.runtime.remove(&client.id, 1).await.expect("removed");
+        }
+    }
+}
+
+async fn node_ends(bench: &Bench<'_>) {
+    let all = [1, 2].map(|ordinal| bench.spec("web", ordinal, &["serve"]));
+    let mut pids = Vec::new();
+    for spec in &all {
+        pids.push(bench.launch(spec).await);
+    }
+    let there = in_node(1).await;
+    let (lost, kept) = if there == [all[0].id.to_string()] { (0, 1) } else { (1, 0) };
+    let mut events = bench.runtime.watch();
+    let (status, said) = ask("POST", &format!("/containers/{NODES_OF}.node-1/kill"), "");
+    assert_eq!(status, 204, "{said}");
+    assert_eq!(bench.end_of(&mut events, &all[lost].id).await, Exit::Unknown);
+    let fresh = ReplicaSpec { generation: 2, ..all[lost].clone() };
+    assert!(bench.launch(&fresh).await > 0);
+    assert_eq!(in_node(1).await, [fresh.id.to_string()]);
+    let Observed { state, .. } =
+        bench.observe().await.into_iter().find(|one| one.id == all[kept].id).expect("it is there");
+    assert!(matches!(state, ReplicaState::Running { pid, .. } if pid == pids[kept]), "{state:?}");
+}
+
+async fn no_room(bench: &Bench<'_>) {
+    let network = NetworkSpec {
+        name: format!("{}_small", bench.project),
+        // Two addresses: the gateway's and one more.
+        subnet: "10.201.254.0/30".parse().expect("a subnet"),
+        gateway: [10, 201, 254, 1].into(),
+        internal: false,
+    };
+    let error = bench.runtime.create_network(&network).await.expect_err("too small");
+    assert!(error.message.contains("has no address for node 2") && error.hint.is_some(), "{error:?}");
+    assert_eq!(ask("GET", &format!("/networks/{}", network.name), "").0, 404, "nothing of it stays");
+}
+
+/// What the daemon has of containers, volumes and networks beside its own three.
+fn left() -> Vec<String> {
+    let count = |path: &str, mark: &str, own: usize| {
+        let found = ask("GET", path, "").1.matches(mark).count();
+        (found > own).then(|| format!("{} at {path}", found - own))
+    };
+    let all = [
+        count("/containers/json?all=1", "\"Names\"", 0),
+        count("/volumes", "\"Mountpoint\"", 0),
+        count("/networks", "\"IPAM\"", 3),
+        count("/images/json", "\"Id\"", 0),
+    ];
+    all.into_iter().flatten().collect()
+}
+
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
-    let all = || CASES.iter().chain(&OWN);
+    let wanted: Vec<&String> = arguments.iter().filter(|argument| !argument.starts_with('-')).collect();
+    let chosen = |name: &str| wanted.is_empty() || wanted.iter().any(|part| name.contains(*part));
+    let named = |prefix: &'static str, case: &Case| (format!("{prefix}::{}", case.name), *case);
+    let over = CASES.iter().chain(&OWN).map(|case| named("over", case));
+    let inside = CASES.iter().chain(&OWN_INSIDE).map(|case| named("inside", case));
+    let cases: Vec<(String, Case)> = over.chain(inside).filter(|(name, _)| chosen(name)).collect();
     if arguments.iter().any(|argument| argument == "--list") {
-        all().for_each(|case| println!("{}: test", case.name));
+        cases.iter().for_each(|(name, _)| println!("{name}: test"));
         return ExitCode::SUCCESS;
     }
-    let wanted: Vec<&String> = arguments.iter().filter(|argument| !argument.starts_with('-')).collect();
-    let chosen = |case: &&Case| wanted.is_empty() || wanted.iter().any(|part| case.name.contains(*part));
-    let cases: Vec<Case> = all().filter(chosen).copied().collect();
     if let Some(reason) = throng_dockerd::missing() {
         assert!(std::env::var("THRONG_REQUIRE_ALL").as_deref() != Ok("1"), "contract over Docker: {reason}");
-        cases.iter().for_each(|case| eprintln!("SKIPPED contract over Docker, {}: {reason}", case.name));
+        cases.iter().for_each(|(name, _)| eprintln!("SKIPPED contract of Docker, {name}: {reason}"));
         println!("test result: ok. 0 passed; 0 failed; {} ignored", 0);
         return ExitCode::SUCCESS;
     }
     let lab = There::new();
     let _ = PLACES.set((lab.daemon.socket(), lab.store.clone()));
     let runtime = tokio::runtime::Runtime::new().expect("a runtime");
-    let mut failed = 0;
-    for (number, case) in cases.iter().enumerate() {
-        let begin = Instant::now();
-        let run = AssertUnwindSafe(case.run(&lab, number as u8)).catch_unwind();
-        let held = runtime.block_on(run).is_ok();
-        failed += usize::from(!held);
-        let word = if held { "ok" } else { "FAILED" };
-        println!("test {} ... {word} ({:.1} s)", case.name, begin.elapsed().as_secs_f64());
-    }
+    let failed = runtime.block_on(run_all(&lab, &cases));
     runtime.shutdown_background();
     if failed > 0 {
         let log = lab.daemon.log();
@@ -215,7 +339,35 @@ fn main() -> ExitCode {
     println!(
         "\ntest result: {}. {} passed; {failed} failed; 0 ignored; 0 measured; 0 filtered out",
         if failed == 0 { "ok" } else { "FAILED" },
-        cases.len() - failed
+        cases.len().saturating_sub(failed)
     );
     if failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+/// Runs the cases one after another and returns how many did not hold.
+async fn run_all(lab: &There, cases: &[(String, Case)]) -> usize {
+    let inner = Inside(lab);
+    let is_inside = |name: &str| name.starts_with("inside::");
+    let nodes = cases.iter().any(|(name, _)| is_inside(name));
+    if nodes {
+        inner.open().await.create_network(&lasting()).await.expect("nodes");
+    }
+    let mut failed = 0;
+    for (number, (name, case)) in (0u8..).zip(cases) {
+        let begin = Instant::now();
+        let place: &dyn Lab = if is_inside(name) { &inner } else { lab };
+        let held = AssertUnwindSafe(case.run(place, number)).catch_unwind().await.is_ok();
+        failed += usize::from(!held);
+        let word = if held { "ok" } else { "FAILED" };
+        println!("test {name} ... {word} ({:.1} s)", begin.elapsed().as_secs_f64());
+    }
+    if nodes {
+        let removed = inner.open().await.remove_network(&lasting().name).await;
+        let left = left();
+        if removed.is_err() || !left.is_empty() {
+            eprintln!("left behind: {left:?} ({removed:?})");
+            failed += 1;
+        }
+    }
+    failed
 }

@@ -125,8 +125,9 @@ impl Client {
         if let Some(isolation) = isolation {
             command.args(["--isolation", isolation]);
         }
-        if let On::Docker { host } = on {
-            command.args(["--on", "docker"]).env("DOCKER_HOST", host);
+        if let On::Docker { host, nodes } = on {
+            let on = if *nodes == 0 { "docker".to_owned() } else { format!("docker:{nodes}") };
+            command.args(["--on", &on]).env("DOCKER_HOST", host);
         }
         command.stderr(log_file);
         let mut child = command.spawn().map_err(|error| failed(error.to_string()))?;

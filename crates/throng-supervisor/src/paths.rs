@@ -49,9 +49,9 @@ impl Paths {
     /// Records which daemon a project runs on beside its state, so that its replicas can be taken down even if that
     /// is lost. The engine's own folders say the same of its replicas.
     pub fn mark(&self, project: &str, on: &On) -> std::io::Result<()> {
-        let On::Docker { host } = on else { return Ok(()) };
+        let Some(text) = on.record() else { return Ok(()) };
         std::fs::create_dir_all(self.docker().join(project))?;
-        std::fs::write(self.mark_of(project), host)
+        std::fs::write(self.mark_of(project), text)
     }
 
     pub fn unmark(&self, project: &str) {
@@ -69,9 +69,9 @@ impl Paths {
         if let Ok(Some(durable)) = crate::state::load(&self.state_file(project)) {
             return Some(durable.on);
         }
-        let host = std::fs::read_to_string(self.mark_of(project)).ok();
+        let mark = std::fs::read_to_string(self.mark_of(project)).ok();
         let local = || self.engine().join(project).exists().then_some(On::Local);
-        host.map(|host| On::Docker { host }).or_else(local)
+        mark.map(|text| On::of_record(&text)).or_else(local)
     }
 
     pub fn volumes(&self) -> PathBuf {

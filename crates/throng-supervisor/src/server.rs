@@ -107,7 +107,7 @@ pub async fn serve(options: ServeOptions) -> Result<(), ServeError> {
     let durable = state::load(&paths.state_file(&project))?;
     let on = durable.as_ref().map_or(options.on, |durable| durable.on.clone());
     let store = Arc::new(Store::open(&paths.images())?);
-    let backend = Backend::open(&on, options.isolation, &paths, &store).await?;
+    let backend = Backend::open(&on, &project, options.isolation, &paths, &store).await?;
     paths.mark(&project, &on).map_err(io("record what replicas run on"))?;
     let runtime = Arc::new(walls::Explained::new(backend.runtime(), paths.data.clone()));
     let fixed = Arc::new(Fixed {

@@ -19,9 +19,9 @@ pub struct Arguments {
     /// How replicas are kept apart; the default is containers where the kernel allows them
     #[arg(long, global = true, value_enum, env = "THRONG_ISOLATION")]
     pub isolation: Option<IsolationArgument>,
-    /// What replicas run on: the embedded engine, or the Docker daemon that DOCKER_HOST names [default: what the app runs on
-    /// already, or local]
-    #[arg(long, global = true, value_enum, env = "THRONG_ON")]
+    /// What replicas run on: local (the embedded engine), docker (the Docker daemon that DOCKER_HOST names), or docker:N (N
+    /// nodes, each a Docker daemon of its own inside that one) [default: what the app runs on already, or local]
+    #[arg(long, global = true, value_name = "WHERE", env = "THRONG_ON")]
     pub on: Option<OnArgument>,
     /// Say more on standard error (-v: what is done, -vv: everything)
     #[arg(short, long, action = clap::ArgAction::Count)]
@@ -54,10 +54,30 @@ pub enum IsolationArgument {
     Process,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum OnArgument {
     Local,
-    Docker,
+    /// `nodes`: how many daemons of their own, if that was said.
+    Docker {
+        nodes: Option<u32>,
+    },
+}
+
+impl std::str::FromStr for OnArgument {
+    type Err = String;
+
+    fn from_str(text: &str) -> std::result::Result<OnArgument, String> {
+        let most = throng_docker::NODES_MOST;
+        match (text, text.strip_prefix("docker:")) {
+            ("local", _) => Ok(OnArgument::Local),
+            ("docker", _) => Ok(OnArgument::Docker { nodes: None }),
+            (_, Some(nodes)) => match nodes.parse() {
+                Ok(nodes) if (1..=most).contains(&nodes) => Ok(OnArgument::Docker { nodes: Some(nodes) }),
+                _ => Err(format!("the number of nodes is from 1 to {most}")),
+            },
+            _ => Err("it is local, docker or docker:N".into()),
+        }
+    }
 }
 
 impl OnArgument {
@@ -65,8 +85,9 @@ impl OnArgument {
     pub fn asked(self) -> Asked {
         match self {
             OnArgument::Local => Asked::Local,
-            OnArgument::Docker => {
-                Asked::Docker { host: std::env::var("DOCKER_HOST").ok().filter(|host| !host.is_empty()) }
+            OnArgument::Docker { nodes } => {
+                let host = std::env::var("DOCKER_HOST").ok().filter(|host| !host.is_empty());
+                Asked::Docker { host, nodes }
             }
         }
     }

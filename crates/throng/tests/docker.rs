@@ -4,6 +4,7 @@ mod support;
 
 use rustix::process::Signal;
 use serde_json::Value;
+use std::path::Path;
 use std::process::Command;
 use support::{Bench, Done, Running, until, web};
 use throng_dockerd::{Dockerd, Options, request};
@@ -63,9 +64,13 @@ impl There {
 
     /// What the daemon has of a kind, as its API lists it.
     fn listed(&self, path: &str) -> Vec<Value> {
-        let (status, text) = request(&self.daemon.socket(), "GET", path, &[]).expect("the daemon answers");
-        assert_eq!(status, 200, "{path}: {text}");
-        serde_json::from_str(&text).unwrap_or_else(|error| panic!("{path}: {error}: {text}"))
+        listed(&self.daemon.socket(), path)
+    }
+
+    /// Names and ids of the replicas on a node.
+    fn on_node(&self, node: u32) -> Vec<(String, String)> {
+        let folder = format!("run/{}.node-{node}/docker.sock", self.bench.project);
+        named(&listed(&self.bench.home.join(folder), "/containers/json"))
     }
 
     /// Containers, networks beside Docker's own three, images and volumes.
@@ -76,17 +81,33 @@ impl There {
         let mut left: Vec<String> = containers.iter().filter_map(name).collect();
         left.extend(self.listed("/networks").iter().filter_map(name).filter(own));
         left.extend(self.listed("/images/json").iter().map(|image| image["RepoTags"].to_string()));
+        let volumes = ask(&self.daemon.socket(), "/volumes");
+        left.extend(volumes["Volumes"].as_array().into_iter().flatten().filter_map(name));
         left
     }
 }
 
-/// Process of each replica, by its name.
+fn ask(socket: &Path, path: &str) -> Value {
+    let (status, text) = request(socket, "GET", path, &[]).expect("the daemon answers");
+    assert_eq!(status, 200, "{path}: {text}");
+    serde_json::from_str(&text).unwrap_or_else(|error| panic!("{path}: {error}: {text}"))
+}
+
+fn listed(socket: &Path, path: &str) -> Vec<Value> {
+    ask(socket, path).as_array().cloned().unwrap_or_else(|| panic!("{path} lists nothing"))
+}
+
+/// Names and ids of containers.
+fn named(containers: &[Value]) -> Vec<(String, String)> {
+    let text = |value: &Value| value.as_str().unwrap_or_default().trim_start_matches('/').to_owned();
+    let mut named: Vec<_> = containers.iter().map(|c| (text(&c["Names"][0]), text(&c["Id"]))).collect();
+    named.sort();
+    named
+}
+
+/// Container of each replica, by its name.
 fn lives(there: &There) -> Vec<(String, String)> {
-    let containers = there.listed("/containers/json");
-    let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
-    let mut lives: Vec<_> = containers.iter().map(|c| (text(&c["Names"][0]), text(&c["Id"]))).collect();
-    lives.sort();
-    lives
+    named(&there.listed("/containers/json"))
 }
 
 #[test]
@@ -237,6 +258,100 @@ stages:
     assert_eq!((found["stable"].as_u64(), found["broke"].as_u64()), (Some(12), Some(13)), "{found:#}");
     there.ok(&["down"]);
     assert_eq!(there.left(), Vec::<String>::new());
+}
+
+#[test]
+fn replicas_are_spread_over_daemons_inside_docker() {
+    let name = "replicas_are_spread_over_daemons_inside_docker";
+    let Some(there) = There::new(name, "thr-nst", 8) else { return };
+    let (bench, project) = (&there.bench, there.bench.project.clone());
+    bench.write("greeting", "from the host");
+    bench.compose(
+        "
+services:
+  web:
+    image: probe
+    command: [serve, '80']
+    ports: ['127.0.0.1::80']
+    restart: always
+    networks: [default, back]
+    volumes: ['shared:/shared', './greeting:/greeting:ro']
+    healthcheck: {test: [CMD, /probe, healthy, '80'], interval: 1s, timeout: 5s, retries: 2}
+networks: {back: {internal: true}}
+volumes: {shared: {}}
+",
+    );
+    there.ok(&["--on", "docker:2", "up", "-d", "--wait", "--scale", "web=6"]).says("web 6/6 ready");
+    let nodes = || named(&there.listed("/containers/json?all=1")).into_iter().map(|(name, _)| name);
+    assert_eq!(nodes().collect::<Vec<_>>(), [1, 2].map(|node| format!("{project}.node-{node}")));
+    let before = [there.on_node(1), there.on_node(2)];
+    assert_eq!(before.each_ref().map(Vec::len), [3, 3], "{before:?}");
+    there.ok(&["ps"]).says("2 nodes");
+    let listed = there.ok(&["ls", "--format", "json"]).json();
+    assert!(listed[0]["On"].as_str().is_some_and(|on| on.ends_with("2 nodes)")), "{}", listed[0]);
+
+    all_six_answer(&there);
+    replicas_meet_across_nodes(&there);
+    let top = there.ok(&["top", "--no-stream", "--format", "json"]).json();
+    let used = |one: &Value| one["Memory"].as_u64() > Some(0) && one["PIDs"].as_u64() > Some(0);
+    assert!(top.len() == 6 && top.iter().all(used), "{top:?}");
+
+    // How many there are is remembered as well.
+    there.fails(2, &["--on", "docker:3", "up", "-d"]).says("2 nodes").says("hint: leave --on away");
+    there.fails(2, &["--on", "docker:0", "ps"]).says("the number of nodes is from 1 to");
+    let supervisor = bench.supervisor().expect("a supervisor");
+    support::kill(supervisor, Signal::KILL);
+    until("it listens no more", || (!bench.listens()).then_some(()));
+    assert_eq!(bench.ps().iter().filter(|replica| replica["State"] == "running").count(), 6);
+    assert_eq!([there.on_node(1), there.on_node(2)], before, "nobody was replaced");
+
+    // A node that is lost comes back, and so do its replicas.
+    let kill = format!("/containers/{project}.node-1/kill");
+    assert_eq!(request(&there.daemon.socket(), "POST", &kill, &[]).expect("an answer").0, 204);
+    until("its replicas run again", || {
+        let socket = bench.home.join(format!("run/{project}.node-1/docker.sock"));
+        let there = request(&socket, "GET", "/containers/json", &[]).ok()?.1;
+        (there.matches("\"Names\"").count() == 3).then_some(())
+    });
+    assert_eq!(there.on_node(2), before[1], "the others were left alone");
+    until("all are healthy", || {
+        let healthy = bench.ps().iter().filter(|replica| replica["Health"] == "healthy").count();
+        (healthy == 6).then_some(())
+    });
+    all_six_answer(&there);
+
+    there.ok(&["down", "--volumes"]).says("everything removed");
+    assert_eq!(there.left(), Vec::<String>::new());
+    bench.assert_clean();
+}
+
+/// Through the published port.
+fn all_six_answer(there: &There) {
+    let address = there.bench.address("web");
+    let wanted: Vec<String> = (1..=6).map(|ordinal| format!("web-{ordinal}")).collect();
+    let mut answered = std::collections::BTreeSet::new();
+    until("each of them has answered", || {
+        answered.insert(web::get(&address, "/").ok()?.body.trim().to_owned());
+        wanted.iter().all(|name| answered.contains(name)).then_some(())
+    });
+}
+
+/// By name and address, in every direction, and by a volume.
+fn replicas_meet_across_nodes(there: &There) {
+    let exec = |index: &str, words: &[&str]| {
+        there.ok(&[&["exec", "--index", index, "web", "/probe"], words].concat()).out
+    };
+    for index in ["1", "2"] {
+        let resolved = exec(index, &["resolve", "web"]);
+        let addresses: Vec<&str> = resolved.split_whitespace().collect();
+        assert_eq!(addresses.len(), 6, "all are ready: {resolved}");
+        for other in ["web-1", "web-2", "web-3"] {
+            assert!(exec(index, &["get", &format!("{other}:80"), "/"]).contains(other), "{index} to {other}");
+        }
+        assert_eq!(exec(index, &["read", "/greeting"]), "from the host");
+    }
+    exec("1", &["append", "/shared/note", "seen"]);
+    assert!(exec("2", &["read", "/shared/note"]).contains("seen"));
 }
 
 #[test]

@@ -46,7 +46,9 @@ pub fn run(arguments: Arguments) -> Result<ExitCode> {
     rustix::process::setsid().map_err(|error| io("start a session", &error.into()))?;
     let on = match arguments.on {
         None | Some(OnArgument::Local) => On::Local,
-        Some(OnArgument::Docker) => On::Docker { host: throng_docker::default_host() },
+        Some(OnArgument::Docker { nodes }) => {
+            On::Docker { host: throng_docker::default_host(), nodes: nodes.unwrap_or(0) }
+        }
     };
     if on == On::Local {
         throng_engine::delegate(&project);
