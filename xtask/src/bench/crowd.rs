@@ -30,7 +30,7 @@ const ALONE: usize = 200;
 /// Replicas of one row of the curve.
 const ROW: usize = 1_000;
 /// How long the kernel gets to give memory back before it is counted.
-const RECLAIM: Duration = Duration::from_secs(3);
+pub const RECLAIM: Duration = Duration::from_secs(3);
 
 struct Sizes {
     crowd: usize,
@@ -86,12 +86,18 @@ pub struct Crowd {
     throng: PathBuf,
     home: PathBuf,
     compose: PathBuf,
-    /// The Docker daemon that replicas run on instead of the engine.
-    docker: Option<String>,
+    /// What replicas run on instead of the engine.
+    docker: Option<Daemon>,
+}
+
+/// A Docker daemon, and how many daemons inside it run the replicas, if it does not itself.
+pub struct Daemon {
+    pub host: String,
+    pub nodes: usize,
 }
 
 impl Crowd {
-    pub fn prepare(session: &Session, docker: Option<String>) -> Result<Crowd> {
+    pub fn prepare(session: &Session, docker: Option<Daemon>) -> Result<Crowd> {
         dist::build()?;
         let folder = session.folder.path();
         let crowd = Crowd {
@@ -119,8 +125,9 @@ impl Crowd {
             .arg(&self.compose)
             .args(["-p", PROJECT])
             .args(arguments);
-        if let Some(host) = &self.docker {
-            command.env("DOCKER_HOST", host).args(["--on", "docker"]);
+        if let Some(Daemon { host, nodes }) = &self.docker {
+            let on = if *nodes == 0 { "docker".to_owned() } else { format!("docker:{nodes}") };
+            command.env("DOCKER_HOST", host).args(["--on", &on]);
         }
         command
     }
@@ -130,8 +137,13 @@ impl Crowd {
     }
 
     pub fn scale(&self, session: &Session, count: usize) -> Result<Duration> {
+        self.scale_within(session, count, PATIENCE)
+    }
+
+    pub fn scale_within(&self, session: &Session, count: usize, limit: Duration) -> Result<Duration> {
         let begin = Instant::now();
-        self.throng(session, &["scale", "--wait-timeout", "900", &format!("web={count}")])?;
+        let seconds = limit.as_secs().max(1).to_string();
+        self.throng(session, &["scale", "--wait-timeout", &seconds, &format!("web={count}")])?;
         Ok(begin.elapsed())
     }
 
@@ -281,12 +293,12 @@ fn groups() -> usize {
 }
 
 /// Bytes that the host could still give to programs.
-fn available() -> Result<f64> {
+pub fn available() -> Result<f64> {
     Ok(machine::memory("MemAvailable").context("/proc/meminfo has no MemAvailable")? as f64)
 }
 
 /// How many replicas answer at their own addresses and are found under their own names.
-fn well(listed: &[Listed]) -> Result<usize> {
+pub fn well(listed: &[Listed]) -> Result<usize> {
     let first =
         listed.iter().filter_map(|replica| replica.addresses.first()).min().context("nobody is listed")?;
     // The network's gateway, where its names are answered, comes just before its first replica.

@@ -1,6 +1,6 @@
 //! The same crowd by the same commands over a Docker daemon: as many replicas as one of its networks holds.
 
-use super::crowd::{Crowd, Seen};
+use super::crowd::{Crowd, Daemon, Seen};
 use super::docker::Docker;
 use super::record::{Better, Comparison, Role, Subject};
 use super::{Measured, Session, machine};
@@ -8,20 +8,16 @@ use crate::packages;
 use anyhow::{Result, bail};
 
 /// Ports of a bridge (the kernel's BR_MAX_PORTS, 1,024, of which one is not given out).
-const PORTS: usize = 1_023;
+pub const PORTS: usize = 1_023;
 
 pub fn measure(session: &Session) -> Result<Measured> {
     if !rustix::process::geteuid().is_root() {
         bail!("Docker's daemon needs root; run as root");
     }
-    for program in ["dockerd", "containerd", "ip"] {
-        if !packages::present(program) {
-            bail!("{program} is not installed");
-        }
-    }
+    needed()?;
     let count = session.size(PORTS, 50);
     let docker = Docker::start(&session.children, &session.folder.path().join("docker"))?;
-    let crowd = Crowd::prepare(session, Some(docker.host()))?;
+    let crowd = Crowd::prepare(session, Some(Daemon { host: docker.host(), nodes: 0 }))?;
     let busy_before = session.settle()?;
     let own = crowd.own_memory(session)?;
     let first = crowd.first_answers(session)?;
@@ -37,14 +33,29 @@ pub fn measure(session: &Session) -> Result<Measured> {
     drop(docker);
     Ok(Measured {
         busy_before,
-        versions: machine::versions(&[
-            ("dockerd", &["dockerd", "--version"]),
-            ("containerd", &["containerd", "--version"]),
-            ("runc", &["runc", "--version"]),
-        ]),
+        versions: versions(),
         method: method(count, own, more),
         comparisons: comparisons(count, &first, &seen),
     })
+}
+
+/// Fails unless the programs of Docker are there.
+pub fn needed() -> Result<()> {
+    for program in ["dockerd", "containerd", "ip"] {
+        if !packages::present(program) {
+            bail!("{program} is not installed");
+        }
+    }
+    Ok(())
+}
+
+/// What is written down of the programs that take part.
+pub fn versions() -> std::collections::BTreeMap<String, String> {
+    machine::versions(&[
+        ("dockerd", &["dockerd", "--version"]),
+        ("containerd", &["containerd", "--version"]),
+        ("runc", &["runc", "--version"]),
+    ])
 }
 
 /// Asks for one replica more than there are ports and returns how many run then.

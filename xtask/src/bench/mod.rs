@@ -9,6 +9,7 @@ mod children;
 mod containers;
 mod crowd;
 mod crowd_docker;
+mod density;
 mod docker;
 mod load;
 mod machine;
@@ -30,7 +31,7 @@ use std::time::Duration;
 const USAGE: &str = "\
 usage: cargo xtask bench [PART…] [--on docker] [--quick] [--page]
 
-  containers, crowd, balancer, load, pdfmagic   the parts; all of them if none is named
+  containers, crowd, density, balancer, load, pdfmagic   the parts; all of them if none is named
   --on docker   with crowd: the same crowd over a Docker daemon, as a part of its own (crowd-on-docker)
   --quick   few and short rounds, written below cargo's target folder instead of docs/
   --page    measure nothing, make the page from the records that are there
@@ -51,20 +52,29 @@ pub enum Part {
     Containers,
     Crowd,
     CrowdOnDocker,
+    Density,
     Balancer,
     Load,
     Pdfmagic,
 }
 
 impl Part {
-    pub const ALL: [Part; 6] =
-        [Part::Containers, Part::Crowd, Part::CrowdOnDocker, Part::Balancer, Part::Load, Part::Pdfmagic];
+    pub const ALL: [Part; 7] = [
+        Part::Containers,
+        Part::Crowd,
+        Part::CrowdOnDocker,
+        Part::Density,
+        Part::Balancer,
+        Part::Load,
+        Part::Pdfmagic,
+    ];
 
     pub fn name(self) -> &'static str {
         match self {
             Part::Containers => "containers",
             Part::Crowd => "crowd",
             Part::CrowdOnDocker => "crowd-on-docker",
+            Part::Density => "density",
             Part::Balancer => "balancer",
             Part::Load => "load",
             Part::Pdfmagic => "pdfmagic",
@@ -76,6 +86,7 @@ impl Part {
             Part::Containers => containers::measure(session),
             Part::Crowd => crowd::measure(session),
             Part::CrowdOnDocker => crowd_docker::measure(session),
+            Part::Density => density::measure(session),
             Part::Balancer => balancer::measure(session),
             Part::Load => load::measure(session),
             Part::Pdfmagic => pdfmagic::measure(session),

@@ -40,6 +40,7 @@ fn heading(part: Part) -> &'static str {
         Part::Containers => "Containers: start to first answer, beside Docker",
         Part::Crowd => "Crowd: ten thousand replicas in one network",
         Part::CrowdOnDocker => "Crowd on Docker: as many as one of its networks holds",
+        Part::Density => "Density: replicas on one Docker daemon, and on daemons inside it",
         Part::Balancer => "Balancer: a small answer through one thread, beside nginx and HAProxy",
         Part::Load => "Load generator: the same server under load, beside wrk and oha",
         Part::Pdfmagic => "pdfmagic: an image to a PDF, beside ImageMagick",
