@@ -306,7 +306,8 @@ fn by_slowness(evidence: &Evidence) -> Option<Named> {
         (evidence.before.as_ref().and_then(namespaces), evidence.after.as_ref().and_then(namespaces))
     {
         let others = (last + before).saturating_sub(first + after);
-        if after < before && others >= MANY_NAMESPACES {
+        let removing = evidence.after.as_ref().and_then(|host| host.counters.removing_namespaces);
+        if after < before && others >= MANY_NAMESPACES && removing != Some(false) {
             let told =
                 format!("{others} network namespaces of replicas that are gone are still being removed");
             return Some((WallId::Namespaces, told));

@@ -229,6 +229,12 @@ impl Host {
         }
     }
 
+    /// The same host with whether the kernel is removing network namespaces, which takes a look at each of its threads.
+    pub fn with_removals(self, source: &Source) -> Host {
+        let removing_namespaces = counters::removing_namespaces(source);
+        Host { counters: Counters { removing_namespaces, ..self.counters }, ..self }
+    }
+
     /// The same host with what its packet filter does, which commands are asked for.
     pub fn filtered(self, source: &Source) -> Host {
         let user = source.read("proc/self/status").and_then(|status| user(&status));

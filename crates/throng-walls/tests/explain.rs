@@ -245,6 +245,8 @@ fn slowness_is_put_down_to_what_has_grown_along() {
     // A thousand replicas have gone, their namespaces have not.
     let teardown = Evidence { replicas: Some((1_000, 0)), ..between(|_| {}) };
     assert_eq!(named(&teardown), Some(WallId::Namespaces));
+    let idle = between(|host| host.counters.removing_namespaces = Some(false));
+    assert_eq!(named(&Evidence { replicas: Some((1_000, 0)), ..idle }), None, "nothing is being removed");
     let done =
         Evidence { replicas: Some((20, 0)), ..between(|host| host.counters.net_namespaces = Some(20)) };
     assert_eq!(named(&done), None);

@@ -25,18 +25,25 @@ pub struct Counters {
     pub time_wait: Option<u64>,
     /// Tasks killed for want of memory, on the whole host.
     pub oom_kills: Option<u64>,
-    /// Now: network namespaces, those that are being torn down counted. Root alone may read it.
+    /// Now: network namespaces, those that are being torn down counted. Root alone may read it. Since Linux 6.13 those
+    /// that were removed last count until others are, so that alone it does not say that any is left.
     pub net_namespaces: Option<u64>,
+    /// Now: a worker of the kernel is removing network namespaces.
+    pub removing_namespaces: Option<bool>,
     /// Now: processes of Docker that forward published ports, one for each port of each container.
     pub port_proxies: Option<u64>,
 }
 
 impl Counters {
     pub(super) fn read(source: &Source) -> Counters {
-        Counters { port_proxies: port_proxies(source), ..Counters::pulse(source) }
+        Counters {
+            port_proxies: port_proxies(source),
+            removing_namespaces: removing_namespaces(source),
+            ..Counters::pulse(source)
+        }
     }
 
-    /// All but what takes a look at each process.
+    /// All but what takes a look at many processes.
     pub(super) fn pulse(source: &Source) -> Counters {
         let netstat = source.read("proc/net/netstat").unwrap_or_default();
         let sockets = source.read("proc/net/sockstat").unwrap_or_default();
@@ -54,6 +61,7 @@ impl Counters {
             time_wait: time_wait(&sockets),
             oom_kills: source.read("proc/vmstat").and_then(|text| keyed(&text, "oom_kill")),
             net_namespaces: source.read("proc/slabinfo").and_then(|text| slab(&text, "net_namespace")),
+            removing_namespaces: None,
             port_proxies: None,
         }
     }
@@ -101,6 +109,19 @@ fn time_wait(text: &str) -> Option<u64> {
 fn slab(text: &str, name: &str) -> Option<u64> {
     let line = text.lines().find(|line| line.split_whitespace().next() == Some(name))?;
     line.split_whitespace().nth(1)?.parse().ok()
+}
+
+/// The kernel's threads are children of process 2. A worker's name ends in the queue that it works for, after a plus sign
+/// while it does (`wq_worker_comm` in kernel/workqueue.c).
+pub(super) fn removing_namespaces(source: &Source) -> Option<bool> {
+    let threads = source.read("proc/2/task/2/children")?;
+    let removes = |pid: &str| {
+        source.read(format!("proc/{pid}/comm")).is_some_and(|name| name.trim_end().ends_with("+netns"))
+    };
+    let mut workers = threads.split_whitespace().peekable();
+    // In a PID namespace of its own process 2 is another one.
+    workers.peek()?;
+    Some(workers.any(removes))
 }
 
 fn port_proxies(source: &Source) -> Option<u64> {

@@ -77,7 +77,8 @@ pub const PUBLISHED_PORTS: Wall = Wall {
     silent: "with a proxy or a rule for each port of each container, as in Docker, each start takes longer than the last",
     limit: "time, not a number; ports that the host is to choose come from `net.ipv4.ip_local_port_range`",
     why: "rules are a list that is gone through and rewritten; a proxy for each is a process for each",
-    here: "one listener for each published port of a service, whatever the number of its replicas",
+    here: "one listener for each published port of a service, whatever the number of its replicas: no rules and no \
+           processes that starts could wait for",
     moves: "publish a service once rather than each replica",
     reference: "<https://github.com/moby/moby/issues/53466>",
 };
