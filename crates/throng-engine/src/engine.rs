@@ -26,6 +26,8 @@ use tokio::sync::{OwnedMutexGuard, Semaphore, broadcast};
 
 /// Events kept for a watcher that does not read; older ones are lost to it.
 pub const EVENT_BACKLOG: usize = 65_536;
+/// Replicas of which it is told that they were taken over with damaged records; of more it is only logged.
+const MAX_NOTES: usize = 100;
 /// Ends of processes that are recorded at the same time.
 const MAX_ENDING: usize = 8;
 
@@ -89,6 +91,8 @@ pub struct Core {
     /// Projects whose replicas on disk have been taken over.
     loaded: tokio::sync::Mutex<BTreeSet<String>>,
     networks: Mutex<HashMap<String, NetworkSpec>>,
+    /// What was odd about replicas that were taken over, by name.
+    notes: Mutex<Vec<(String, String)>>,
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -156,6 +160,11 @@ impl Engine {
     /// Whether limits on CPU, memory and processes are enforced.
     pub fn limits_enforced(&self) -> bool {
         !matches!(self.core.cgroups, Cgroups::None(_))
+    }
+
+    /// What was odd about replicas that were taken over since this was last asked: their names, and what it was.
+    pub fn take_notes(&self) -> Vec<(String, String)> {
+        std::mem::take(&mut *lock(&self.core.notes))
     }
 
     /// Settings of the host that break networks in silence.
@@ -298,6 +307,7 @@ impl Core {
             replicas: Mutex::default(),
             loaded: tokio::sync::Mutex::default(),
             networks: Mutex::default(),
+            notes: Mutex::default(),
         })
     }
 
@@ -407,7 +417,14 @@ impl Core {
             }
             let folder = self.store.replica(&id);
             let spec = state::read_spec(&folder).filter(|s| s.id == id);
-            let (life, interfaces) = self.life_of(&id, &folder);
+            let (mut life, interfaces) = self.life_of(&id, &folder);
+            // Most records are whole, and are not read twice.
+            if spec.is_none() || life.is_none() || state::has_begun(&folder) {
+                let damaged = state::damaged(&folder);
+                if !damaged.is_empty() {
+                    life = self.mend(&id, &folder, life, &damaged);
+                }
+            }
             let generation = spec.iter().map(|s| s.generation).chain(life.iter().map(|l| l.generation)).max();
             let inner = Inner {
                 spec: spec.map(Arc::new),
@@ -451,6 +468,58 @@ impl Core {
         }
         state::forget_begun(folder);
         (life, interfaces)
+    }
+
+    /// Looks for the process of a replica whose records are damaged, and says what was found.
+    fn mend(&self, id: &ReplicaId, folder: &Path, known: Option<Life>, damaged: &[&str]) -> Option<Life> {
+        let lives = |life: &Life| life.end.is_none() && self.find_process(life).is_some();
+        let (life, found) = match known.filter(lives) {
+            Some(life) => (Some(life), "it runs"),
+            None => match self.found_in_group(id) {
+                Some(life) => {
+                    if let Err(error) = state::write_life(folder, &life) {
+                        tracing::warn!("the process of {id} is not recorded: {error}");
+                    }
+                    (Some(life), "it was found running and goes on")
+                }
+                None => {
+                    if let Some(Err(error)) =
+                        self.cgroups.group(&id.project, &id.name()).map(|group| group.clear())
+                    {
+                        tracing::warn!("the control group of {id} is left: {error}");
+                    }
+                    (state::read_life(folder), "nothing of it was found running")
+                }
+            },
+        };
+        state::forget_begun(folder);
+        let records = damaged.join(" and ");
+        let note = format!("its record {records} was damaged; {found}");
+        tracing::warn!("{id}: {note}");
+        let mut notes = lock(&self.notes);
+        if notes.len() < MAX_NOTES {
+            notes.push((id.name(), note));
+        }
+        life
+    }
+
+    /// The first process in the replica's control group, if it executes the replica's program.
+    fn found_in_group(&self, id: &ReplicaId) -> Option<Life> {
+        let group = self.cgroups.group(&id.project, &id.name())?;
+        let pids = group.processes().into_iter().filter_map(|pid| u32::try_from(pid).ok());
+        let first = |pid: &u32| !self.contained() || state::is_first_of_namespace(*pid);
+        let processes = pids.filter(first).filter_map(|pid| Some((state::start_ticks(pid)?, pid)));
+        let (ticks, pid) = processes.min()?;
+        let life = Life {
+            generation: 0,
+            boot: self.boot.clone(),
+            pid,
+            ticks,
+            started_at: state::began(ticks)?,
+            interfaces: vec![],
+            end: None,
+        };
+        has_executed(pid).then_some(life)
     }
 
     fn adopt(&self, replica: &Arc<Replica>, life: Life) -> Result<()> {

@@ -115,7 +115,16 @@ fn begin(
     } else {
         core.spawner.spawn(job)
     };
-    let started = spawned.map_err(|failure| failed_start("a command", &[], failure))?;
+    // The kernel makes no process in a PID namespace whose first one is ending, and calls that ENOMEM (pid_namespaces(7));
+    // nor does it let anybody in.
+    let is_ending = |failure: &Failure| {
+        matches!(failure.errno.0, libc::ENOMEM | libc::ESRCH) && state::is_ending(running.pid)
+    };
+    let ending =
+        || RuntimeError::new(ErrorKind::NotFound, format!("{} is not running: it is ending", replica.id));
+    let started = spawned.map_err(|failure| {
+        if is_ending(&failure) { ending() } else { failed_start("a command", &[], failure) }
+    })?;
     let job = started.job();
     let who = format!("a command in {}", replica.id);
     if !core.contained() {
@@ -124,7 +133,7 @@ fn begin(
     started
         .finish()
         .map(|(_, pidfd)| Guarded::new(pidfd))
-        .map_err(|f| explain(&who, &job.ops, f, &process, &layers))
+        .map_err(|f| if is_ending(&f) { ending() } else { explain(&who, &job.ops, f, &process, &layers) })
 }
 
 fn command(spec: &ReplicaSpec, order: &ExecSpec) -> Process {

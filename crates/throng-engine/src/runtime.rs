@@ -16,6 +16,8 @@ use tokio::task::JoinSet;
 
 /// Replicas that are swept at the same time.
 const MAX_SWEEPING: usize = 16;
+const HELD: &str =
+    "end that process, or move it to another group by writing its number to that one's cgroup.procs";
 /// A process that has not ended this long after SIGKILL is stuck in the kernel.
 const KILL_WAIT: Duration = Duration::from_secs(10);
 
@@ -218,7 +220,10 @@ pub async fn stop(replica: &Arc<Replica>, signal: i32, grace: Duration) -> Resul
 pub fn remove(core: &Core, replica: &Replica) -> Result<()> {
     let failed = |e: std::io::Error| host(format_args!("cannot remove {}", replica.id), e);
     if let Some(group) = core.cgroups.group(&replica.id.project, &replica.id.name()) {
-        group.remove().map_err(failed)?;
+        group.remove().map_err(|error| match error.kind() {
+            std::io::ErrorKind::ResourceBusy => failed(error).hint(HELD),
+            _ => failed(error),
+        })?;
     }
     state::remove_tree(&replica.folder).map_err(failed)?;
     if core.forget(&replica.id) {

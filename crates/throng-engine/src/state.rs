@@ -7,7 +7,8 @@
 //! holds the folders that every root must have. To have either for each replica would cost as much as all the rest of its
 //! folders. Files are written beside their place and
 //! renamed, so a reader sees the old text or the new one. They are not flushed to the device: after a power loss no
-//! process is left to describe, the boot id tells so, and a damaged text reads as "nothing known".
+//! process is left to describe, the boot id tells so, and a damaged text reads as "nothing known"; who takes a replica
+//! over says so, and looks for its process in its control group.
 
 use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags};
 use serde::de::DeserializeOwned;
@@ -137,6 +138,11 @@ pub fn write_begun(folder: &Path, life: &Life) -> io::Result<()> {
     write(&folder.join(BEGUN), life)
 }
 
+/// Whether a start was under way, readable or not.
+pub fn has_begun(folder: &Path) -> bool {
+    folder.join(BEGUN).exists()
+}
+
 pub fn read_begun(folder: &Path) -> Option<Life> {
     read(&folder.join(BEGUN))
 }
@@ -154,6 +160,17 @@ pub fn forget_begun(folder: &Path) {
 
 pub fn read_life(folder: &Path) -> Option<Life> {
     read(&folder.join(LIFE))
+}
+
+/// Which of a replica's records are there and cannot be read: cut by a full disk or a power failure, say.
+pub fn damaged(folder: &Path) -> Vec<&'static str> {
+    let unread = |name: &str, read: bool| !read && folder.join(name).exists();
+    let records = [
+        (SPEC, read_spec(folder).is_some()),
+        (LIFE, read_life(folder).is_some()),
+        (BEGUN, read_begun(folder).is_some()),
+    ];
+    records.into_iter().filter(|(name, read)| unread(name, *read)).map(|(name, _)| name).collect()
 }
 
 pub fn write<T: Serialize>(path: &Path, content: &T) -> io::Result<()> {
@@ -235,9 +252,35 @@ pub fn boot_id() -> String {
     fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default().trim().to_owned()
 }
 
+/// Whether a process is on its way out or gone: PF_EXITING of the flags in proc_pid_stat(5), field 9.
+pub fn is_ending(pid: u32) -> bool {
+    const EXITING: u32 = 4;
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    let flags = stat.rsplit_once(") ").and_then(|(_, rest)| rest.split(' ').nth(6)?.parse::<u32>().ok());
+    flags.is_none_or(|flags| flags & EXITING != 0)
+}
+
 /// When process `pid` started, in clock ticks since boot; `None` if there is none.
 pub fn start_ticks(pid: u32) -> Option<u64> {
     parse_start_ticks(&fs::read_to_string(format!("/proc/{pid}/stat")).ok()?)
+}
+
+/// Whether a process is the first one of a PID namespace below this one's (NSpid of proc_pid_status(5)).
+pub fn is_first_of_namespace(pid: u32) -> bool {
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+    let numbers = status.lines().find_map(|line| line.strip_prefix("NSpid:")).unwrap_or_default();
+    // First its number here, last the one that it has for itself.
+    let numbers: Vec<&str> = numbers.split_whitespace().collect();
+    numbers.len() > 1 && numbers.last() == Some(&"1")
+}
+
+/// When a process of so many ticks began, to about a hundredth of a second.
+pub fn began(ticks: u64) -> Option<SystemTime> {
+    let stat = fs::read_to_string("/proc/stat").ok()?;
+    let boot: u64 = stat.lines().find_map(|line| line.strip_prefix("btime "))?.trim().parse().ok()?;
+    let each = rustix::param::clock_ticks_per_second().max(1);
+    let since = std::time::Duration::from_millis(ticks.saturating_mul(1_000) / each);
+    SystemTime::UNIX_EPOCH.checked_add(std::time::Duration::from_secs(boot) + since)
 }
 
 /// Field 22 of proc_pid_stat(5). The second one is the command in brackets and may hold anything, brackets too.
@@ -260,6 +303,13 @@ mod tests {
     }
 
     #[test]
+    fn processes_began_when_their_ticks_say() {
+        let ticks = start_ticks(std::process::id()).expect("this process");
+        let age = SystemTime::now().duration_since(began(ticks).expect("a moment")).expect("in the past");
+        assert!(age < std::time::Duration::from_secs(3_600), "{age:?}");
+    }
+
+    #[test]
     fn a_damaged_file_reads_as_nothing() {
         let dir = tempfile::tempdir().unwrap();
         let life = Life {
@@ -277,6 +327,7 @@ mod tests {
         for cut in 0..text.len() {
             fs::write(dir.path().join(LIFE), &text[..cut]).unwrap();
             assert_eq!(read_life(dir.path()), None, "cut at {cut}");
+            assert_eq!(damaged(dir.path()), [LIFE], "cut at {cut}");
         }
         fs::write(dir.path().join(LIFE), text.replace("\"version\":1", "\"version\":2")).unwrap();
         assert_eq!(read_life(dir.path()), None);

@@ -4,6 +4,7 @@ mod common;
 
 use common::{Bench, bridge_of, first_answer, is_root, skip, traces};
 use std::path::Path;
+use std::process::Command;
 use std::time::{Duration, Instant};
 use throng_model::replica::{
     Exit, LogPolicy, ReplicaId, ReplicaSpec, ReplicaState, ResolvedMount, ResolvedSource,
@@ -445,4 +446,45 @@ async fn nothing_is_left() {
     assert!(!Path::new(&state.join(&project)).exists());
     assert!(engine.observe(&project).await.expect("seen").is_empty());
     drop(folder);
+}
+
+/// While a PID namespace ends the kernel makes no more processes in it, and says that there is no memory.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_command_in_a_replica_that_is_ending_is_refused_as_that() {
+    let name = "a_command_in_a_replica_that_is_ending_is_refused_as_that";
+    needs_root!("a_command_in_a_replica_that_is_ending_is_refused_as_that");
+    let bench = Bench::new("engine-ending", 27).await;
+    let spec = bench.spec("web", 1, &["serve"]);
+    bench.engine.create(&spec).await.expect("created");
+    let pid = bench.engine.start(&spec.id, 1).await.expect("started");
+    // Its end waits for this one, whose parent does not take notice of its death while it is stopped.
+    let entered = Command::new("nsenter").args(["-t", &pid.to_string(), "-p", "sleep", "600"]).spawn();
+    let Ok(mut parent) = entered else { return skip(name, "nsenter (Debian package util-linux) is missing") };
+    let children = format!("/proc/{0}/task/{0}/children", parent.id());
+    while std::fs::read_to_string(&children).is_ok_and(|text| text.trim().is_empty()) {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    let signal = |pid: u32, signal| {
+        let pid = rustix::process::Pid::from_raw(pid as i32).expect("a pid");
+        rustix::process::kill_process(pid, signal).expect("signalled");
+    };
+    signal(parent.id(), rustix::process::Signal::STOP);
+    signal(pid, rustix::process::Signal::KILL);
+    let deadline = Instant::now() + PATIENCE;
+    let error = loop {
+        let (io, _reader) = common::pipe_io();
+        let args = ["/probe", "exit", "0"].map(str::to_owned).to_vec();
+        match bench.engine.exec(&spec.id, &ExecSpec { args, ..ExecSpec::default() }, io).await {
+            Err(error) => break error,
+            Ok(_) => assert!(Instant::now() < deadline, "it never ends"),
+        }
+    };
+    signal(parent.id(), rustix::process::Signal::CONT);
+    let _ = parent.wait();
+    assert_eq!(
+        (error.kind, error.message.ends_with("is not running: it is ending")),
+        (ErrorKind::NotFound, true),
+        "{error}"
+    );
+    bench.end().await;
 }
