@@ -15,6 +15,7 @@ use crate::metrics::{Meter, Metrics};
 use crate::names::Directory;
 use crate::paths::Paths;
 use crate::protocol::{Refusal, RefusalKind, Reply, Target};
+use crate::silent::{Asked, Census};
 use crate::spec::Prepared;
 use crate::state::{self, Durable};
 use crate::steps::{self, Key, Outcome};
@@ -106,6 +107,9 @@ pub enum Order {
     Current {
         reply: oneshot::Sender<Current>,
     },
+    Census {
+        reply: oneshot::Sender<Census>,
+    },
     /// Replicas that have ended and that no policy starts again.
     Ended {
         reply: oneshot::Sender<Vec<ReplicaId>>,
@@ -150,6 +154,8 @@ pub struct Detail {
     pub leaving: bool,
     pub exit: Option<Exit>,
     pub error: Option<String>,
+    /// Why it could not be removed when that was tried last.
+    pub held: Option<String>,
     pub restarts: u32,
     pub created_at: SystemTime,
     pub started_at: Option<SystemTime>,
@@ -162,6 +168,8 @@ pub struct Detail {
 #[derive(Clone)]
 pub struct Handles {
     pub orders: mpsc::Sender<Order>,
+    /// Has the host looked at for walls that print nothing.
+    pub looks: mpsc::Sender<Asked>,
     pub readiness: watch::Receiver<Arc<BTreeMap<String, Readiness>>>,
     pub feed: broadcast::Sender<Arc<Reply>>,
     pub gone: watch::Receiver<bool>,
@@ -450,6 +458,7 @@ impl Detail {
             leaving: false,
             exit: None,
             error: None,
+            held: None,
             restarts: 0,
             created_at: SystemTime::now(),
             started_at: None,

@@ -3,6 +3,7 @@
 use crate::backend::{Asked, On};
 use crate::paths::Paths;
 use crate::protocol::{Exec, MESSAGE_MOST, Refusal, RefusalKind, Reply, Request, Target};
+use crate::server::LISTENING;
 use crate::steps;
 use async_trait::async_trait;
 use std::collections::BTreeMap;
@@ -10,7 +11,7 @@ use std::io::Read;
 use std::net::SocketAddr;
 use std::os::fd::AsFd;
 use std::path::PathBuf;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 use throng_model::app::App;
 use throng_model::replica::Exit;
 use throng_model::status::{Event, Status};
@@ -66,12 +67,13 @@ pub struct Choice<'a> {
 pub struct Client {
     paths: Paths,
     project: String,
+    notes: Vec<String>,
 }
 
 impl Client {
     /// The supervisor of an app that is up; starts one if the last one was killed.
     pub async fn find(paths: &Paths, project: &str, choice: &Choice<'_>) -> Result<Client> {
-        let client = Client { paths: paths.clone(), project: project.into() };
+        let mut client = Client { paths: paths.clone(), project: project.into(), notes: Vec::new() };
         let on = client.settle(choice)?;
         if client.answers().await {
             return Ok(client);
@@ -86,7 +88,7 @@ impl Client {
 
     /// The supervisor of a project, started if there is none.
     pub async fn start(paths: &Paths, project: &str, choice: &Choice<'_>) -> Result<Client> {
-        let client = Client { paths: paths.clone(), project: project.into() };
+        let mut client = Client { paths: paths.clone(), project: project.into(), notes: Vec::new() };
         let on = client.settle(choice)?;
         if !client.answers().await {
             client.spawn(choice.isolation, &on).await?;
@@ -110,8 +112,9 @@ impl Client {
     }
 
     /// Starts the supervisor as a process of its own and waits until it listens.
-    async fn spawn(&self, isolation: Option<&str>, on: &On) -> Result<()> {
-        let project = || self.project.clone();
+    async fn spawn(&mut self, isolation: Option<&str>, on: &On) -> Result<()> {
+        let name = self.project.clone();
+        let project = || name.clone();
         let failed = |reason: String| ClientError::NotStarted { project: project(), reason, hint: None };
         let executable = steps::own_executable().map_err(|error| failed(error.to_string()))?;
         self.paths.prepare().map_err(|error| failed(error.to_string()))?;
@@ -131,14 +134,23 @@ impl Client {
         }
         command.stderr(log_file);
         let mut child = command.spawn().map_err(|error| failed(error.to_string()))?;
-        let Some(mut out) = child.stdout.take() else { return Err(failed("no standard output".into())) };
+        let Some(out) = child.stdout.take() else { return Err(failed("no standard output".into())) };
         let said = tokio::task::spawn_blocking(move || {
-            let mut byte = [0u8; 1];
-            let said = out.read(&mut byte).unwrap_or(0) > 0;
-            (said, child)
+            let mut lines =
+                std::io::BufRead::lines(std::io::BufReader::new(out)).map_while(std::io::Result::ok);
+            let mut notes = Vec::new();
+            let listens = loop {
+                match lines.next() {
+                    Some(line) if line == LISTENING => break true,
+                    Some(line) => notes.push(line),
+                    None => break false,
+                }
+            };
+            (listens, notes, child)
         });
-        let (said, mut child) = said.await.map_err(|error| failed(error.to_string()))?;
+        let (said, notes, mut child) = said.await.map_err(|error| failed(error.to_string()))?;
         if said {
+            self.notes = notes;
             // Its exit status is nobody's here; a thread that waits keeps it from staying as a zombie.
             std::thread::spawn(move || child.wait());
             return Ok(());
@@ -154,6 +166,11 @@ impl Client {
             let _ = std::fs::remove_dir_all(self.paths.project(&self.project));
         }
         Err(ClientError::NotStarted { project: project(), reason, hint })
+    }
+
+    /// What a supervisor that had to be started for this found odd, in lines for people.
+    pub fn notes(&self) -> &[String] {
+        &self.notes
     }
 
     async fn open(&self, request: &Request) -> Result<Exchange> {
@@ -245,8 +262,18 @@ impl Client {
     }
 
     /// Past events and, with `follow`, new ones until the app is down.
-    pub async fn events(&self, follow: bool, mut each: impl FnMut(Event)) -> Result<()> {
-        let mut exchange = self.open(&Request::Events { follow }).await?;
+    pub async fn events(&self, follow: bool, each: impl FnMut(Event)) -> Result<()> {
+        self.told(&Request::Events { follow }, follow, each).await
+    }
+
+    /// Events since then that name a wall of this host which prints nothing where it is met; with `follow`, new ones
+    /// until the app is down. The host is looked at anew first.
+    pub async fn walls(&self, since: SystemTime, follow: bool, each: impl FnMut(Event)) -> Result<()> {
+        self.told(&Request::Walls { since, follow }, follow, each).await
+    }
+
+    async fn told(&self, request: &Request, follow: bool, mut each: impl FnMut(Event)) -> Result<()> {
+        let mut exchange = self.open(request).await?;
         loop {
             match exchange.next().await {
                 Ok(Reply::Event { event }) => each(event),

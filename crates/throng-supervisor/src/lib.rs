@@ -24,6 +24,7 @@ pub mod metrics;
 mod names;
 mod room;
 mod server;
+mod silent;
 mod spec;
 mod state;
 mod steps;

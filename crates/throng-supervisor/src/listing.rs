@@ -53,7 +53,11 @@ pub fn readiness<'a>(
             Phase::Failed { .. } => (true, Some(error().unwrap_or_default())),
             Phase::Created => (false, None),
         };
-        readiness.failed += u32::from(failed);
+        if let Some(held) = &detail.held {
+            // Before all others: nothing else is waited for.
+            readiness.trouble = Some(format!("replica {ordinal} {held}"));
+        }
+        readiness.failed += u32::from(failed || detail.held.is_some());
         readiness.hopeless |= !detail.leaving && hopeless(view, policy);
         if let Some(trouble) = trouble {
             readiness.trouble.get_or_insert_with(|| format!("replica {ordinal}: {trouble}"));

@@ -39,6 +39,9 @@ pub enum Request {
     Targets { service: Option<String> },
     /// Past events, then new ones if `follow`. Answered by `Event`s, then `Done`.
     Events { follow: bool },
+    /// What has been found in the app's way on this host since then: walls that print nothing. The host is looked at
+    /// anew before. Answered like `Events`.
+    Walls { since: SystemTime, follow: bool },
     /// Answered by `Event`, `Counts` and `Samples` until the connection closes.
     Watch,
     /// Answered by `Readiness` as replicas leave, then `Done`; the supervisor ends.

@@ -6,16 +6,17 @@ use crate::backend::{Backend, On};
 use crate::names::Directory;
 use crate::paths::Paths;
 use crate::protocol::{Exec, MESSAGE_MOST, Refusal, RefusalKind, Reply, Request};
-use crate::{room, state, walls};
+use crate::{room, silent, state, walls};
 use std::collections::BTreeMap;
 use std::io::Write;
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 use throng_control::Limits;
 use throng_engine::IsolationChoice;
 use throng_image::Store;
+use throng_model::status::Event;
 use throng_runtime::{ExecIo, ExecSpec};
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::{UnixListener, UnixStream};
@@ -34,6 +35,15 @@ const LEAVING_WITHIN: Duration = Duration::from_secs(5);
 const LEAVING_LOOK: Duration = Duration::from_millis(10);
 /// How long a supervisor that was never given an app waits for somebody to talk to it.
 const FORSAKEN_AFTER: Duration = Duration::from_secs(2);
+/// How long who asks for walls waits for a look at the host, which may take the time of [`silent`] for what must last.
+const LOOKED_WITHIN: Duration = Duration::from_secs(5);
+
+/// What a supervisor says last on its standard output; lines before are for people.
+pub const LISTENING: &str = "listening";
+/// Replicas with damaged records that are told to the command that started the supervisor.
+const NOTES_TOLD: usize = 10;
+const DAMAGED: &str =
+    "a full disk or a power failure cuts files; what could be saved goes on, the rest is made anew";
 
 pub struct ServeOptions {
     pub paths: Paths,
@@ -124,6 +134,10 @@ pub async fn serve(options: ServeOptions) -> Result<(), ServeError> {
     });
     let exits = fixed.runtime.watch();
     let observed = fixed.runtime.observe(&project).await?;
+    let notes = match &fixed.backend {
+        Backend::Local(engine) => engine.take_notes(),
+        Backend::Docker { .. } => Vec::new(),
+    };
 
     let _ = std::fs::remove_file(&socket);
     let listener = UnixListener::bind(&socket).map_err(io(format!("listen on {}", socket.display())))?;
@@ -131,10 +145,16 @@ pub async fn serve(options: ServeOptions) -> Result<(), ServeError> {
     let (feed, _) = broadcast::channel(FEED_BEHIND);
     let (readiness_in, readiness) = watch::channel(Arc::new(BTreeMap::new()));
     let (gone_in, gone) = watch::channel(false);
-    let handles = Handles { orders, readiness, feed: feed.clone(), gone };
+    let (looks, looks_in) = silent::channel();
+    let handles = Handles { orders, looks, readiness, feed: feed.clone(), gone };
     let known = durable.clone().unwrap_or_default();
     let actor = Actor::new(fixed.clone(), known, observed, feed, readiness_in);
     let actor = tokio::spawn(actor.run(orders_in, exits));
+    for (subject, note) in notes.clone() {
+        let said = Order::Say { kind: "warning", subject, message: format!("{note} (hint: {DAMAGED})") };
+        // The actor leaves only when it is told to.
+        let _ = handles.orders.send(said).await;
+    }
     if let Some(durable) = durable.filter(|durable| !durable.going_down)
         && let Err(refusal) = apply(&fixed, &handles, durable.app, &[]).await
     {
@@ -143,8 +163,9 @@ pub async fn serve(options: ServeOptions) -> Result<(), ServeError> {
     let places = Arc::new(tokio::sync::Semaphore::new(CONNECTIONS_MOST));
     tokio::spawn(notice_forsaken(places.clone(), handles.orders.clone()));
     tokio::spawn(room::keep(fixed.clone(), handles.orders.clone()));
+    tokio::spawn(silent::keep(fixed.clone(), handles.orders.clone(), looks_in));
     let accept = tokio::spawn(accept(listener, places.clone(), fixed.clone(), handles));
-    announce();
+    announce(&notes);
     let ended = actor.await;
     // The socket goes first: whoever asks from now on starts a new supervisor instead of talking to this one.
     let _ = std::fs::remove_file(&socket);
@@ -155,10 +176,19 @@ pub async fn serve(options: ServeOptions) -> Result<(), ServeError> {
     ended.map_err(|error| ServeError::Io { what: "run".into(), source: std::io::Error::other(error) })
 }
 
-/// Tells the parent that the socket is there. A parent that has gone does not matter.
-fn announce() {
+/// Tells the parent what was odd about replicas that were there, and that the socket is there. A parent that has gone
+/// does not matter.
+fn announce(notes: &[(String, String)]) {
+    let mut text: String =
+        notes.iter().take(NOTES_TOLD).map(|(name, note)| format!("{name}: {note}\n")).collect();
+    if let Some(more) = notes.len().checked_sub(NOTES_TOLD).filter(|more| *more > 0) {
+        text += &format!("{more} more replicas: see `throng events`\n");
+    }
+    if !notes.is_empty() {
+        text += &format!("hint: {DAMAGED}\n");
+    }
     let mut out = std::io::stdout();
-    let _ = writeln!(out, "listening");
+    let _ = out.write_all(format!("{text}{LISTENING}\n").as_bytes());
     let _ = out.flush();
 }
 
@@ -333,7 +363,8 @@ impl Connection {
                 self.answer(result.and_then(|inner| inner).map(|targets| Reply::Targets { targets })).await
             }
             Request::Exec { exec } => self.exec(exec).await,
-            Request::Events { follow } => self.events(follow).await,
+            Request::Events { follow } => self.events(follow, |_| true).await,
+            Request::Walls { since, follow } => self.walls(since, follow).await,
             Request::Watch => self.watch().await,
             Request::Down { volumes, grace } => self.down(volumes, grace).await,
             Request::Lease { volumes } => self.lease(volumes).await,
@@ -403,11 +434,25 @@ impl Connection {
         self.answer(result).await
     }
 
-    async fn events(&mut self, follow: bool) -> std::io::Result<()> {
+    /// What the host has in the way of the app. It is looked at anew, so that what has just happened is told as well.
+    async fn walls(&mut self, since: SystemTime, follow: bool) -> std::io::Result<()> {
+        let (reply, looked) = oneshot::channel();
+        // One that cannot look, or looks too long, tells later.
+        if self.handles.looks.try_send(reply).is_ok() {
+            let _ = tokio::time::timeout(LOOKED_WITHIN, looked).await;
+        }
+        self.events(follow, |event| {
+            event.at >= since && event.kind == "warning" && event.subject == silent::SUBJECT
+        })
+        .await
+    }
+
+    /// Past events, and new ones if they are followed, as far as they are `wanted`.
+    async fn events(&mut self, follow: bool, wanted: impl Fn(&Event) -> bool) -> std::io::Result<()> {
         let mut feed = self.handles.feed.subscribe();
         match self.ask(|reply| Order::Events { reply }).await {
             Ok(events) => {
-                for event in events {
+                for event in events.into_iter().filter(&wanted) {
                     self.send(&Reply::Event { event }).await?;
                 }
             }
@@ -423,7 +468,9 @@ impl Connection {
                 _ = gone.changed() => return self.send(&Reply::Done).await,
             };
             match reply {
-                Ok(reply) if matches!(*reply, Reply::Event { .. }) => self.send(&reply).await?,
+                Ok(reply) if matches!(&*reply, Reply::Event { event } if wanted(event)) => {
+                    self.send(&reply).await?;
+                }
                 Ok(_) | Err(broadcast::error::RecvError::Lagged(_)) => {}
                 Err(broadcast::error::RecvError::Closed) => return self.send(&Reply::Done).await,
             }
@@ -433,7 +480,7 @@ impl Connection {
     async fn watch(&mut self) -> std::io::Result<()> {
         let mut feed = self.handles.feed.subscribe();
         let services = (**self.handles.readiness.borrow()).clone();
-        self.send(&Reply::Counts { at: std::time::SystemTime::now(), services }).await?;
+        self.send(&Reply::Counts { at: SystemTime::now(), services }).await?;
         let mut gone = self.handles.gone.clone();
         loop {
             tokio::select! {

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use throng_model::app::{HealthCheck, HealthTest};
 use throng_model::replica::{ReplicaId, ReplicaSpec, Statistics};
 use throng_proxy::Proxy;
-use throng_runtime::{ExecIo, ExecSpec, Runtime, RuntimeError};
+use throng_runtime::{ErrorKind, ExecIo, ExecSpec, Runtime, RuntimeError};
 
 /// Rest after a replica could not be let go.
 const RETIRE_AGAIN: Duration = Duration::from_secs(1);
@@ -23,12 +23,23 @@ pub enum Outcome {
     Sampled { at: Instant, samples: Vec<(ReplicaId, Option<Statistics>)> },
 }
 
+/// A step that panics, at a thread that the host refuses (tokio) if not by a defect, has failed like any other. Else its
+/// replica would be busy for ever.
+async fn whole<T: Send + 'static>(
+    step: impl Future<Output = Result<T, RuntimeError>> + Send + 'static,
+) -> Result<T, RuntimeError> {
+    tokio::spawn(step).await.unwrap_or_else(|error| {
+        let message = format!("the step ended abnormally: {error}");
+        Err(RuntimeError::new(ErrorKind::Host, message).hint("see the supervisor's log"))
+    })
+}
+
 pub async fn launch(runtime: Arc<dyn Runtime>, key: Key, spec: ReplicaSpec) -> Outcome {
     let (generation, begin) = (spec.generation, Instant::now());
-    let result = async {
+    let result = whole(async move {
         runtime.create(&spec).await?;
         runtime.start(&spec.id, generation).await
-    };
+    });
     let result = result.await;
     Outcome::Launched { key, generation, took: begin.elapsed(), result }
 }
@@ -52,15 +63,15 @@ pub async fn retire(runtime: Arc<dyn Runtime>, key: Key, order: Retirement) -> O
             tracing::warn!("{name} still had requests after {:?}", order.grace);
         }
     }
-    let result = async {
+    let result = whole(async move {
         match runtime.stop(&order.id, order.generation, order.signal, order.grace).await {
             // Gone already is what was asked for.
-            Err(error) if error.kind == throng_runtime::ErrorKind::NotFound => {}
+            Err(error) if error.kind == ErrorKind::NotFound => {}
             Err(error) => return Err(error),
             Ok(_) => {}
         }
         runtime.remove(&order.id, order.generation).await
-    };
+    });
     let result = result.await;
     if result.is_err() {
         // It is asked for again at once, and what is in the way now hardly goes in less.
@@ -88,7 +99,7 @@ pub async fn probe(
     let begin = Instant::now();
     let spec = ExecSpec { args, timeout: Some(check.timeout), ..ExecSpec::default() };
     let result = match null_io() {
-        Ok(io) => match runtime.exec(&id, &spec, io).await {
+        Ok(io) => match whole(async move { runtime.exec(&id, &spec, io).await }).await {
             Ok(exit) if exit.is_success() => Ok(()),
             Ok(exit) => Err(format!("`{command}` {exit}")),
             Err(error) => Err(format!("`{command}`: {error}")),

@@ -372,6 +372,9 @@ pub struct MetricsArguments {
     pub replicas: usize,
 }
 
+/// Among them are walls of this host that print nothing where they are met: packets dropped from a full queue, full tables
+/// of neighbours or connections, a packet filter in the way, namespaces that outlive their replicas. The host is looked at
+/// every five seconds (THRONG_WALLS_PERIOD, in seconds; 0 for never), and a wall is told once in ten minutes.
 #[derive(Debug, Args)]
 pub struct EventsArguments {
     /// Print what has happened so far and return

@@ -90,7 +90,9 @@ impl Context {
 
     /// The supervisor of the app that is meant; fails if it is not up.
     pub async fn running(&self) -> Result<Client> {
-        Ok(Client::find(&self.paths, &self.name()?, &self.choice()).await?)
+        let client = Client::find(&self.paths, &self.name()?, &self.choice()).await?;
+        say_notes(&client);
+        Ok(client)
     }
 }
 
@@ -98,6 +100,17 @@ impl Context {
 pub fn warn(diagnostics: &[Diagnostic]) {
     if !diagnostics.is_empty() {
         eprint!("{}", throng_compose::render(diagnostics, Style::for_stderr().color));
+    }
+}
+
+/// Prints what a supervisor that was started for this command has found odd.
+pub fn say_notes(client: &Client) {
+    let style = Style::for_stderr();
+    for note in client.notes() {
+        match note.strip_prefix("hint: ") {
+            Some(hint) => eprintln!("{} {hint}", style.cyan("hint:")),
+            None => eprintln!("{} {note}", style.yellow("warning:")),
+        }
     }
 }
 

@@ -87,6 +87,17 @@ impl Actor {
         metrics::text(&head, &self.metrics, &rows)
     }
 
+    /// Costs the same however many replicas there are.
+    pub(super) fn census(&self) -> Census {
+        let (starts, took) = self.metrics.starts.totals();
+        Census {
+            present: self.details.values().map(|details| details.len() as u64).sum(),
+            networks: self.durable.networks.len() as u64,
+            starts,
+            took: Duration::try_from_secs_f64(took).unwrap_or_default(),
+        }
+    }
+
     /// Where running replicas can be reached, of all services or of one, with the labels of their service.
     pub(super) fn targets(&self, only: Option<&str>) -> Result<Vec<Target>, Refusal> {
         if let Some(name) = only.filter(|name| !self.prepared.contains_key(*name)) {

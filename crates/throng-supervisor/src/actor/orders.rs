@@ -43,6 +43,9 @@ impl Actor {
                 let named = self.dns.keys().cloned().collect();
                 let _ = reply.send(Current { durable: self.durable.clone(), ports: ports.collect(), named });
             }
+            Order::Census { reply } => {
+                let _ = reply.send(self.census());
+            }
             Order::Ended { reply } => {
                 let _ = reply.send(self.ended());
             }

@@ -24,6 +24,8 @@ impl Actor {
             Err(error) => {
                 // A panic in a step is a defect; the supervisor and its replicas go on.
                 tracing::error!("a step ended abnormally: {error}");
+                // It may have been the reading of what replicas use; another one under way is no harm.
+                self.sampling = None;
                 self.event("warning", "", &format!("a step ended abnormally: {error}"));
             }
         }
@@ -68,11 +70,13 @@ impl Actor {
         if let Err(error) = result {
             // What cannot be removed is kept and tried again; nothing is forgotten.
             let message = format!("could not be removed: {}", with_hint(&error));
-            if let Some((view, detail)) = Self::replica(&mut self.world, &mut self.details, key) {
-                view.busy = false;
-                detail.error = Some(message.clone());
+            let Some((view, detail)) = Self::replica(&mut self.world, &mut self.details, key) else { return };
+            view.busy = false;
+            detail.error = Some(message.clone());
+            // It is tried again and again; what has been said need not be.
+            if detail.held.replace(message.clone()) != Some(message.clone()) {
+                self.event("warning", &replica_name(key), &message);
             }
-            self.event("warning", &replica_name(key), &message);
             return;
         }
         for attachment in self.remove(key).map(|detail| detail.networks).unwrap_or_default() {

@@ -93,6 +93,11 @@ impl Histogram {
         self.count += 1;
         self.sum += value;
     }
+
+    /// How many there were, and their sum.
+    pub fn totals(&self) -> (u64, f64) {
+        (self.count, self.sum)
+    }
 }
 
 #[cfg(test)]

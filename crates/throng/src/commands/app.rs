@@ -3,17 +3,17 @@
 use super::images;
 use crate::cli::{DownArguments, ExecArguments, ScaleArguments, UpArguments};
 use crate::failure::{Failure, Kind, Result};
-use crate::project::{Context, parse_scale};
+use crate::project::{Context, parse_scale, say_notes};
 use crate::terminal::{Progress, Style};
 use std::collections::BTreeMap;
 use std::process::ExitCode;
-use std::time::Duration;
-use throng_model::status::Readiness;
+use std::time::{Duration, SystemTime};
+use throng_model::status::{Event, Readiness};
 use throng_supervisor::client::Client;
 use throng_supervisor::protocol::Exec;
 
 pub async fn up(context: &Context, arguments: UpArguments) -> Result<ExitCode> {
-    let interrupted = super::interrupted()?;
+    let (interrupted, begin) = (super::interrupted()?, SystemTime::now());
     let mut app = context.load(None)?.app;
     for (service, count) in parse_scale(&arguments.scale, Some(&app))? {
         if let Some(service) = app.services.get_mut(&service) {
@@ -30,6 +30,7 @@ pub async fn up(context: &Context, arguments: UpArguments) -> Result<ExitCode> {
         () = interrupted.cancelled() => return Err(Failure::new(Kind::Interrupted, "stopped before the start")),
     }
     let client = Client::start(&context.paths, &app.name, &context.choice()).await?;
+    say_notes(&client);
     client.apply(&app, &arguments.services).await?;
     let detached = arguments.detach || arguments.wait;
     // In the foreground the app lives as long as this command, even if this command is killed.
@@ -44,6 +45,7 @@ pub async fn up(context: &Context, arguments: UpArguments) -> Result<ExitCode> {
     let ready = ready.await;
     say_where(&client).await;
     if detached {
+        say_walls(&client, begin).await;
         // Without --wait, an app that is slow to become ready is no failure; what has failed for good is.
         ready?;
         return Ok(ExitCode::SUCCESS);
@@ -53,7 +55,10 @@ pub async fn up(context: &Context, arguments: UpArguments) -> Result<ExitCode> {
     {
         failure.report();
     }
-    let followed = super::logs::follow(&client, &arguments.services, interrupted.clone()).await;
+    let followed = tokio::select! {
+        followed = super::logs::follow(&client, &arguments.services, interrupted.clone()) => followed,
+        () = warn_of_walls(&client, begin) => Ok(()),
+    };
     let mut progress = Progress::new("down");
     client.down(false, None, &mut |services| progress.say(&counts(services))).await?;
     progress.done("everything removed");
@@ -116,6 +121,22 @@ async fn say_where(client: &Client) {
     }
 }
 
+/// What has been met on this host in silence since then.
+async fn say_walls(client: &Client, since: SystemTime) {
+    // It is an extra: who cannot say it, a supervisor of an earlier version say, need not.
+    let _ = client.walls(since, false, |event| warn(&event)).await;
+}
+
+/// As above, as long as it is waited for.
+async fn warn_of_walls(client: &Client, since: SystemTime) {
+    let _ = client.walls(since, true, |event| warn(&event)).await;
+    std::future::pending().await
+}
+
+fn warn(event: &Event) {
+    eprintln!("{} {}", Style::for_stderr().yellow("warning:"), event.message);
+}
+
 pub async fn down(context: &Context, arguments: DownArguments) -> Result<()> {
     let client = context.running().await?;
     let mut progress = Progress::new("down");
@@ -129,11 +150,14 @@ pub async fn scale(context: &Context, arguments: ScaleArguments) -> Result<()> {
     let counts = parse_scale(&arguments.scale, None)?;
     let client = context.running().await?;
     let services: Vec<String> = counts.keys().cloned().collect();
+    let begin = SystemTime::now();
     client.scale(counts).await?;
-    if !arguments.no_wait {
-        wait(&client, &services, Duration::from_secs(arguments.wait_timeout), "scale").await?;
+    if arguments.no_wait {
+        return Ok(());
     }
-    Ok(())
+    let ready = wait(&client, &services, Duration::from_secs(arguments.wait_timeout), "scale").await;
+    say_walls(&client, begin).await;
+    ready
 }
 
 pub async fn exec(context: &Context, arguments: ExecArguments) -> Result<ExitCode> {

@@ -167,9 +167,13 @@ fn main() {
         }
         // One datagram to each of so many addresses, from the given one on.
         "greet" => {
-            let socket = std::net::UdpSocket::bind("0.0.0.0:0").expect("a socket");
             let first: std::net::Ipv4Addr = word(2).parse().expect("an address");
+            let mut socket = std::net::UdpSocket::bind("0.0.0.0:0").expect("a socket");
             for number in 0..word(3).parse().expect("a number") {
+                // A socket waits while a few hundred datagrams of its own wait for who they are to.
+                if number % 100 == 0 {
+                    socket = std::net::UdpSocket::bind("0.0.0.0:0").expect("a socket");
+                }
                 let _ = socket.send_to(b"hello", (std::net::Ipv4Addr::from(u32::from(first) + number), 9));
             }
         }

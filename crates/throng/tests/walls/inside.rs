@@ -8,9 +8,22 @@ use std::sync::{Mutex, PoisonError};
 
 /// Set to the test's name in the process that is inside.
 const INSIDE: &str = "THRONG_TEST_INSIDE";
+/// How often supervisors look for walls that print nothing: often, for no test must see one that is not there.
+const LOOKS: (&str, &str) = ("THRONG_WALLS_PERIOD", "0.2");
 
 /// Runs `body` in new namespaces, as `unshare` names them. `name`: the test's, with its module.
 pub fn inside(name: &str, namespaces: &[&str], body: impl FnOnce(Bench)) {
+    inside_after(|| Ok(()), name, namespaces, body);
+}
+
+/// As above, with a setting of the whole host that has another value meanwhile, while no other test runs. `lower` says
+/// why it cannot be.
+pub fn inside_after<T>(
+    lower: impl FnOnce() -> Result<T, &'static str>,
+    name: &str,
+    namespaces: &[&str],
+    body: impl FnOnce(Bench),
+) {
     if std::env::var(INSIDE).is_ok_and(|inside| inside == name) {
         if namespaces.contains(&"-n") {
             ip("link set lo up\n").expect("loopback");
@@ -33,9 +46,14 @@ pub fn inside(name: &str, namespaces: &[&str], body: impl FnOnce(Bench)) {
     // One at a time: some settings and counters are the whole host's.
     static TURN: Mutex<()> = Mutex::new(());
     let _turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
+    let _lowered = match lower() {
+        Ok(lowered) => lowered,
+        Err(reason) => return skip(name, reason),
+    };
     let own = std::env::current_exe().expect("the test's own program");
     let arguments = ["--exact", name, "--nocapture", "--test-threads=1"];
-    let output = unshare().arg(own).args(arguments).env(INSIDE, name).output().expect("it runs");
+    let output =
+        unshare().arg(own).args(arguments).env(INSIDE, name).env(LOOKS.0, LOOKS.1).output().expect("it runs");
     let said = String::from_utf8_lossy(&output.stderr);
     said.lines().filter(|line| line.starts_with("SKIPPED ")).for_each(|line| eprintln!("{line}"));
     let out = String::from_utf8_lossy(&output.stdout);

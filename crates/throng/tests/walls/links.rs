@@ -1,126 +1,164 @@
-//! Bridges that drop what they should carry, with the engine as a library.
+//! Networks that lose what they should carry. Nothing prints an error there; the product tells.
 
-use crate::inside::{Setting, inside, run};
-use crate::support::skip;
-use common::{options, pipe_io, spec};
-use std::net::{Ipv4Addr, UdpSocket};
+use crate::inside::{Setting, inside, inside_after, run};
+use crate::support::{Bench, skip, until};
+use crate::{assert_names, names_none};
+use rustix::process::Signal;
+use std::fs;
 use std::time::Duration;
-use throng_engine::Engine;
-use throng_model::replica::{NetworkSpec, ReplicaSpec};
-use throng_runtime::{ExecSpec, Runtime};
-use throng_walls::{Demand, Evidence, Host, Source, WallId, explain};
+use throng_walls::WallId;
 
-#[path = "../../../throng-engine/tests/common/mod.rs"]
-mod common;
-
-/// What a program in one replica says of a server in another if it gets no answer.
-async fn lost(engine: &Engine, from: &ReplicaSpec, to: Ipv4Addr) -> Option<String> {
-    let (io, reader) = pipe_io();
-    let args = ["/probe", "dial", &format!("{to}:80")].map(str::to_owned).to_vec();
-    let wait = Duration::from_secs(2);
-    let spec = ExecSpec { args, timeout: Some(wait), ..ExecSpec::default() };
-    let exit = engine.exec(&from.id, &spec, io).await.expect("executed");
-    let text = std::io::read_to_string(reader).expect("output");
-    (text != "ok\n").then(|| format!("connect to {to}:80: {text}({exit}): timed out after {wait:?}"))
+/// Addresses of the first and the last replica of `web`.
+fn ends(bench: &Bench) -> (String, String) {
+    let mut replicas = bench.ps();
+    replicas.sort_by_key(|replica| replica["Ordinal"].as_u64());
+    let address = |replica: Option<&serde_json::Value>| {
+        replica.and_then(|replica| replica["Addresses"][0].as_str()).expect("an address").to_owned()
+    };
+    (address(replicas.first()), address(replicas.last()))
 }
 
-fn network(project: &str) -> NetworkSpec {
-    NetworkSpec {
-        name: format!("{project}_default"),
-        subnet: "10.213.0.0/16".parse().expect("a subnet"),
-        gateway: Ipv4Addr::new(10, 213, 0, 1),
-        internal: false,
-    }
+/// What a line tells to type.
+fn moves(text: &str) -> &str {
+    let (_, rest) = text.split_once("what moves it: ").expect("a remedy");
+    rest.lines().next().unwrap_or_default()
 }
 
 #[test]
-fn a_filter_like_dockers_swallows_bridged_frames() {
-    let name = "links::a_filter_like_dockers_swallows_bridged_frames";
+fn a_filter_like_dockers_is_told_before_anything_is_lost() {
+    let name = "links::a_filter_like_dockers_is_told_before_anything_is_lost";
     if let Err(error) = run("iptables", &["--version"]) {
         return skip(name, &error);
     }
-    inside(name, &["-n", "-m"], |_| {
-        if std::fs::write("/proc/sys/net/bridge/bridge-nf-call-iptables", "1").is_err() {
+    inside(name, &["-n", "-m"], |bench| {
+        let asks = "/proc/sys/net/bridge/bridge-nf-call-iptables";
+        if fs::write(asks, "1").is_err() {
             return skip(name, "the kernel shows its filter no bridged frames (br_netfilter)");
         }
-        let runtime = tokio::runtime::Runtime::new().expect("a runtime");
-        runtime.block_on(filtered());
+        // Behind two parents: 256 addresses share one, and what they say to each other passes no bridge.
+        bench.build_probe();
+        bench.compose("services:\n  web: {image: probe, command: [serve, '80'], deploy: {replicas: 260}}\n");
+        names_none(&bench.ok(&["up", "-d", "--wait"]).err);
+        let (first, _) = ends(&bench);
+        // From the parent with few: what others do to the host's queues meanwhile does not matter.
+        let dial =
+            || bench.ok(&["exec", "--index", "260", "web", "/probe", "dial", &format!("{first}:80")]).out;
+        until("it answers", || (dial() == "reached\n").then_some(()));
+        bench.ok(&["down"]);
+
+        run("iptables", &["-P", "FORWARD", "DROP"]).expect("Docker's policy");
+        let up = bench.ok(&["up", "-d", "--wait"]);
+        assert_names(&up.err, WallId::DockerFilter);
+        up.says("warning: the wall is").says("bridge-nf-call-iptables is 1");
+        assert!(dial().contains("timed out"), "what is told is so");
+        run("sh", &["-c", moves(&up.err)]).expect("what moves it can be typed");
+        until("it answers again", || (dial() == "reached\n").then_some(()));
+        names_none(&bench.ok(&["scale", "web=2"]).err);
+        assert_names(&bench.ok(&["events", "--no-follow"]).out, WallId::DockerFilter);
+        bench.ok(&["down"]);
+        bench.assert_clean();
     });
 }
 
-async fn filtered() {
-    let (folder, project) = (tempfile::tempdir().expect("a folder"), format!("t{}-f", std::process::id()));
-    let engine = Engine::open(options(folder.path())).expect("the engine opens");
-    let network = network(&project);
-    engine.create_network(&network).await.expect("a network");
-    // Behind two parents: 256 addresses share one.
-    let replicas = [5, 300].map(|ordinal| spec(&project, &network, "web", ordinal, &["serve"]));
-    for spec in &replicas {
-        engine.create(spec).await.expect("created");
-        engine.start(&spec.id, 1).await.expect("started");
+#[test]
+fn an_app_in_the_foreground_is_told_of_the_filter() {
+    let name = "links::an_app_in_the_foreground_is_told_of_the_filter";
+    if let Err(error) = run("iptables", &["--version"]) {
+        return skip(name, &error);
     }
-    let (one, two) = (&replicas[0], replicas[1].networks[0].address);
-    while lost(&engine, one, two).await.is_some() {}
-    run("iptables", &["-P", "FORWARD", "DROP"]).expect("Docker's policy");
-    let here = || Some(Host::read(&Source::live("/")));
-    let (before, message) = (here(), lost(&engine, one, two).await.expect("frames vanish"));
-    let demand = Some(Demand::of(2));
-    let evidence = Evidence { messages: vec![message], before, after: here(), demand, ..Evidence::default() };
-    let wall = explain(&evidence).expect("a wall");
-    assert_eq!(wall.row.id, WallId::DockerFilter, "{wall:?}");
-    let remedy = wall.finding.and_then(|finding| finding.remedy).expect("a remedy");
-    run("sh", &["-c", &remedy.command]).expect("the remedy works");
-    assert_eq!(lost(&engine, one, two).await, None, "with the remedy");
-    engine.sweep(&project).await.expect("swept");
-    engine.remove_network(&network.name).await.expect("removed");
+    inside(name, &["-n", "-m"], |bench| {
+        let asks = "/proc/sys/net/bridge/bridge-nf-call-iptables";
+        if fs::write(asks, "1").is_err() {
+            return skip(name, "the kernel shows its filter no bridged frames (br_netfilter)");
+        }
+        run("iptables", &["-P", "FORWARD", "DROP"]).expect("Docker's policy");
+        bench.build_probe();
+        bench.compose("services:\n  web: {image: probe, command: [serve, '80']}\n");
+        let mut up = bench.spawn(&["up"]);
+        up.says("the wall is Docker's packet filter");
+        up.signal(Signal::INT);
+        let done = up.wait();
+        assert_eq!(done.code, 130, "{}", done.err);
+        assert_names(&done.err, WallId::DockerFilter);
+        bench.assert_clean();
+    });
 }
 
-/// Without macvlan each replica is a port of the bridge, which passes a broadcast on to all of them at once.
-const PORTS: u32 = 160;
-/// A counter of the whole host may be moved by others; a wall that is there is met again.
-const TRIES: u32 = 4;
+/// All behind one parent, which hands a broadcast on to all of them at once.
+const HEARERS: u32 = 160;
 
 #[test]
 fn broadcasts_overflow_a_cpus_queue() {
     let name = "links::broadcasts_overflow_a_cpus_queue";
-    // Only the host's own namespace has the setting.
-    let outside = std::env::var_os("THRONG_TEST_INSIDE").is_none();
-    let setting = outside.then(|| Setting::put("net.core.netdev_max_backlog", u64::from(PORTS / 2)));
-    if matches!(setting, Some(None)) {
-        return skip(name, "net.core.netdev_max_backlog cannot be set");
-    }
-    inside(name, &["-n", "-m"], |_| {
-        let runtime = tokio::runtime::Runtime::new().expect("a runtime");
-        runtime.block_on(flooded());
+    let lower = || {
+        let setting = Setting::put("net.core.netdev_max_backlog", u64::from(HEARERS / 2));
+        setting.ok_or("net.core.netdev_max_backlog cannot be set")
+    };
+    // Only the host's own namespace shows the setting, which is what moves the wall.
+    inside_after(lower, name, &["-m"], |bench| {
+        bench.build_probe();
+        bench.compose(&format!(
+            "services:
+  web: {{image: probe, command: [say, x], deploy: {{replicas: {HEARERS}}}}}
+  shouter: {{image: probe, command: [shout, '10.213.12.255:9', '5'], deploy: {{replicas: 0}}}}
+networks: {{default: {{ipam: {{config: [{{subnet: 10.213.12.0/24}}]}}}}}}
+"
+        ));
+        // Nobody looks but who is asked to, at the end of a command.
+        let mut up = bench.command(&["up", "-d", "--wait"]);
+        up.env("THRONG_WALLS_PERIOD", "3600");
+        let up = bench.spawn_with(up).wait();
+        assert_eq!(up.code, 0, "{}", up.err);
+        names_none(&up.err);
+        let first = bench.ok(&["scale", "shouter=1"]).err;
+        std::thread::sleep(Duration::from_millis(500));
+        let second = bench.ok(&["scale", "web=150"]).err;
+        assert_names(&(first + &second), WallId::BroadcastBacklog);
+        bench.ok(&["down"]);
+        bench.ok(&["up", "-d", "--wait"]);
+        bench.ok(&["scale", "shouter=1"]);
+        let events = until("it is told", || {
+            let events = bench.ok(&["events", "--no-follow"]).out;
+            events.contains("the wall is").then_some(events)
+        });
+        assert_names(&events, WallId::BroadcastBacklog);
+        assert!(events.contains("packets dropped from a CPU's full queue (softnet_stat): "), "{events}");
+        assert_eq!(moves(&events), "sysctl -w net.core.netdev_max_backlog=256");
+        bench.ok(&["down"]);
+        bench.assert_clean();
     });
 }
 
-async fn flooded() {
-    let (folder, project) = (tempfile::tempdir().expect("a folder"), format!("t{}-b", std::process::id()));
-    let engine = Engine::open_with_pairs(options(folder.path())).expect("the engine opens");
-    let network = network(&project);
-    engine.create_network(&network).await.expect("a network");
-    for ordinal in 1..=PORTS {
-        let spec = spec(&project, &network, "web", ordinal, &["serve"]);
-        engine.create(&spec).await.expect("created");
-        engine.start(&spec.id, 1).await.expect("started");
-    }
-    let socket = UdpSocket::bind("10.213.0.1:0").expect("a socket at the gateway");
-    socket.set_broadcast(true).expect("allowed");
-    let here = || Some(Host::read(&Source::live("/")));
-    let mut last = None;
-    for _ in 0..TRIES {
-        let before = here();
-        for _ in 0..20 {
-            socket.send_to(b"who is there", "10.213.255.255:9").expect("sent");
+#[test]
+fn the_neighbour_table_is_full() {
+    /// The kernel's default is 1,024.
+    const MOST: u64 = 2_000;
+    let name = "links::the_neighbour_table_is_full";
+    let lower = || {
+        let most = fs::read_to_string("/proc/sys/net/ipv4/neigh/default/gc_thresh3").unwrap_or_default();
+        match most.trim().parse::<u64>() {
+            Err(_) => Err("no such table here"),
+            Ok(most) if most <= MOST => Ok(None),
+            Ok(_) => {
+                let setting = Setting::put("net.ipv4.neigh.default.gc_thresh3", MOST);
+                setting.map(Some).ok_or("the table is too large to fill")
+            }
         }
-        let evidence = Evidence { before, after: here(), ..Evidence::default() };
-        last = explain(&evidence).map(|explanation| explanation.row.id);
-        if last == Some(WallId::BroadcastBacklog) {
-            break;
-        }
-    }
-    engine.sweep(&project).await.expect("swept");
-    engine.remove_network(&network.name).await.expect("removed");
-    assert_eq!(last, Some(WallId::BroadcastBacklog));
+    };
+    // The host's own namespace alone shows the counter.
+    inside_after(lower, name, &["-m"], |bench| {
+        bench.build_probe();
+        bench.compose("services:\n  web: {image: probe, command: [say, x]}\n");
+        bench.ok(&["up", "-d", "--wait"]);
+        let (first, _) = ends(&bench);
+        let events = until("it is told", || {
+            bench.ok(&["exec", "web", "/probe", "greet", &first, "4000"]);
+            let events = bench.ok(&["events", "--no-follow"]).out;
+            events.contains("the wall is").then_some(events)
+        });
+        assert_names(&events, WallId::NeighbourTable);
+        assert!(events.contains("times that the neighbour table (IPv4) was full: "), "{events}");
+        bench.ok(&["down"]);
+        bench.assert_clean();
+    });
 }

@@ -5,7 +5,8 @@
 //! runs, and taken away again: then the app must come up, which shows that nothing was lost.
 //!
 //! Settings that only the whole host has are lowered for a moment, never below what is in use, and put back even if the
-//! test fails. Root only. Debian packages: iproute2, util-linux, nftables, iptables.
+//! test fails. Supervisors look for silent walls five times a second here. Root only. Debian packages: iproute2,
+//! util-linux, nftables, iptables.
 
 mod inside;
 mod links;
@@ -30,6 +31,12 @@ fn assert_names(text: &str, id: WallId) {
     };
     let named: BTreeSet<&str> = table().iter().filter(named).map(|row| row.name).collect();
     assert_eq!(named, BTreeSet::from([id.wall().name]), "{text}");
+}
+
+/// Fails if a text for people names any wall.
+#[track_caller]
+fn names_none(text: &str) {
+    assert!(!text.contains("the wall is"), "{text}");
 }
 
 /// The same of what `throng ceiling --format json` found where the first count broke.

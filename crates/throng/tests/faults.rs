@@ -1,0 +1,355 @@
+//! Faults in the middle of things: nothing that runs is lost, nothing is left, and what is said tells what to do.
+//!
+//! Full disks, used-up descriptors and processes are in `walls/`. Root only. Debian package: strace.
+
+mod support;
+
+use rustix::process::Signal;
+use sha2::{Digest, Sha256};
+use std::fs;
+use std::io::{BufRead, BufReader, Write};
+use std::net::{TcpListener, TcpStream};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use support::{Bench, kill, skip, until};
+
+/// Kills the app's supervisor and waits until nobody listens.
+fn kill_supervisor(bench: &Bench) {
+    kill(bench.supervisor().expect("a supervisor"), Signal::KILL);
+    until("it has ended", || (!bench.listens()).then_some(()));
+}
+
+/// The first process of each of so many replicas of `web`.
+fn firsts(bench: &Bench, count: u32) -> Vec<Option<u32>> {
+    (1..=count).map(|ordinal| bench.pids(&format!("web-{ordinal}")).first().copied()).collect()
+}
+
+/// Cuts a file to its first bytes, so many hundredths of them.
+fn cut(path: &Path, percent: usize) {
+    let text = fs::read(path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+    fs::write(path, &text[..text.len() * percent / 100]).expect("cut");
+}
+
+/// A process that is killed when this is dropped.
+struct Process(Child);
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+#[test]
+fn a_group_that_is_held_is_named_and_goes_later() {
+    let name = "a_group_that_is_held_is_named_and_goes_later";
+    let Some(bench) = Bench::with_probe(name) else { return };
+    let groups = PathBuf::from("/sys/fs/cgroup/pids");
+    if !groups.join("tasks").exists() {
+        return skip(name, "no controller pids of version 1; version 2 kills all below a group");
+    }
+    bench.compose("services:\n  web: {image: probe, command: [say, x], deploy: {replicas: 3}}\n");
+    bench.ok(&["up", "-d", "--wait"]);
+    let group = groups.join("throng").join(&bench.project).join("web-2");
+    let below = group.join("below");
+    // One that is empty is no hindrance.
+    fs::create_dir_all(group.join("empty/one")).expect("a group");
+    fs::create_dir(&below).expect("a group");
+    let holder = Command::new("sleep").arg("600").stdin(Stdio::null()).spawn().expect("a process");
+    let holder = Process(holder);
+    let pid = holder.0.id();
+    fs::write(below.join("cgroup.procs"), pid.to_string()).expect("moved");
+
+    let mut down = bench.spawn(&["down"]);
+    down.says(&format!(
+        "control group {} is held by process {pid} (sleep) in {}",
+        group.display(),
+        below.display()
+    ));
+    let only = [("web-2".to_owned(), "leaving".to_owned())];
+    until("all others have gone", || (bench.states() == only).then_some(()));
+    // Tried again and again, told once.
+    std::thread::sleep(std::time::Duration::from_secs(4));
+    let events = bench.ok(&["events", "--no-follow"]).out;
+    assert_eq!(events.matches("could not be removed").count(), 1, "{events}");
+    assert!(events.contains("hint: end that process, or move it to another group"), "{events}");
+    drop(holder);
+    let done = down.wait();
+    assert_eq!(done.code, 0, "{}", done.err);
+    bench.assert_clean();
+}
+
+#[test]
+fn records_of_processes_that_are_cut_lose_no_replica() {
+    let Some(bench) = Bench::with_probe("records_of_processes_that_are_cut_lose_no_replica") else { return };
+    bench.compose("services:\n  web: {image: probe, command: [serve, '80'], deploy: {replicas: 6}}\n");
+    bench.ok(&["up", "-d", "--wait"]);
+    let before = firsts(&bench, 6);
+    kill_supervisor(&bench);
+    let folder = |ordinal: u32| bench.home.join("engine").join(&bench.project).join(format!("web-{ordinal}"));
+    for (ordinal, percent) in [(1, 0), (2, 40), (3, 99)] {
+        cut(&folder(ordinal).join("life.json"), percent);
+    }
+    // As a start leaves them that was under way when the power failed.
+    fs::write(folder(4).join("begun.json"), "{\"vers").expect("written");
+    fs::write(folder(4).join("life.new"), "{\"vers").expect("written");
+    let network = bench.home.join("engine/.networks").join(format!("{}_default.json", bench.project));
+    cut(&network, 50);
+
+    let done = bench.ok(&["ps", "--all", "--format", "json"]);
+    for ordinal in 1..=3 {
+        done.says(&format!("warning: web-{ordinal}: its record life.json was damaged; it was found running"));
+    }
+    done.says("warning: web-4: its record begun.json was damaged; it runs")
+        .says("hint: a full disk or a power failure");
+    let replicas = done.json();
+    assert!(replicas.iter().all(|r| r["State"] == "running" && r["Restarts"] == 0), "{replicas:?}");
+    assert_eq!((replicas.len(), firsts(&bench, 6)), (6, before.clone()), "all go on");
+    let events = bench.ok(&["events", "--no-follow"]).out;
+    assert_eq!(events.matches("was damaged").count(), 4, "{events}");
+    assert_eq!(bench.ok(&["exec", "--index", "1", "web", "/probe", "print", "here"]).out, "here\n");
+    bench.ok(&["scale", "web=7"]);
+    assert_eq!(firsts(&bench, 6), before, "nobody takes another's place");
+    // What was found is recorded: the next one finds nothing odd.
+    kill_supervisor(&bench);
+    let done = bench.ok(&["ps"]);
+    assert!(!done.err.contains("damaged"), "{}", done.err);
+    assert_eq!(firsts(&bench, 6), before);
+    bench.ok(&["down"]);
+    bench.assert_clean();
+}
+
+#[test]
+fn a_replica_whose_record_is_cut_and_that_has_ended_begins_anew() {
+    let name = "a_replica_whose_record_is_cut_and_that_has_ended_begins_anew";
+    let Some(bench) = Bench::with_probe(name) else { return };
+    bench.compose(
+        "services:\n  web: {image: probe, command: [say, x], restart: always, deploy: {replicas: 2}}\n",
+    );
+    bench.ok(&["up", "-d", "--wait"]);
+    let before = firsts(&bench, 2);
+    kill_supervisor(&bench);
+    kill(before[0].expect("a process"), Signal::KILL);
+    until("it has ended", || bench.pids("web-1").is_empty().then_some(()));
+    cut(&bench.home.join("engine").join(&bench.project).join("web-1/life.json"), 50);
+    bench.ok(&["ps"]).says("web-1: its record life.json was damaged; nothing of it was found running");
+    until("it runs again", || firsts(&bench, 1)[0]);
+    assert_eq!(firsts(&bench, 2)[1], before[1]);
+    bench.ok(&["down"]);
+    bench.assert_clean();
+}
+
+#[test]
+fn replicas_whose_description_is_cut_are_replaced() {
+    let Some(bench) = Bench::with_probe("replicas_whose_description_is_cut_are_replaced") else { return };
+    bench.compose("services:\n  web: {image: probe, command: [serve, '80'], deploy: {replicas: 4}}\n");
+    bench.ok(&["up", "-d", "--wait"]);
+    let before = firsts(&bench, 4);
+    kill_supervisor(&bench);
+    for (ordinal, percent) in [(1, 0), (2, 50)] {
+        cut(
+            &bench.home.join("engine").join(&bench.project).join(format!("web-{ordinal}/spec.json")),
+            percent,
+        );
+    }
+    // Both records of one: nothing but its folder and its group tell of it.
+    cut(&bench.home.join("engine").join(&bench.project).join("web-2/life.json"), 50);
+    let done = bench.ok(&["ps"]);
+    done.says("web-1: its record spec.json was damaged; it runs");
+    done.says("web-2: its record spec.json and life.json was damaged; it was found running");
+    bench.ok(&["up", "-d", "--wait"]);
+    let after = firsts(&bench, 4);
+    assert_eq!(after[2..], before[2..], "the others go on");
+    assert!(
+        (0..2).all(|place| after[place].is_some() && after[place] != before[place]),
+        "{before:?} {after:?}"
+    );
+    for pid in before[..2].iter().flatten() {
+        assert!(!Path::new(&format!("/proc/{pid}")).exists(), "{pid} goes on unseen");
+    }
+    bench.ok(&["down"]);
+    bench.assert_clean();
+}
+
+#[test]
+fn an_apps_record_that_is_cut_is_named_whatever_is_left_of_it() {
+    let name = "an_apps_record_that_is_cut_is_named_whatever_is_left_of_it";
+    let Some(bench) = Bench::with_probe(name) else { return };
+    bench.compose("services:\n  web: {image: probe, command: [say, x], deploy: {replicas: 2}}\n");
+    bench.ok(&["up", "-d", "--wait"]);
+    let before = firsts(&bench, 2);
+    kill_supervisor(&bench);
+    let state = bench.home.join("projects").join(&bench.project).join("state.json");
+    let text = fs::read(&state).expect("the record");
+    for percent in [0, 1, 30, 70, 99] {
+        fs::write(&state, &text[..text.len() * percent / 100]).expect("cut");
+        for command in [&["ps"][..], &["up", "-d"], &["scale", "web=3"], &["down"]] {
+            let done = bench.fails(4, command);
+            done.says("state.json is damaged").says(&format!("hint: remove {}", state.display()));
+        }
+        bench.ok(&["ls"]).prints("unreachable");
+        assert_eq!(firsts(&bench, 2), before, "{percent} %: they go on");
+    }
+    fs::write(&state, &text).expect("as it was");
+    assert_eq!(bench.ps().len(), 2);
+    assert_eq!(firsts(&bench, 2), before, "adopted, not started again");
+    // Where it cannot be had back, what the hint says works.
+    kill_supervisor(&bench);
+    fs::remove_file(&state).expect("removed");
+    bench.ok(&["down"]);
+    bench.assert_clean();
+}
+
+/// Lets no task of a process make another one, as a kernel without memory does, until this is dropped.
+fn refuse_processes(pid: u32) -> Option<Process> {
+    let all = "clone,clone3,fork,vfork";
+    let mut strace = Command::new("strace");
+    strace.args(["-f", "-qq", "-o", "/dev/null", "-p", &pid.to_string(), "-e", &format!("trace={all}")]);
+    strace.args(["-e", &format!("inject={all}:error=ENOMEM")]).stdin(Stdio::null()).stderr(Stdio::null());
+    let mut strace = Process(strace.spawn().ok()?);
+    let traced = |task: fs::DirEntry| {
+        let status = fs::read_to_string(task.path().join("status")).unwrap_or_default();
+        !status.contains("TracerPid:\t0\n")
+    };
+    let all_traced = || {
+        let ended = strace.0.try_wait().ok()?.is_some();
+        let traced = fs::read_dir(format!("/proc/{pid}/task")).ok()?.flatten().all(traced);
+        (ended || traced).then_some(ended)
+    };
+    let ended = until("strace holds it", all_traced);
+    (!ended).then_some(strace)
+}
+
+#[test]
+fn a_kernel_without_memory_for_processes_is_named() {
+    let name = "a_kernel_without_memory_for_processes_is_named";
+    let Some(bench) = Bench::with_probe(name) else { return };
+    bench.compose("services:\n  web: {image: probe, command: [say, x], deploy: {replicas: 2}}\n");
+    bench.ok(&["up", "-d", "--wait"]);
+    let before = firsts(&bench, 2);
+    let supervisor = bench.supervisor().expect("a supervisor");
+    let Some(refused) = refuse_processes(supervisor) else {
+        return skip(name, "strace (Debian package strace) is missing or may not trace");
+    };
+    let done = bench.run(&["scale", "web=5", "--wait-timeout", "5"]);
+    assert_eq!(done.code, 1, "{}{}", done.out, done.err);
+    done.says("Cannot allocate memory").says("the wall is memory (memory)");
+    // strace(1) lets go of what it traces when it is asked to end, and only then.
+    kill(refused.0.id(), Signal::TERM);
+    until("it is let go", || {
+        let status = fs::read_to_string(format!("/proc/{supervisor}/status")).unwrap_or_default();
+        status.contains("TracerPid:\t0\n").then_some(())
+    });
+    drop(refused);
+    bench.ok(&["scale", "web=5", "--wait-timeout", "50"]);
+    assert_eq!(bench.supervisor(), Some(supervisor), "the same supervisor");
+    assert_eq!(firsts(&bench, 2), before);
+    bench.ok(&["down"]);
+    bench.assert_clean();
+}
+
+#[test]
+fn who_forks_without_end_harms_nobody_else() {
+    let Some(bench) = Bench::with_probe("who_forks_without_end_harms_nobody_else") else { return };
+    bench.compose(
+        "
+services:
+  calm: {image: probe, command: [serve, '80']}
+  bomb: {image: probe, command: [breed], pids_limit: 50, cpus: 0.3, deploy: {replicas: 2}}
+",
+    );
+    bench.ok(&["up", "-d", "--wait"]);
+    for bomb in ["bomb-1", "bomb-2"] {
+        until("it has met its limit", || (bench.pids(bomb).len() >= 50).then_some(()));
+    }
+    assert_eq!(bench.ok(&["exec", "calm", "/probe", "get", "127.0.0.1:80", "/"]).out, "200 calm-1\n");
+    let counts: Vec<usize> = ["bomb-1", "bomb-2"].iter().map(|bomb| bench.pids(bomb).len()).collect();
+    assert!(counts.iter().all(|count| *count <= 50), "{counts:?}");
+    bench.ok(&["scale", "bomb=1"]);
+    assert!(bench.pids("bomb-2").is_empty());
+    bench.ok(&["down"]);
+    bench.assert_clean();
+}
+
+/// What a registry does with the layer of its one image.
+#[derive(Clone, Copy)]
+enum Fault {
+    /// Ends in the middle of it, and is not there any more.
+    Dies,
+    /// Gives other bytes, as many as there should be.
+    Lies,
+}
+
+const LAYER: usize = 1 << 20;
+
+/// A registry with one image, `some/thing:1`, at the returned address.
+fn registry(fault: Fault) -> String {
+    let digest = |bytes: &[u8]| {
+        let hex: String = Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect();
+        format!("sha256:{hex}")
+    };
+    let layer = vec![7u8; LAYER];
+    let config = serde_json::json!({
+        "architecture": if cfg!(target_arch = "aarch64") { "arm64" } else { "amd64" }, "os": "linux",
+        "config": {"Cmd": ["/x"]}, "rootfs": {"type": "layers", "diff_ids": [digest(&layer)]},
+    })
+    .to_string();
+    let manifest = serde_json::json!({
+        "schemaVersion": 2, "mediaType": "application/vnd.oci.image.manifest.v1+json",
+        "config": {"mediaType": "application/vnd.oci.image.config.v1+json", "size": config.len(),
+                   "digest": digest(config.as_bytes())},
+        "layers": [{"mediaType": "application/vnd.oci.image.layer.v1.tar", "size": LAYER, "digest": digest(&layer)}],
+    })
+    .to_string();
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a listener");
+    let address = listener.local_addr().expect("an address").to_string();
+    let (config_path, manifest_digest) = (digest(config.as_bytes()), digest(manifest.as_bytes()));
+    std::thread::spawn(move || {
+        for stream in listener.incoming().flatten() {
+            let Some(path) = asked(&stream) else { continue };
+            let (kind, body) = match path.as_str() {
+                "/v2/" => ("application/json", b"{}".to_vec()),
+                path if path.contains("/manifests/") => {
+                    ("application/vnd.oci.image.manifest.v1+json", manifest.clone().into_bytes())
+                }
+                path if path.ends_with(&config_path) => {
+                    ("application/octet-stream", config.clone().into_bytes())
+                }
+                _ => ("application/octet-stream", vec![8u8; LAYER]),
+            };
+            let head = format!(
+                "HTTP/1.1 200 OK\r\nContent-Type: {kind}\r\nContent-Length: {}\r\n\
+                 Docker-Content-Digest: {manifest_digest}\r\nConnection: close\r\n\r\n",
+                body.len()
+            );
+            let dies = body.len() == LAYER && matches!(fault, Fault::Dies);
+            let sent = if dies { &body[..LAYER / 3] } else { &body[..] };
+            // Whoever asked may have gone.
+            let _ = (&stream).write_all(head.as_bytes()).and_then(|()| (&stream).write_all(sent));
+            if dies {
+                return;
+            }
+        }
+    });
+    address
+}
+
+/// The path that somebody asks for.
+fn asked(stream: &TcpStream) -> Option<String> {
+    let mut lines = BufReader::new(stream.try_clone().ok()?).lines().map_while(Result::ok);
+    let first = lines.next()?;
+    lines.find(String::is_empty)?;
+    first.split(' ').nth(1).map(str::to_owned)
+}
+
+#[test]
+fn an_image_that_does_not_come_whole_is_no_image() {
+    let bench = Bench::anywhere();
+    for (fault, text) in [(Fault::Dies, "127.0.0.1:"), (Fault::Lies, "sha256:")] {
+        let address = registry(fault);
+        bench.compose(&format!("services:\n  web: {{image: '{address}/some/thing:1'}}\n"));
+        bench.fails(5, &["up", "-d"]).says("some/thing").says(text).says("hint:");
+        assert_eq!(bench.ok(&["images", "--format", "json"]).out, "");
+        bench.assert_clean();
+    }
+}
