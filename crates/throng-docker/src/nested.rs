@@ -237,7 +237,11 @@ impl Pool {
             core.images.lock().await.clear();
         }
         for network in networks.values() {
-            self.link(slot, network).await?;
+            if let Err(error) = self.link(slot, network).await {
+                // A node that is in some of its networks only would be taken for a whole one.
+                let _ = self.nodes.remove(slot.ordinal).await;
+                return Err(error);
+            }
         }
         Ok(())
     }
