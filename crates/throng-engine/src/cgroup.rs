@@ -10,6 +10,7 @@
 //! are mounted: with thousands of replicas that are gigabytes, and starts that take ever longer. Of the others the
 //! memory is what their processes hold.
 
+use crate::held;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -30,8 +31,6 @@ const REMOVE_TRIES: u32 = 200;
 /// Another supervisor that leaves may remove a parent just after it was made.
 const MAKE_TRIES: u32 = 5;
 const REMOVE_PAUSE: Duration = Duration::from_millis(5);
-/// Groups below a replica's that are looked at; none is made by this program.
-const GROUPS_BELOW: u32 = 1_000;
 
 /// What this host offers.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -376,8 +375,8 @@ impl Group {
     /// Removes the group, with empty ones below it, waiting up to a second for its last tasks to be buried. Fine if there
     /// is none. One that stays is named, with what holds it; the same group's folders in other hierarchies go.
     pub fn remove(&self) -> io::Result<()> {
-        let results = self.folders.iter().map(|(_, folder)| remove_folder(folder));
-        results.fold(Ok(()), |first, next| first.and(next))
+        let results: Vec<_> = self.folders.iter().map(|(_, folder)| remove_folder(folder)).collect();
+        results.into_iter().collect()
     }
 }
 
@@ -414,57 +413,19 @@ fn remove_folder(folder: &Path) -> io::Result<()> {
         return Ok(());
     }
     // Whoever made groups below it has left them, unless something still runs there.
-    let mut left = GROUPS_BELOW;
-    remove_below(folder, &mut left);
+    held::remove_below(folder);
     for _ in 0..REMOVE_TRIES {
         if try_remove(folder)? {
             return Ok(());
         }
         std::thread::sleep(REMOVE_PAUSE);
     }
-    fs::remove_dir(folder).map_err(|error| {
-        let mut left = GROUPS_BELOW;
-        match holder(folder, &mut left) {
-            Some(holder) => {
-                let message = format!("control group {} is held by {holder}: {error}", folder.display());
-                io::Error::new(error.kind(), message)
-            }
-            None => error,
+    fs::remove_dir(folder).map_err(|error| match held::holder(folder) {
+        Some(holder) => {
+            let message = format!("control group {} is held by {holder}: {error}", folder.display());
+            io::Error::new(error.kind(), message)
         }
-    })
-}
-
-fn below(folder: &Path) -> impl Iterator<Item = PathBuf> {
-    let entries = fs::read_dir(folder).into_iter().flatten().flatten();
-    entries.filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir())).map(|entry| entry.path())
-}
-
-/// Removes the empty groups below one, `left` of them at most.
-fn remove_below(folder: &Path, left: &mut u32) {
-    for group in below(folder) {
-        let Some(fewer) = left.checked_sub(1) else { return };
-        *left = fewer;
-        remove_below(&group, left);
-        // One that is in use stays, and is named later.
-        let _ = fs::remove_dir(&group);
-    }
-}
-
-/// The first process in the group or below it, in words.
-fn holder(folder: &Path, left: &mut u32) -> Option<String> {
-    let list = fs::read_to_string(folder.join("cgroup.procs")).unwrap_or_default();
-    if let Some(pid) = list.lines().next() {
-        let place = folder.display();
-        // One of another PID namespace has no number here (cgroups(7)).
-        if pid == "0" {
-            return Some(format!("a process of another PID namespace in {place}"));
-        }
-        let name = fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default();
-        return Some(format!("process {pid} ({}) in {place}", name.trim()));
-    }
-    below(folder).find_map(|group| {
-        *left = left.checked_sub(1)?;
-        holder(&group, left)
+        None => error,
     })
 }
 
@@ -553,25 +514,6 @@ fn stalled(pressure: &str) -> Option<Duration> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn what_holds_a_group_is_named() {
-        let dir = tempfile::tempdir().expect("a folder");
-        let (group, deep) = (dir.path().join("web-1"), dir.path().join("web-1/a/b"));
-        fs::create_dir_all(&deep).expect("folders");
-        fs::create_dir_all(group.join("empty/too")).expect("folders");
-        let own = std::process::id();
-        fs::write(deep.join("cgroup.procs"), format!("{own}\n")).expect("a file");
-        assert_eq!(holder(&group.join("empty"), &mut 10), None);
-        let found = holder(&group, &mut 10).expect("held");
-        assert!(found.starts_with(&format!("process {own} (")) && found.ends_with("/web-1/a/b"), "{found}");
-        fs::write(group.join("cgroup.procs"), "0\n").expect("a file");
-        assert!(holder(&group, &mut 10).is_some_and(|found| found.contains("another PID namespace")));
-        let mut left = 2;
-        assert_eq!((holder(dir.path(), &mut 0), holder(dir.path(), &mut left).is_some()), (None, true));
-        remove_below(&group, &mut 10);
-        assert!(!group.join("empty").exists() && deep.exists());
-    }
 
     const V1_MOUNTS: &str = "\
 30 23 0:25 / /sys/fs/cgroup ro,nosuid - tmpfs tmpfs ro,mode=755

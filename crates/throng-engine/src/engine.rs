@@ -311,6 +311,15 @@ impl Core {
         })
     }
 
+    /// Keeps what was odd about a replica for [`Engine::take_notes`].
+    pub fn note(&self, id: &ReplicaId, note: String) {
+        tracing::warn!("{id}: {note}");
+        let mut notes = lock(&self.notes);
+        if notes.len() < MAX_NOTES {
+            notes.push((id.name(), note));
+        }
+    }
+
     pub fn watch(&self) -> broadcast::Receiver<RuntimeEvent> {
         self.events.subscribe()
     }
@@ -470,58 +479,6 @@ impl Core {
         (life, interfaces)
     }
 
-    /// Looks for the process of a replica whose records are damaged, and says what was found.
-    fn mend(&self, id: &ReplicaId, folder: &Path, known: Option<Life>, damaged: &[&str]) -> Option<Life> {
-        let lives = |life: &Life| life.end.is_none() && self.find_process(life).is_some();
-        let (life, found) = match known.filter(lives) {
-            Some(life) => (Some(life), "it runs"),
-            None => match self.found_in_group(id) {
-                Some(life) => {
-                    if let Err(error) = state::write_life(folder, &life) {
-                        tracing::warn!("the process of {id} is not recorded: {error}");
-                    }
-                    (Some(life), "it was found running and goes on")
-                }
-                None => {
-                    if let Some(Err(error)) =
-                        self.cgroups.group(&id.project, &id.name()).map(|group| group.clear())
-                    {
-                        tracing::warn!("the control group of {id} is left: {error}");
-                    }
-                    (state::read_life(folder), "nothing of it was found running")
-                }
-            },
-        };
-        state::forget_begun(folder);
-        let records = damaged.join(" and ");
-        let note = format!("its record {records} was damaged; {found}");
-        tracing::warn!("{id}: {note}");
-        let mut notes = lock(&self.notes);
-        if notes.len() < MAX_NOTES {
-            notes.push((id.name(), note));
-        }
-        life
-    }
-
-    /// The first process in the replica's control group, if it executes the replica's program.
-    fn found_in_group(&self, id: &ReplicaId) -> Option<Life> {
-        let group = self.cgroups.group(&id.project, &id.name())?;
-        let pids = group.processes().into_iter().filter_map(|pid| u32::try_from(pid).ok());
-        let first = |pid: &u32| !self.contained() || state::is_first_of_namespace(*pid);
-        let processes = pids.filter(first).filter_map(|pid| Some((state::start_ticks(pid)?, pid)));
-        let (ticks, pid) = processes.min()?;
-        let life = Life {
-            generation: 0,
-            boot: self.boot.clone(),
-            pid,
-            ticks,
-            started_at: state::began(ticks)?,
-            interfaces: vec![],
-            end: None,
-        };
-        has_executed(pid).then_some(life)
-    }
-
     fn adopt(&self, replica: &Arc<Replica>, life: Life) -> Result<()> {
         if let Some(end) = life.end {
             replica.inner().phase = Phase::Exited(end);
@@ -543,7 +500,7 @@ impl Core {
 
     /// The process of a life, if it is still that one. The descriptor is opened first, so that the comparison speaks
     /// of the process that it refers to.
-    fn find_process(&self, life: &Life) -> Option<OwnedFd> {
+    pub fn find_process(&self, life: &Life) -> Option<OwnedFd> {
         if life.boot != self.boot {
             return None;
         }
@@ -702,7 +659,7 @@ pub fn own_capabilities() -> u64 {
 }
 
 /// Whether a process runs another program than this one, which it was forked from.
-fn has_executed(pid: u32) -> bool {
+pub fn has_executed(pid: u32) -> bool {
     let program = |process: &str| {
         let metadata = std::fs::metadata(format!("/proc/{process}/exe")).ok()?;
         Some((metadata.dev(), metadata.ino()))
