@@ -94,6 +94,8 @@ fn one_way(session: &Session, way: &Way) -> Result<Found> {
     // A daemon of its own for each, so that none inherits what another has made it keep.
     let docker = Docker::start(&session.children, &session.folder.path().join("docker"))?;
     let crowd = Crowd::prepare(session, Some(Daemon { host: docker.host(), nodes: way.nodes }))?;
+    // What the way before has left is given back meanwhile.
+    session.settle()?;
     session.children.pause(RECLAIM)?;
     let before = available()?;
     let begin = Instant::now();
