@@ -14,7 +14,7 @@ use std::net::{Ipv4Addr, SocketAddr, TcpStream};
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 use throng_engine::{Engine, EngineOptions, IsolationChoice};
 use throng_model::replica::{NetworkSpec, Process, ReplicaId, ReplicaSpec, ReplicaState, RootFs};
 use throng_runtime::Runtime;
@@ -103,18 +103,21 @@ impl Bench {
         Ok(())
     }
 
+    /// A round each second, as the supervisor has it.
     async fn engine_readings(&self, what: &str, ids: &[ReplicaId], rounds: u32, busy: bool) {
-        let (mut costs, mut fresh) = (Vec::new(), 0);
+        let (mut costs, mut ages) = (Vec::new(), Vec::new());
+        let mut turn = tokio::time::interval(Duration::from_secs(1));
         // In the first round all are read in full.
         for round in 0..=rounds {
+            turn.tick().await;
             if busy {
                 let addresses: Vec<SocketAddr> = ids.iter().map(|id| self.address(id.ordinal)).collect();
                 tokio::task::block_in_place(|| addresses.iter().for_each(|address| ask(*address)));
             }
-            let (before, begin) = (cpu_time(), Instant::now());
+            let before = cpu_time();
             let found = self.engine.statistics(ids).await;
             let cost = cpu_time() - before;
-            fresh = found.iter().flatten().filter(|one| one.age <= begin.elapsed()).count();
+            ages = found.iter().flatten().map(|one| one.age).collect();
             assert_eq!(found.iter().flatten().count(), ids.len(), "all are read");
             if round == 0 {
                 println!("{what}: {:.1} in the first round", each(cost, ids.len()));
@@ -123,7 +126,16 @@ impl Bench {
             }
         }
         report(what, costs, ids.len());
-        println!("of them read in full in the last round: {fresh}");
+        ages.sort_unstable();
+        let age = |part: usize| {
+            ages.get(ages.len() * part / 100).or(ages.last()).map_or(0.0, Duration::as_secs_f64)
+        };
+        println!(
+            "after {rounds} s all but CPU time is {:.1} s old (median), {:.1} s (nine in ten), {:.1} s (oldest)",
+            age(50),
+            age(90),
+            age(100)
+        );
     }
 
     fn address(&self, ordinal: u32) -> SocketAddr {

@@ -31,6 +31,7 @@ pub const FOR_TESTS: &[Package] = &[
     package("iptables", "iptables"),
     package("prometheus", "prometheus"),
     package("tmux", "tmux"),
+    package("strace", "strace"),
 ];
 
 /// The peers that are measured beside this project.
