@@ -188,14 +188,26 @@ pub fn read<T: DeserializeOwned>(path: &Path) -> Option<T> {
     (read.version == VERSION).then_some(read.content)
 }
 
+/// How often a folder is emptied that others still write to.
+const REMOVE_TRIES: u32 = 64;
+
 /// Removes a folder and everything in it that lies on the same file system; whatever is mounted there stays. Others may
-/// still remove or replace files in it: an engine that was let go, say, whose last task writes how a replica ended.
+/// still remove, replace or write files in it: an engine that was let go, say, whose last task writes how a replica ended.
 pub fn remove_tree(path: &Path) -> io::Result<()> {
     match rustix::fs::open(path, OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty()) {
         Ok(folder) => {
             let device = rustix::fs::fstat(&folder)?.st_dev;
-            empty(folder, device)?;
-            fs::remove_dir(path)
+            let mut tries = 1;
+            loop {
+                match empty(folder.try_clone()?, device).and_then(|()| fs::remove_dir(path)) {
+                    // Something has been put there in between.
+                    Err(e) if e.kind() == io::ErrorKind::DirectoryNotEmpty && tries < REMOVE_TRIES => {
+                        tries += 1
+                    }
+                    Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(()),
+                    other => return other,
+                }
+            }
         }
         Err(rustix::io::Errno::NOENT) => Ok(()),
         Err(error) => Err(error.into()),
@@ -352,5 +364,29 @@ mod tests {
         remove_tree(&gone).unwrap();
         remove_tree(&gone).unwrap();
         assert!(!gone.exists() && kept.join("file").exists());
+    }
+
+    #[test]
+    fn a_tree_is_removed_while_somebody_writes_to_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let tree = dir.path().join("tree");
+        fs::create_dir_all(tree.join("below")).unwrap();
+        let (begun, begins) = std::sync::mpsc::channel();
+        let writer = std::thread::spawn({
+            let tree = tree.clone();
+            move || {
+                for number in 0..20_000 {
+                    let file = if number % 2 == 0 { tree.join("file") } else { tree.join("below/file") };
+                    if fs::write(file, "x").is_err() && !tree.exists() {
+                        return;
+                    }
+                    let _ = begun.send(());
+                }
+            }
+        });
+        begins.recv().unwrap();
+        remove_tree(&tree).unwrap();
+        writer.join().unwrap();
+        assert!(!tree.exists());
     }
 }
