@@ -40,7 +40,7 @@ pub fn measure(session: &Session) -> Result<Measured> {
         }
     }
     let program = built::program(&["-p", "throng-proxy", "--example", "proxy_bench"])?;
-    // Many: three busy processes on two cores make the 99th percentile differ by a factor of two from round to round.
+    // Many, for a 99th percentile of so short an answer is a noisy figure.
     let (count, seconds) = (session.size(15, 2), session.size(4, 1));
     let busy_before = session.settle()?;
     let mut rounds = Vec::new();
@@ -61,7 +61,8 @@ pub fn measure(session: &Session) -> Result<Measured> {
     let method = vec![
         "crates/throng-proxy/examples/proxy_bench.rs: one nginx with three ports answers `ok` (3 bytes) from memory; \
          each balancer is a process of its own with one worker thread in front of it, with connections kept alive on \
-         both sides, a choice of two random backends by their load, and the same forwarding headers."
+         both sides, a choice of two random backends by their load, and the same forwarding headers. The balancer has a \
+         core to itself; the load and the backends share the next, also where there is no balancer."
             .into(),
         format!(
             "`wrk -t1 -c{CONNECTIONS} -d{seconds}s` asks, after a second of warming up. Rounds: {count}; all servers \
