@@ -86,7 +86,9 @@ pub async fn keep(fixed: Arc<Fixed>, orders: mpsc::Sender<Order>, mut asked: mps
                 None => return,
             },
         };
-        if period.is_some() && !look(&mut eyes, &mut watch, &orders).await {
+        // Somebody waits for the answer: what takes longest is left to the next look that is due.
+        let depth = if answer.is_some() { Depth::Quick } else { Depth::Whole };
+        if period.is_some() && !look(&mut eyes, &mut watch, &orders, depth).await {
             return;
         }
         // Nobody need be waiting any more.
@@ -95,7 +97,8 @@ pub async fn keep(fixed: Arc<Fixed>, orders: mpsc::Sender<Order>, mut asked: mps
 }
 
 /// Looks, and once more a little later where that decides. `false` if nobody is there any more to be told.
-async fn look(eyes: &mut Eyes, watch: &mut Watch, orders: &mpsc::Sender<Order>) -> bool {
+async fn look(eyes: &mut Eyes, watch: &mut Watch, orders: &mpsc::Sender<Order>, depth: Depth) -> bool {
+    let mut depth = depth;
     loop {
         let (reply, census) = oneshot::channel();
         if orders.send(Order::Census { reply }).await.is_err() {
@@ -103,7 +106,7 @@ async fn look(eyes: &mut Eyes, watch: &mut Watch, orders: &mpsc::Sender<Order>) 
         }
         let Ok(census) = census.await else { return false };
         // One that cannot be taken is missed by nobody: the next one is compared with the last.
-        let Some(look) = eyes.look(census, watch.lingering.is_some()).await else { return true };
+        let Some(look) = eyes.look(census, depth).await else { return true };
         let (said, again) = watch.take(look, Instant::now());
         for wall in said {
             let said = Order::Say { kind: "warning", subject: SUBJECT.into(), message: wall.told() };
@@ -114,8 +117,19 @@ async fn look(eyes: &mut Eyes, watch: &mut Watch, orders: &mpsc::Sender<Order>) 
         if !again {
             return true;
         }
+        depth = Depth::Close;
         tokio::time::sleep(LASTING_LOOK).await;
     }
+}
+
+/// How much of the host is looked at.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Depth {
+    /// In a millisecond: all but namespaces.
+    Quick,
+    Whole,
+    /// With what says whether namespaces are being removed.
+    Close,
 }
 
 fn period() -> Option<Duration> {
@@ -140,12 +154,15 @@ struct Eyes {
 }
 
 impl Eyes {
-    /// `closely`: with what says whether namespaces are being removed.
-    async fn look(&mut self, census: Census, closely: bool) -> Option<Look> {
+    async fn look(&mut self, census: Census, depth: Depth) -> Option<Look> {
         let source = self.source.clone();
         let pulse = move || {
             let host = Host::pulse(&source);
-            if closely { host.with_removals(&source) } else { host }
+            match depth {
+                Depth::Quick => host,
+                Depth::Whole => host.with_namespaces(&source),
+                Depth::Close => host.with_namespaces(&source).with_removals(&source),
+            }
         };
         let mut host = apart(pulse).await?;
         let asks = self.filtered
@@ -199,18 +216,8 @@ impl Watch {
         found.extend(self.slower(&look));
         let standing = || standing(&look.host, &Demand::of(look.census.present.max(2)));
         found.extend((look.census.networks > 0).then(standing).flatten());
-        let lingers = self.lingers(&look);
-        let count = look.host.counters.net_namespaces.unwrap_or(0);
-        let (since, first) = *self.lingering.get_or_insert((now, count));
-        // Many more than there were are somebody else's.
-        let lingers = lingers.filter(|_| count <= first + OF_OTHERS);
-        let again = lingers.is_some() && now.saturating_duration_since(since) < LASTING;
-        // Only a kernel that is at work at each look has something left to remove: others are held, or only remembered.
-        let lingers = lingers.filter(|_| look.host.counters.removing_namespaces == Some(true));
-        if !again {
-            found.extend(lingers);
-            (self.calm, self.lingering) = (Some(look.clone()), None);
-        }
+        let (removed, again) = self.removals(&look, now);
+        found.extend(removed);
         self.last = Some(look);
         let due = |wall: &Explanation| {
             let lately = |told: &Instant| now.saturating_duration_since(*told) < TOLD_EVERY;
@@ -219,6 +226,24 @@ impl Watch {
         found.retain(due);
         self.told.extend(found.iter().map(|wall| (wall.row.id, now)));
         (found, again)
+    }
+
+    /// Namespaces that are still being removed, and whether another look is wanted to be sure.
+    fn removals(&mut self, look: &Look, now: Instant) -> (Option<Explanation>, bool) {
+        // Not looked for this time.
+        let Some(count) = look.host.counters.net_namespaces else { return (None, false) };
+        let lingers = self.lingers(look);
+        let (since, first) = *self.lingering.get_or_insert((now, count));
+        // Many more than there were are somebody else's.
+        let lingers = lingers.filter(|_| count <= first + OF_OTHERS);
+        let again = lingers.is_some() && now.saturating_duration_since(since) < LASTING;
+        // Only a kernel that is at work at each look has something left to remove: others are held, or only remembered.
+        let lingers = lingers.filter(|_| look.host.counters.removing_namespaces == Some(true));
+        if again {
+            return (None, true);
+        }
+        (self.calm, self.lingering) = (Some(look.clone()), None);
+        (lingers, false)
     }
 
     /// What counters say has been lost since the last look.
@@ -419,7 +444,7 @@ mod tests {
     fn a_look_costs_little() {
         let source = Source::live("/");
         let begin = Instant::now();
-        (0..20).for_each(|_| drop(Host::pulse(&source)));
+        (0..20).for_each(|_| drop(Host::pulse(&source).with_namespaces(&source)));
         // Far more than it takes, far less than a hundredth of a core would be.
         assert!(begin.elapsed() / 20 < LOOK_EVERY / 100, "{:?} a look", begin.elapsed() / 20);
     }

@@ -229,6 +229,12 @@ impl Host {
         }
     }
 
+    /// The same host with the number of its network namespaces, which takes some milliseconds.
+    pub fn with_namespaces(self, source: &Source) -> Host {
+        let net_namespaces = counters::net_namespaces(source);
+        Host { counters: Counters { net_namespaces, ..self.counters }, ..self }
+    }
+
     /// The same host with whether the kernel is removing network namespaces, which takes a look at each of its threads.
     pub fn with_removals(self, source: &Source) -> Host {
         let removing_namespaces = counters::removing_namespaces(source);

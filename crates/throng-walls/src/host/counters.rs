@@ -39,11 +39,12 @@ impl Counters {
         Counters {
             port_proxies: port_proxies(source),
             removing_namespaces: removing_namespaces(source),
+            net_namespaces: net_namespaces(source),
             ..Counters::pulse(source)
         }
     }
 
-    /// All but what takes a look at many processes.
+    /// All but what takes a look at many processes, or at all that the kernel has in slabs, which are milliseconds.
     pub(super) fn pulse(source: &Source) -> Counters {
         let netstat = source.read("proc/net/netstat").unwrap_or_default();
         let sockets = source.read("proc/net/sockstat").unwrap_or_default();
@@ -60,11 +61,15 @@ impl Counters {
             time_wait_overflows: paired(&netstat, "TcpExt:", "TCPTimeWaitOverflow"),
             time_wait: time_wait(&sockets),
             oom_kills: source.read("proc/vmstat").and_then(|text| keyed(&text, "oom_kill")),
-            net_namespaces: source.read("proc/slabinfo").and_then(|text| slab(&text, "net_namespace")),
+            net_namespaces: None,
             removing_namespaces: None,
             port_proxies: None,
         }
     }
+}
+
+pub(super) fn net_namespaces(source: &Source) -> Option<u64> {
+    source.read("proc/slabinfo").and_then(|text| slab(&text, "net_namespace"))
 }
 
 /// A line for each CPU, in hexadecimal: processed, dropped, …
