@@ -193,7 +193,9 @@ impl CaseError {
     pub fn hint(&self) -> &'static str {
         match self {
             CaseError::Json { .. } => "docs/autoscale-decide.md describes a case field by field",
-            CaseError::Spec(_) => "the API server of a cluster would refuse this spec too: correct these fields",
+            CaseError::Spec(_) => {
+                "the API server of a cluster would refuse this spec too: correct these fields"
+            }
             CaseError::Invalid { .. } => "correct this field: docs/autoscale-decide.md says what it may hold",
         }
     }

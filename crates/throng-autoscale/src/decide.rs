@@ -51,7 +51,8 @@ fn by_metrics(case: &Case) -> Answer {
     let metrics = &case.spec.metrics;
     let results: Vec<Result<Proposal, String>> =
         metrics.iter().map(|metric| proposal::propose(metric, case, tolerance)).collect();
-    let answers = metrics.iter().zip(&results).map(|(metric, result)| metric_answer(metric, result)).collect();
+    let answers =
+        metrics.iter().zip(&results).map(|(metric, result)| metric_answer(metric, result)).collect();
     let largest = largest(&results);
     let first_failed = metrics.iter().zip(&results).find(|(_, result)| result.is_err());
     let none_left = results.iter().all(Result::is_err);

@@ -34,7 +34,9 @@ fn proposal(metric: &Metric, result: &Result<Proposal, String>) -> String {
         if metric.is_memory() { quantity.binary() } else { quantity.decimal() }
     };
     let average = |target: i64| match seen.average {
-        Some(average) => format!("is at {} per replica against a target of {}", print(average), print(target)),
+        Some(average) => {
+            format!("is at {} per replica against a target of {}", print(average), print(target))
+        }
         None => format!("has a target of {} per replica", print(target)),
     };
     let relation = match metric {
@@ -57,7 +59,8 @@ fn proposal(metric: &Metric, result: &Result<Proposal, String>) -> String {
 
 /// Why a count stays although metrics were looked at.
 pub fn kept(proposals: &str, current: i32, none_left: bool) -> String {
-    let why = if none_left { "no metric is left to decide by" } else { "the others would scale down without it" };
+    let why =
+        if none_left { "no metric is left to decide by" } else { "the others would scale down without it" };
     format!("{proposals}; {why}, so it stays at {current}")
 }
 

@@ -24,7 +24,9 @@ pub mod spec;
 pub mod stabilize;
 
 pub use answer::{Answer, Condition, MetricAnswer};
-pub use case::{Age, Case, CaseError, Container, Controller, Pod, PodMetrics, Recommendation, ScaleEvent, ScaleEvents};
+pub use case::{
+    Age, Case, CaseError, Container, Controller, Pod, PodMetrics, Recommendation, ScaleEvent, ScaleEvents,
+};
 pub use decide::decide;
 pub use quantity::Quantity;
 pub use spec::Spec;

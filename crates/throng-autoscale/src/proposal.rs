@@ -29,7 +29,8 @@ impl Tolerance {
         let Some(behavior) = spec.behavior.as_ref().filter(|_| controller.configurable_tolerance) else {
             return own;
         };
-        let asked = |tolerance: Option<crate::Quantity>, own: f64| tolerance.map_or(own, |asked| asked.as_f64());
+        let asked =
+            |tolerance: Option<crate::Quantity>, own: f64| tolerance.map_or(own, |asked| asked.as_f64());
         Tolerance {
             down: asked(behavior.scale_down.tolerance, own.down),
             up: asked(behavior.scale_up.tolerance, own.up),
@@ -58,7 +59,8 @@ pub fn propose(metric: &Metric, case: &Case, tolerance: Tolerance) -> Result<Pro
             of_averages(&groups, *average, case, tolerance)
         }
         Metric::Object { name, target } => {
-            let value = case.objects.get(name).ok_or_else(|| format!("the metrics API has no {name}"))?.milli();
+            let value =
+                case.objects.get(name).ok_or_else(|| format!("the metrics API has no {name}"))?.milli();
             match *target {
                 TotalTarget::Value(target) => of_value(value, target, case, tolerance),
                 TotalTarget::AverageValue(target) => Ok(of_total(value, target, case, tolerance)),

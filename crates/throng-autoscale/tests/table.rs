@@ -10,15 +10,18 @@ fn folder(name: &str) -> PathBuf {
 
 /// Every entry of every file of a folder, with the file's name.
 fn entries(name: &str) -> Vec<(String, Value)> {
-    let mut files: Vec<PathBuf> =
-        std::fs::read_dir(folder(name)).expect("a folder").map(|entry| entry.expect("an entry").path()).collect();
+    let mut files: Vec<PathBuf> = std::fs::read_dir(folder(name))
+        .expect("a folder")
+        .map(|entry| entry.expect("an entry").path())
+        .collect();
     files.retain(|path| path.extension().is_some_and(|extension| extension == "json"));
     files.sort();
     let mut entries = Vec::new();
     for path in files {
         let theme = path.file_stem().expect("a name").to_string_lossy().into_owned();
         let text = std::fs::read(&path).expect("a file");
-        let list: Vec<Value> = serde_json::from_slice(&text).unwrap_or_else(|error| panic!("{theme}: {error}"));
+        let list: Vec<Value> =
+            serde_json::from_slice(&text).unwrap_or_else(|error| panic!("{theme}: {error}"));
         entries.extend(list.into_iter().map(|entry| (theme.clone(), entry)));
     }
     entries
@@ -50,7 +53,8 @@ fn expand_pod(short: &Map<String, Value>, number: usize) -> Value {
     let pod_fields = pod.as_object_mut().expect("an object");
     for (field, value) in short {
         if field == "cpu" {
-            let metrics = json!({"ageSeconds": 20, "windowSeconds": 60, "containers": {"app": {"cpu": value}}});
+            let metrics =
+                json!({"ageSeconds": 20, "windowSeconds": 60, "containers": {"app": {"cpu": value}}});
             pod_fields.insert("metrics".into(), metrics);
         } else {
             pod_fields.insert(field.clone(), value.clone());
@@ -62,11 +66,15 @@ fn expand_pod(short: &Map<String, Value>, number: usize) -> Value {
 /// Type and status of a condition with this reason, where it stands.
 fn condition(reason: &str) -> (&'static str, &'static str) {
     match reason {
-        "SucceededGetScale" | "ReadyForNewScale" | "ScaleUpStabilized" | "ScaleDownStabilized" => ("AbleToScale", "True"),
+        "SucceededGetScale" | "ReadyForNewScale" | "ScaleUpStabilized" | "ScaleDownStabilized" => {
+            ("AbleToScale", "True")
+        }
         "ValidMetricFound" => ("ScalingActive", "True"),
         "ScalingDisabled" => ("ScalingActive", "False"),
         "DesiredWithinRange" => ("ScalingLimited", "False"),
-        "ScaleUpLimit" | "ScaleDownLimit" | "TooManyReplicas" | "TooFewReplicas" => ("ScalingLimited", "True"),
+        "ScaleUpLimit" | "ScaleDownLimit" | "TooManyReplicas" | "TooFewReplicas" => {
+            ("ScalingLimited", "True")
+        }
         failed if failed.starts_with("FailedGet") => ("ScalingActive", "False"),
         other => panic!("no condition has the reason {other}"),
     }
@@ -147,12 +155,24 @@ fn what_is_no_case_is_refused_with_its_place() {
         (r#"{"spec": {"maxReplicas": 3}, "currentReplicas": 1}"#, "`id`"),
         (r#"{"id": "x", "spec": {"maxReplicas": 3}, "currentReplicas": 1.5}"#, "1.5"),
         (r#"{"id": "x", "spec": {"maxReplicas": 3}, "currentReplicas": -1}"#, "currentReplicas: -1"),
-        (r#"{"id": "x", "spec": {"maxReplicas": 3}, "currentReplicas": 1, "statusReplicas": -1}"#, "statusReplicas"),
+        (
+            r#"{"id": "x", "spec": {"maxReplicas": 3}, "currentReplicas": 1, "statusReplicas": -1}"#,
+            "statusReplicas",
+        ),
         (r#"{"id": "x", "spec": {"maxReplicas": 3, "max": 4}, "currentReplicas": 1}"#, "unknown field `max`"),
-        (r#"{"id": "x", "spec": {"maxReplicas": 3}, "currentReplicas": 1, "replicas": 1}"#, "unknown field `replicas`"),
+        (
+            r#"{"id": "x", "spec": {"maxReplicas": 3}, "currentReplicas": 1, "replicas": 1}"#,
+            "unknown field `replicas`",
+        ),
         (r#"{"id": "x", "spec": {"maxReplicas": 3000000000}, "currentReplicas": 1}"#, "3000000000"),
-        (r#"{"id": "x", "spec": {"maxReplicas": 3}, "currentReplicas": 1, "objects": {"a": "1x"}}"#, "\"1x\" is no quantity"),
-        (r#"{"id": "x", "spec": {"maxReplicas": 3}, "currentReplicas": 1, "controller": {"tolerance": -1}}"#, "controller.tolerance"),
+        (
+            r#"{"id": "x", "spec": {"maxReplicas": 3}, "currentReplicas": 1, "objects": {"a": "1x"}}"#,
+            "\"1x\" is no quantity",
+        ),
+        (
+            r#"{"id": "x", "spec": {"maxReplicas": 3}, "currentReplicas": 1, "controller": {"tolerance": -1}}"#,
+            "controller.tolerance",
+        ),
         (
             r#"{"id": "x", "spec": {"maxReplicas": 3}, "currentReplicas": 1, "controller": {"downscaleStabilizationSeconds": -1}}"#,
             "controller.downscaleStabilizationSeconds",

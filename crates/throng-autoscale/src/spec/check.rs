@@ -1,12 +1,12 @@
 //! The API server's defaults and checks of a HorizontalPodAutoscaler spec, with its field paths.
 
 use super::raw::{
-    Identifier, RawBehavior, RawContainerResource, RawMetric, RawObject, RawPolicy, RawResource, RawRules, RawSpec,
-    RawTarget, RawTotal, Reference,
+    Identifier, RawBehavior, RawContainerResource, RawMetric, RawObject, RawPolicy, RawResource, RawRules,
+    RawSpec, RawTarget, RawTotal, Reference,
 };
 use super::{
-    Behavior, DEFAULT_CPU_PERCENT, Metric, PERIOD_MOST, Policy, PolicyKind, ResourceTarget, Rules, Select, Spec,
-    TotalTarget, Violation, WINDOW_MOST,
+    Behavior, DEFAULT_CPU_PERCENT, Metric, PERIOD_MOST, Policy, PolicyKind, ResourceTarget, Rules, Select,
+    Spec, TotalTarget, Violation, WINDOW_MOST,
 };
 
 /// Longest name of a container: a DNS label, RFC 1123.
@@ -165,7 +165,9 @@ fn container_resource(raw: RawContainerResource, path: &str, findings: &mut Find
     } else if !is_dns_label(&container) {
         findings.add(
             format!("{path}.container"),
-            format!("{container:?} is not up to 63 of a-z, 0-9 and -, beginning and ending with a letter or digit"),
+            format!(
+                "{container:?} is not up to 63 of a-z, 0-9 and -, beginning and ending with a letter or digit"
+            ),
         );
     }
     let target = resource_target(raw.target, path, findings)?;
@@ -199,7 +201,8 @@ fn target(raw: Option<RawTarget>, path: &str, findings: &mut Findings) -> RawTar
     let path = format!("{path}.target");
     let kind = raw.kind.as_deref().unwrap_or_default();
     if !matches!(kind, "Utilization" | "Value" | "AverageValue") {
-        findings.add(format!("{path}.type"), format!("{kind:?} is not one of Utilization, Value, AverageValue"));
+        findings
+            .add(format!("{path}.type"), format!("{kind:?} is not one of Utilization, Value, AverageValue"));
     }
     for (field, quantity) in [("value", raw.value), ("averageValue", raw.average_value)] {
         if let Some(quantity) = quantity.filter(|quantity| !quantity.is_positive()) {
@@ -227,7 +230,7 @@ fn reference(reference: &Reference, path: &str, core: bool, findings: &mut Findi
     let version = reference.api_version.as_deref().unwrap_or_default();
     if version.matches('/').count() > 1 {
         findings.add(format!("{path}.apiVersion"), format!("{version:?} is not GROUP/VERSION"));
-    } else if !core && !version.contains('/') && kind != "ReplicationController" {
+    } else if !core && kind != "ReplicationController" && version.find('/').is_none_or(|end| end == 0) {
         findings.add(format!("{path}.apiVersion"), format!("{version:?} names no API group, as in apps/v1"));
     }
 }
@@ -257,8 +260,7 @@ fn behavior(raw: RawBehavior, configurable_tolerance: bool, findings: &mut Findi
         policies: vec![policy(PolicyKind::Pods, 4), policy(PolicyKind::Percent, 100)],
         tolerance: None,
     };
-    let down =
-        Rules { window_seconds: None, policies: vec![policy(PolicyKind::Percent, 100)], ..up.clone() };
+    let down = Rules { window_seconds: None, policies: vec![policy(PolicyKind::Percent, 100)], ..up.clone() };
     Behavior {
         scale_up: rules(raw.scale_up, up, configurable_tolerance, "spec.behavior.scaleUp", findings),
         scale_down: rules(raw.scale_down, down, configurable_tolerance, "spec.behavior.scaleDown", findings),
@@ -273,7 +275,9 @@ fn rules(
     findings: &mut Findings,
 ) -> Rules {
     let Some(raw) = raw else { return defaults };
-    if let Some(window) = raw.stabilization_window_seconds.filter(|window| !(0..=WINDOW_MOST).contains(window)) {
+    if let Some(window) =
+        raw.stabilization_window_seconds.filter(|window| !(0..=WINDOW_MOST).contains(window))
+    {
         findings.add(
             format!("{path}.stabilizationWindowSeconds"),
             format!("{window} is not from 0 to {WINDOW_MOST}"),
@@ -285,7 +289,8 @@ fn rules(
         Some("Min") => Select::Min,
         Some("Disabled") => Select::Disabled,
         Some(other) => {
-            findings.add(format!("{path}.selectPolicy"), format!("{other:?} is not one of Disabled, Max, Min"));
+            findings
+                .add(format!("{path}.selectPolicy"), format!("{other:?} is not one of Disabled, Max, Min"));
             defaults.select
         }
     };
@@ -293,7 +298,8 @@ fn rules(
         None => defaults.policies,
         Some(policies) => {
             if policies.is_empty() {
-                findings.add(format!("{path}.policies"), "there must be at least one policy, or no such field");
+                findings
+                    .add(format!("{path}.policies"), "there must be at least one policy, or no such field");
             }
             let checked = policies.into_iter().enumerate();
             checked
@@ -328,7 +334,8 @@ fn policy(raw: RawPolicy, path: &str, findings: &mut Findings) -> Option<Policy>
     }
     let period_seconds = raw.period_seconds.unwrap_or(0);
     if !(1..=PERIOD_MOST).contains(&period_seconds) {
-        findings.add(format!("{path}.periodSeconds"), format!("{period_seconds} is not from 1 to {PERIOD_MOST}"));
+        findings
+            .add(format!("{path}.periodSeconds"), format!("{period_seconds} is not from 1 to {PERIOD_MOST}"));
     }
     Some(Policy { kind: kind?, value, period_seconds })
 }

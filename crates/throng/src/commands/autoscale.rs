@@ -50,16 +50,17 @@ fn answer(text: &[u8], line: Option<usize>, output: &mut impl Write) -> Result<(
         return Err(Failure::new(Kind::Input, message).hint("leave out pods that do not matter to the case"));
     }
     let case = Case::from_json(text).map_err(|error| refused(&error, line))?;
-    let answer = serde_json::to_string(&decide(&case)).map_err(|error| {
-        Failure::new(Kind::Host, format!("cannot write the answer as JSON: {error}"))
-    })?;
+    let answer = serde_json::to_string(&decide(&case))
+        .map_err(|error| Failure::new(Kind::Host, format!("cannot write the answer as JSON: {error}")))?;
     written(writeln!(output, "{answer}"))
 }
 
 fn refused(error: &CaseError, line: Option<usize>) -> Failure {
     let message = match (error, line) {
         // A case of several has one line, and which one it is says more than that it is its first.
-        (CaseError::Json { column, message, .. }, Some(line)) => format!("line {line}, column {column}: {message}"),
+        (CaseError::Json { column, message, .. }, Some(line)) => {
+            format!("line {line}, column {column}: {message}")
+        }
         (error, Some(line)) => format!("line {line}: {error}"),
         (error, None) => error.to_string(),
     };
