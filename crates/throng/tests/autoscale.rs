@@ -110,7 +110,7 @@ fn what_cannot_be_read_ends_with_code_2_and_its_place() {
         text(&output.stdout).to_owned()
     };
     refuses(&[], "", &["line 1, column 0", "EOF"]);
-    refuses(&[], "{\n\"id\": 1}", &["line 2, column 8"]);
+    refuses(&[], "{\n\"id\": 1}", &["line 2, column 7"]);
     let spec = r#"{"id": "x", "spec": {"minReplicas": 5, "maxReplicas": 3}, "currentReplicas": 2}"#;
     assert_eq!(refuses(&[], spec, &["spec.maxReplicas: 3 is below minReplicas, 5"]), "");
     refuses(
