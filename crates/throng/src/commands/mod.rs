@@ -1,6 +1,7 @@
 //! One module per group of commands. Each turns what was typed into calls of the other crates.
 
 mod app;
+mod autoscale;
 mod ceiling;
 mod doctor;
 mod images;
@@ -76,6 +77,7 @@ async fn dispatch(context: &Context, command: Command) -> Result<ExitCode> {
         Command::Prune(arguments) => prune::run(context, arguments).await?,
         Command::Tag(arguments) => images::tag(context, arguments)?,
         Command::Save(arguments) => images::save(context, arguments)?,
+        Command::Autoscale { command } => autoscale::run(&command)?,
         Command::Completions { shell } => manual::completions(shell),
         Command::Man { folder } => manual::pages(&folder)?,
         Command::ExitCodes => manual::exit_codes(),
