@@ -9,7 +9,7 @@
 //! what the policies and the bounds allow ([`policies`]).
 //!
 //! Where Kubernetes' arithmetic depends on the processor (a float that does not fit an integer), it is that of amd64,
-//! because that is where most clusters run: see [`number`].
+//! because that is where most clusters run: see `number.rs`.
 
 mod answer;
 mod case;
