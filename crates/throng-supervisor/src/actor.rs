@@ -389,9 +389,10 @@ impl Actor {
             }
             wake = self.plan();
             self.publish();
-            self.answer();
             let took = begin.elapsed();
             self.metrics.plans.observe(took.as_secs_f64());
+            // Waits for the disk, which is neither planning nor work that rest would spare.
+            self.answer();
             rested = Instant::now() + (took * REST).min(REST_MOST);
         }
     }
