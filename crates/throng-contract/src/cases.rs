@@ -292,7 +292,7 @@ async fn replicas_reach_each_other(bench: &Bench<'_>) {
     let server = bench.spec("web", 1, &["serve"]);
     bench.launch(&server).await;
     let address = server.networks[0].address;
-    assert_eq!(dial(address, PATIENCE).expect("an answer to this host"), "ok\n");
+    assert_eq!(reached(address), "ok\n");
     let client = bench.spec("client", 2, &["dial", &format!("{address}:80")]);
     assert_eq!(bench.run(&client).await, (Exit::Code { code: 0 }, "ok\n".into()));
 }
@@ -380,7 +380,7 @@ async fn replicas_are_taken_over(bench: &Bench<'_>) {
         |state: &ReplicaState| matches!(state, ReplicaState::Exited { exit, .. } if exit.code() == 4);
     assert!(exited(&seen(&gone).state), "{:?}", seen(&gone).state);
     assert_eq!(seen(&made).state, ReplicaState::Created);
-    assert_eq!(dial(web.networks[0].address, PATIENCE).expect("still answers"), "ok\n");
+    assert_eq!(reached(web.networks[0].address), "ok\n");
     assert_eq!(next.start(&web.id, 2).await.expect_err("older").kind, ErrorKind::Stale);
     let log = async || {
         let file = next.log_files(&talk.id).await.expect("its log").pop().expect("a file");
@@ -434,6 +434,19 @@ async fn what_cannot_start_says_why(bench: &Bench<'_>) {
 }
 
 /// Everything that a server says to this host; asked for until it comes.
+/// What a replica answers to this host; where it does not, the panic tells the way there.
+fn reached(address: std::net::Ipv4Addr) -> String {
+    let said = |arguments: &[&str]| {
+        let output = std::process::Command::new("ip").args(arguments).output();
+        output.map_or_else(|error| error.to_string(), |o| String::from_utf8_lossy(&o.stdout).into_owned())
+    };
+    dial(address, PATIENCE).unwrap_or_else(|error| {
+        let target = address.to_string();
+        let way = [&["route", "get", &target][..], &["route"], &["neighbour"], &["-details", "address"]];
+        panic!("{address} does not answer: {error}\n{}", way.map(said).join("\n"))
+    })
+}
+
 fn dial(address: std::net::Ipv4Addr, patience: Duration) -> std::io::Result<String> {
     let deadline = Instant::now() + patience;
     loop {

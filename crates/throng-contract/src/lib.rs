@@ -32,6 +32,10 @@ pub trait Lab: Send + Sync {
 
     /// An image whose topmost layer is [`layer`].
     fn root(&self) -> RootFs;
+
+    /// The second number of its cases' addresses. Labs differ in it: two networks of one subnet on one host would take
+    /// each other's packets.
+    fn block(&self) -> u8;
 }
 
 /// One thing that a runtime must hold.
@@ -51,7 +55,7 @@ impl Case {
     }
 
     /// Runs the case. `number` must differ between cases that run at the same time: it chooses the subnet
-    /// 10.201.`number`.0/24.
+    /// 10.[`Lab::block`].`number`.0/24.
     pub async fn run(&self, lab: &dyn Lab, number: u8) {
         let bench = Bench::new(lab, self.name, number).await;
         (self.run)(&bench).await;
@@ -72,8 +76,8 @@ impl<'a> Bench<'a> {
         let project = format!("contract-{}", name.replace('_', "-"));
         let network = NetworkSpec {
             name: format!("{project}_default"),
-            subnet: format!("10.201.{number}.0/24").parse().expect("a subnet"),
-            gateway: Ipv4Addr::new(10, 201, number, 1),
+            subnet: format!("10.{}.{number}.0/24", lab.block()).parse().expect("a subnet"),
+            gateway: Ipv4Addr::new(10, lab.block(), number, 1),
             internal: false,
         };
         let bench = Bench { lab, runtime: lab.open().await, project, network };

@@ -22,6 +22,10 @@ impl Lab for Here {
         Box::pin(async { engine })
     }
 
+    fn block(&self) -> u8 {
+        201
+    }
+
     fn root(&self) -> RootFs {
         RootFs {
             image: "probe".into(),

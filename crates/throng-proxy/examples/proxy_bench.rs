@@ -4,7 +4,11 @@
 //! Each balancer runs as a process of its own with the same number of threads. Rounds alternate between them, so that
 //! a machine that gets slower gets slower for all; the median round of each is reported. Prints one JSON object.
 //!
-//! Usage: proxy_bench [--workers N] [--rounds N] [--seconds N] [--connections N] [--also 'NAME=COMMAND']
+//! Usage: proxy_bench [--workers N] [--rounds N] [--seconds N] [--connections N] [--also 'NAME=COMMAND'] [--paced THRONG]
+//!
+//! `wrk` asks as fast as it is answered, so each balancer is at its own limit, where latency is mostly waiting for a
+//! turn on a core. `--paced` gives the `throng` program, which then asks all of them at one and the same rate as well:
+//! half of what the slowest balancer of the round did for `wrk`.
 //!
 //! `--also` measures one more proxy: `{listen}` and `{backends}` in its command stand for the address to listen on
 //! and those of the backends.
@@ -38,6 +42,8 @@ struct Options {
     seconds: u32,
     connections: u32,
     also: Vec<(String, String)>,
+    /// The `throng` program, which asks at a given rate.
+    paced: Option<String>,
 }
 
 /// Where programs run, as taskset(1) lists cores; anywhere without.
@@ -132,7 +138,8 @@ fn main() -> Result<()> {
 }
 
 fn parse(arguments: &[String]) -> Result<Options> {
-    let mut options = Options { workers: 1, rounds: 5, seconds: 4, connections: 32, also: Vec::new() };
+    let mut options =
+        Options { workers: 1, rounds: 5, seconds: 4, connections: 32, also: Vec::new(), paced: None };
     let mut rest = arguments.iter();
     while let Some(flag) = rest.next() {
         let value = rest.next().ok_or_else(|| format!("{flag} needs a value"))?;
@@ -141,6 +148,7 @@ fn parse(arguments: &[String]) -> Result<Options> {
             "--rounds" => options.rounds = value.parse::<usize>()?.max(1),
             "--seconds" => options.seconds = value.parse()?,
             "--connections" => options.connections = value.parse()?,
+            "--paced" => options.paced = Some(value.clone()),
             "--also" => {
                 let (name, command) = value.split_once('=').ok_or("--also needs NAME=COMMAND")?;
                 options.also.push((name.to_owned(), command.to_owned()));
@@ -288,8 +296,19 @@ struct Peer {
     process: u32,
 }
 
-/// What one round of one balancer gave: rate, p99 in microseconds, processor time a request in microseconds.
-type Figures = [f64; 3];
+/// What one round of one balancer gave.
+#[derive(Debug, Clone, Copy)]
+struct Figures {
+    /// Requests a second, as many as it could.
+    rate: f64,
+    p99_us: f64,
+    /// Processor time of a request.
+    cpu_us: f64,
+    /// 99th percentile where all are asked at the same rate.
+    paced_p99_us: Option<f64>,
+}
+
+type Rounds<'a> = BTreeMap<&'a str, Vec<Figures>>;
 
 /// Runs the rounds and reports the median of each figure.
 fn measure(
@@ -297,36 +316,70 @@ fn measure(
     options: &Options,
     cores: Option<&String>,
 ) -> Result<BTreeMap<String, serde_json::Value>> {
-    let mut rounds: BTreeMap<&str, Vec<Figures>> = BTreeMap::new();
+    let mut rounds = Rounds::new();
     for peer in peers {
         wrk(cores, peer.address, options.connections, 1)?;
     }
     for round in 1..=options.rounds {
         // Each round begins with another one, so that nobody always follows the same neighbour.
-        for Peer { name, address, process } in peers.iter().cycle().skip(round).take(peers.len()) {
+        let order: Vec<&Peer> = peers.iter().cycle().skip(round).take(peers.len()).collect();
+        for Peer { name, address, process } in &order {
             let before = processor_micros(*process);
-            let (requests, rate, p99) = wrk(cores, *address, options.connections, options.seconds)?;
-            let cpu = (processor_micros(*process) - before) / requests;
+            let (requests, rate, p99_us) = wrk(cores, *address, options.connections, options.seconds)?;
+            let cpu_us = (processor_micros(*process) - before) / requests;
             eprintln!(
-                "round {round}: {name:>8} {rate:>9.0}/s  p99 {p99:>7.0} µs  processor {cpu:>5.1} µs each"
+                "round {round}: {name:>8} {rate:>9.0}/s  p99 {p99_us:>7.0} µs  processor {cpu_us:>5.1} µs each"
             );
-            rounds.entry(name).or_default().push([rate, p99, cpu]);
+            let figures = Figures { rate, p99_us, cpu_us, paced_p99_us: None };
+            rounds.entry(name).or_default().push(figures);
+        }
+        if let Some(throng) = &options.paced {
+            let last = rounds.values().filter_map(|rounds| rounds.last());
+            let slowest = last.map(|figures| figures.rate).fold(f64::INFINITY, f64::min);
+            // Whole thousands, that the figure can be told.
+            let rate = (slowest / 2e3).floor().max(1.0) * 1e3;
+            for peer in &order {
+                let p99_us = paced(throng, cores, peer.address, rate, options.seconds)?;
+                eprintln!("round {round}: {:>8} at {rate:.0}/s  p99 {p99_us:>7.0} µs", peer.name);
+                if let Some(figures) = rounds.get_mut(peer.name.as_str()).and_then(|all| all.last_mut()) {
+                    figures.paced_p99_us = Some(p99_us);
+                }
+            }
         }
     }
-    let median = |rounds: &[Figures], figure: usize| {
-        let mut values: Vec<f64> = rounds.iter().map(|r| r[figure]).collect();
-        values.sort_by(f64::total_cmp);
-        values[values.len() / 2]
-    };
-    let report = |rounds: &[Figures]| {
-        serde_json::json!({
-            "rate": median(rounds, 0).round(),
-            "p99_us": median(rounds, 1).round(),
-            "cpu_us": (median(rounds, 2) * 10.0).round() / 10.0,
-            "rates": rounds.iter().map(|r| r[0].round()).collect::<Vec<_>>(),
-        })
-    };
     Ok(rounds.iter().map(|(name, rounds)| ((*name).to_owned(), report(rounds))).collect())
+}
+
+fn report(rounds: &[Figures]) -> serde_json::Value {
+    let median = |mut values: Vec<f64>| {
+        values.sort_by(f64::total_cmp);
+        values.get(values.len() / 2).copied()
+    };
+    let of = |figure: fn(&Figures) -> f64| median(rounds.iter().map(figure).collect()).unwrap_or(0.0);
+    serde_json::json!({
+        "rate": of(|f| f.rate).round(),
+        "p99_us": of(|f| f.p99_us).round(),
+        "cpu_us": (of(|f| f.cpu_us) * 10.0).round() / 10.0,
+        "paced_p99_us": median(rounds.iter().filter_map(|f| f.paced_p99_us).collect()),
+        "rates": rounds.iter().map(|f| f.rate.round()).collect::<Vec<_>>(),
+    })
+}
+
+/// 99th percentile in microseconds of requests that are sent at this rate whether or not earlier ones are answered,
+/// each counted from when it was due.
+fn paced(throng: &str, cores: Option<&String>, address: SocketAddr, rate: f64, seconds: u32) -> Result<f64> {
+    let output = on(cores, throng)
+        .args(["load", "--threads", "1", "--json", "--require", "errors<0.01%"])
+        .args(["--rate", &rate.to_string(), "--duration", &format!("{seconds}s")])
+        .arg(format!("http://{address}/"))
+        .output()
+        .map_err(|e| format!("cannot start {throng} ({e})"))?;
+    if !output.status.success() {
+        return Err(format!("{address}: {}", String::from_utf8_lossy(&output.stderr)).into());
+    }
+    let result: serde_json::Value = serde_json::from_slice(&output.stdout)?;
+    let p99 = result["result"]["latency"]["percentiles"]["99"].as_f64();
+    Ok(p99.ok_or("throng load said nothing of the 99th percentile")?)
 }
 
 /// Processor time of a process and its children so far (proc(5): utime and stime, in ticks of 10 ms).
