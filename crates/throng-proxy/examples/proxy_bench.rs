@@ -7,8 +7,8 @@
 //! Usage: proxy_bench [--workers N] [--rounds N] [--seconds N] [--connections N] [--also 'NAME=COMMAND'] [--paced THRONG]
 //!
 //! `wrk` asks as fast as it is answered, so each balancer is at its own limit, where latency is mostly waiting for a
-//! turn on a core. `--paced` gives the `throng` program, which then asks all of them at one and the same rate as well:
-//! half of what the slowest balancer of the round did for `wrk`.
+//! turn on a core. `--paced` gives the `throng` program, which then asks all of them at one and the same rate as well: a
+//! fifth of what the slowest balancer of the round did for `wrk`, for the core that asks and answers must not be full.
 //!
 //! `--also` measures one more proxy: `{listen}` and `{backends}` in its command stand for the address to listen on
 //! and those of the backends.
@@ -337,7 +337,7 @@ fn measure(
             let last = rounds.values().filter_map(|rounds| rounds.last());
             let slowest = last.map(|figures| figures.rate).fold(f64::INFINITY, f64::min);
             // Whole thousands, that the figure can be told.
-            let rate = (slowest / 2e3).floor().max(1.0) * 1e3;
+            let rate = (slowest / 5e3).floor().max(1.0) * 1e3;
             for peer in &order {
                 let p99_us = paced(throng, cores, peer.address, rate, options.seconds)?;
                 eprintln!("round {round}: {:>8} at {rate:.0}/s  p99 {p99_us:>7.0} µs", peer.name);
