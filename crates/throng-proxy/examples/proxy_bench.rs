@@ -339,6 +339,8 @@ fn measure(
             // Whole thousands, that the figure can be told.
             let rate = (slowest / 5e3).floor().max(1.0) * 1e3;
             for peer in &order {
+                // First for a second that does not count: connections to backends that are still to be made are dear.
+                paced(throng, cores, peer.address, rate, 1)?;
                 let p99_us = paced(throng, cores, peer.address, rate, options.seconds)?;
                 eprintln!("round {round}: {:>8} at {rate:.0}/s  p99 {p99_us:>7.0} µs", peer.name);
                 if let Some(figures) = rounds.get_mut(peer.name.as_str()).and_then(|all| all.last_mut()) {

@@ -74,7 +74,7 @@ pub fn measure(session: &Session) -> Result<Measured> {
         ),
         format!(
             "At the same rate: `throng load --rate R -d {seconds}s`, an open loop whose latency counts from when a \
-             request was due. R is a fifth of what the slowest balancer of the round did for wrk. wrk asks as fast as it is \
+             request was due, after a second of the same. R is a fifth of what the slowest balancer of the round did for wrk. wrk asks as fast as it is \
              answered, so each balancer is then at its own limit and at a rate of its own, and the 99th percentile is \
              mostly about turns on the core that load and backends share."
         ),
