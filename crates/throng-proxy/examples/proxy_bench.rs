@@ -7,8 +7,8 @@
 //! Usage: proxy_bench [--workers N] [--rounds N] [--seconds N] [--connections N] [--also 'NAME=COMMAND'] [--paced THRONG]
 //!
 //! `wrk` asks as fast as it is answered, so each balancer is at its own limit, where latency is mostly waiting for a
-//! turn on a core. `--paced` gives the `throng` program, which then asks all of them at one and the same rate as well: a
-//! fifth of what the slowest balancer of the round did for `wrk`, for the core that asks and answers must not be full.
+//! turn on a core. `--paced` gives the `throng` program, which then asks over as many connections as well, with a pause
+//! before each next request, so that nobody is at a limit.
 //!
 //! `--also` measures one more proxy: `{listen}` and `{backends}` in its command stand for the address to listen on
 //! and those of the backends.
@@ -34,6 +34,8 @@ const BACKENDS: usize = 3;
 /// How long a server may take until it accepts connections.
 const START_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long it may take to end.
+/// Of each client before its next request, where nobody is to be at a limit.
+const PAUSE: &str = "1ms";
 const STOP_TIMEOUT: Duration = Duration::from_secs(5);
 
 struct Options {
@@ -42,7 +44,7 @@ struct Options {
     seconds: u32,
     connections: u32,
     also: Vec<(String, String)>,
-    /// The `throng` program, which asks at a given rate.
+    /// The `throng` program, which asks with pauses.
     paced: Option<String>,
 }
 
@@ -304,7 +306,7 @@ struct Figures {
     p99_us: f64,
     /// Processor time of a request.
     cpu_us: f64,
-    /// 99th percentile where all are asked at the same rate.
+    /// 99th percentile where nobody is at a limit.
     paced_p99_us: Option<f64>,
 }
 
@@ -334,15 +336,9 @@ fn measure(
             rounds.entry(name).or_default().push(figures);
         }
         if let Some(throng) = &options.paced {
-            let last = rounds.values().filter_map(|rounds| rounds.last());
-            let slowest = last.map(|figures| figures.rate).fold(f64::INFINITY, f64::min);
-            // Whole thousands, that the figure can be told.
-            let rate = (slowest / 5e3).floor().max(1.0) * 1e3;
             for peer in &order {
-                // First for a second that does not count: connections to backends that are still to be made are dear.
-                paced(throng, cores, peer.address, rate, 1)?;
-                let p99_us = paced(throng, cores, peer.address, rate, options.seconds)?;
-                eprintln!("round {round}: {:>8} at {rate:.0}/s  p99 {p99_us:>7.0} µs", peer.name);
+                let p99_us = paced(throng, cores, peer.address, options)?;
+                eprintln!("round {round}: {:>8} with pauses  p99 {p99_us:>7.0} µs", peer.name);
                 if let Some(figures) = rounds.get_mut(peer.name.as_str()).and_then(|all| all.last_mut()) {
                     figures.paced_p99_us = Some(p99_us);
                 }
@@ -367,12 +363,12 @@ fn report(rounds: &[Figures]) -> serde_json::Value {
     })
 }
 
-/// 99th percentile in microseconds of requests that are sent at this rate whether or not earlier ones are answered,
-/// each counted from when it was due.
-fn paced(throng: &str, cores: Option<&String>, address: SocketAddr, rate: f64, seconds: u32) -> Result<f64> {
+/// 99th percentile in microseconds where every client pauses before its next request.
+fn paced(throng: &str, cores: Option<&String>, address: SocketAddr, options: &Options) -> Result<f64> {
     let output = on(cores, throng)
         .args(["load", "--threads", "1", "--json", "--require", "errors<0.01%"])
-        .args(["--rate", &rate.to_string(), "--duration", &format!("{seconds}s")])
+        .args(["--clients", &options.connections.to_string(), "--think", PAUSE])
+        .args(["--duration", &format!("{}s", options.seconds)])
         .arg(format!("http://{address}/"))
         .output()
         .map_err(|e| format!("cannot start {throng} ({e})"))?;
