@@ -149,6 +149,17 @@ pub struct Pod {
     /// Values of Pods metrics by the metric's name.
     #[serde(default)]
     pub custom: BTreeMap<String, Quantity>,
+    /// How many more replicas there are that differ from this one in nothing but their names, and are not listed
+    /// themselves: a simulated crowd is decided on without ten thousand equal entries. None in a case that is read.
+    #[serde(skip)]
+    pub alike: u32,
+}
+
+impl Pod {
+    /// The replicas that this entry stands for.
+    pub fn replicas(&self) -> i64 {
+        i64::from(self.alike) + 1
+    }
 }
 
 #[derive(Debug, Clone, Default, PartialEq, Deserialize)]

@@ -8,6 +8,8 @@
 //! ([`proposal`]), take the largest, stabilise it against earlier recommendations ([`stabilize`]), and hold it within
 //! what the policies and the bounds allow ([`policies`]).
 //!
+//! [`simulate`] makes hours of such decisions in a world that it simulates.
+//!
 //! Where Kubernetes' arithmetic depends on the processor (a float that does not fit an integer), it is that of amd64,
 //! because that is where most clusters run: see `number.rs`.
 
@@ -20,6 +22,7 @@ pub mod pods;
 pub mod policies;
 pub mod proposal;
 pub mod quantity;
+pub mod simulate;
 pub mod spec;
 pub mod stabilize;
 

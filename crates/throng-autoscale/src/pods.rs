@@ -140,6 +140,18 @@ fn request(pod: &Pod, resource: &str, container: Option<&str>) -> Result<i64, St
 }
 
 /// Running pods that are ready now: what an Object or External value is multiplied with.
-pub fn ready_count(pods: &[Pod]) -> usize {
-    pods.iter().filter(|pod| pod.phase == Phase::Running && pod.ready == Some(true)).count()
+pub fn ready_count(pods: &[Pod]) -> i64 {
+    let ready = pods.iter().filter(|pod| pod.phase == Phase::Running && pod.ready == Some(true));
+    ready.map(Pod::replicas).sum()
+}
+
+/// How many replicas these entries stand for.
+pub fn count(pods: &[Pod], entries: &[(usize, i64)]) -> i64 {
+    entries.iter().map(|(index, _)| pods[*index].replicas()).sum()
+}
+
+/// The sum of a value of each of these entries, over all replicas that they stand for. It wraps, as the controller's does.
+pub fn sum(pods: &[Pod], entries: &[(usize, i64)], value: impl Fn(&(usize, i64)) -> i64) -> i64 {
+    let each = entries.iter().map(|entry| value(entry).wrapping_mul(pods[entry.0].replicas()));
+    each.fold(0, i64::wrapping_add)
 }

@@ -1,6 +1,6 @@
 //! How many replicas one metric asks for.
 
-use crate::case::{Case, Controller};
+use crate::case::{Case, Controller, Pod};
 use crate::number::{ceil_i32, ceil_i64};
 use crate::pods::{self, Groups};
 use crate::spec::{Metric, ResourceTarget, Spec, TotalTarget};
@@ -114,14 +114,14 @@ struct Usage {
 }
 
 /// Sums wrap and percents are cut to 32 bits, as the controller's do: 10,000 pods of 64Gi are enough for that.
-fn usage(counted: &[(usize, i64)], requests: &[i64], target: i32) -> Result<Usage, String> {
-    let used = counted.iter().fold(0i64, |sum, (_, value)| sum.wrapping_add(*value));
-    let requested = counted.iter().fold(0i64, |sum, (index, _)| sum.wrapping_add(requests[*index]));
+fn usage(pods: &[Pod], counted: &[(usize, i64)], requests: &[i64], target: i32) -> Result<Usage, String> {
+    let used = pods::sum(pods, counted, |(_, value)| *value);
+    let requested = pods::sum(pods, counted, |(index, _)| requests[*index]);
     if requested == 0 {
         return Err("the pods that count request nothing".into());
     }
     let percent = used.wrapping_mul(100).wrapping_div(requested) as i32;
-    let average = used.wrapping_div(counted.len() as i64);
+    let average = used.wrapping_div(pods::count(pods, counted));
     Ok(Usage { ratio: f64::from(percent) / f64::from(target), percent, average })
 }
 
@@ -132,11 +132,12 @@ fn of_utilization(
     case: &Case,
     tolerance: Tolerance,
 ) -> Result<Proposal, String> {
-    let seen = usage(&groups.counted, requests, target)?;
+    let pods = &case.pods;
+    let seen = usage(pods, &groups.counted, requests, target)?;
     // A missing pod is assumed to use all of its request when scaling down, or more if the target is above that.
     let full = |index: usize| requests[index].wrapping_mul(i64::from(target.max(100))).wrapping_div(100);
-    let again = |counted: &[(usize, i64)]| Ok(usage(counted, requests, target)?.ratio);
-    let replicas = cautious(seen.ratio, groups, full, again, case.current_replicas, tolerance)?;
+    let again = |counted: &[(usize, i64)]| Ok(usage(pods, counted, requests, target)?.ratio);
+    let replicas = cautious(seen.ratio, groups, full, again, case, tolerance)?;
     Ok(Proposal { replicas, utilization: Some(seen.percent), average: Some(seen.average) })
 }
 
@@ -146,13 +147,13 @@ fn of_averages(groups: &Groups, target: i64, case: &Case, tolerance: Tolerance) 
         return Err(NO_COUNTED.into());
     }
     let average = |counted: &[(usize, i64)]| {
-        let sum = counted.iter().fold(0i64, |sum, (_, value)| sum.wrapping_add(*value));
-        sum.wrapping_div(counted.len() as i64)
+        let sum = pods::sum(&case.pods, counted, |(_, value)| *value);
+        sum.wrapping_div(pods::count(&case.pods, counted))
     };
     let ratio = |counted: &[(usize, i64)]| average(counted) as f64 / target as f64;
     let seen = ratio(&groups.counted);
     let again = |counted: &[(usize, i64)]| Ok(ratio(counted));
-    let replicas = cautious(seen, groups, |_| target, again, case.current_replicas, tolerance)?;
+    let replicas = cautious(seen, groups, |_| target, again, case, tolerance)?;
     Ok(Proposal { replicas, utilization: None, average: Some(average(&groups.counted)) })
 }
 
@@ -164,12 +165,14 @@ fn cautious(
     groups: &Groups,
     full: impl Fn(usize) -> i64,
     again: impl FnOnce(&[(usize, i64)]) -> Result<f64, String>,
-    current: i32,
+    case: &Case,
     tolerance: Tolerance,
 ) -> Result<i32, String> {
+    let current = case.current_replicas;
+    let multiplied = |ratio: f64, counted| ceil_i32(ratio * pods::count(&case.pods, counted) as f64);
     let up_with_unready = ratio > 1.0 && !groups.unready.is_empty();
     if !up_with_unready && groups.missing.is_empty() {
-        let replicas = ceil_i32(ratio * groups.counted.len() as f64);
+        let replicas = multiplied(ratio, &groups.counted);
         return Ok(if tolerance.holds(ratio) { current } else { replicas });
     }
     let mut counted = groups.counted.clone();
@@ -186,7 +189,7 @@ fn cautious(
     if tolerance.holds(new) || turned {
         return Ok(current);
     }
-    let replicas = ceil_i32(new * counted.len() as f64);
+    let replicas = multiplied(new, &counted);
     let against = (new < 1.0 && replicas > current) || (new > 1.0 && replicas < current);
     Ok(if against { current } else { replicas })
 }

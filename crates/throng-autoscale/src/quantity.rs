@@ -35,6 +35,11 @@ impl Quantity {
         Quantity { nanos: milli as i128 * NANOS_PER_MILLI }
     }
 
+    /// What meters of CPU report: billionths.
+    pub const fn from_nanos(nanos: i64) -> Quantity {
+        Quantity { nanos: nanos as i128 }
+    }
+
     /// Thousandths, rounded away from zero.
     pub fn milli(self) -> i64 {
         // The constructors see to the range.
