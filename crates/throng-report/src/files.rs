@@ -40,10 +40,9 @@ impl ReportError {
     }
 }
 
-type Content = Result<Vec<u8>, Box<dyn std::error::Error + Send + Sync>>;
+pub type Content = Result<Vec<u8>, Box<dyn std::error::Error + Send + Sync>>;
 
 pub fn write(run: &Run, out: &Path) -> Result<Written, ReportError> {
-    std::fs::create_dir_all(out).map_err(|source| ReportError::Folder { path: out.into(), source })?;
     let data = Data::of(run);
     let contents: Vec<(&str, Content)> = vec![
         ("run.json", json(run)),
@@ -62,6 +61,12 @@ pub fn write(run: &Run, out: &Path) -> Result<Written, ReportError> {
         // Last, so that whoever finds the page finds its data too.
         ("report.html", Ok(crate::html(run).into_bytes())),
     ];
+    put(out, contents)
+}
+
+/// The last of the files is the page to open.
+pub fn put(out: &Path, contents: Vec<(&str, Content)>) -> Result<Written, ReportError> {
+    std::fs::create_dir_all(out).map_err(|source| ReportError::Folder { path: out.into(), source })?;
     // All are written in full before the first one takes its place.
     let mut ready = Vec::with_capacity(contents.len());
     let mut bytes = 0;
@@ -78,7 +83,7 @@ pub fn write(run: &Run, out: &Path) -> Result<Written, ReportError> {
         file.persist(&path).map_err(|e| ReportError::Write { path: path.clone(), source: e.error })?;
         files.push(path);
     }
-    Ok(Written { report: out.join("report.html"), files, bytes })
+    Ok(Written { report: files.last().cloned().unwrap_or_default(), files, bytes })
 }
 
 fn prepared(folder: &Path, content: &[u8]) -> std::io::Result<tempfile::NamedTempFile> {

@@ -20,12 +20,14 @@ mod scale;
 mod svg;
 mod tables;
 mod terminal;
+mod time_page;
 mod usage;
 
 use std::path::Path;
 use throng_model::run::Run;
 
 pub use files::{ReportError, Written};
+pub use time_page::{Happening, MAX_THINGS, PlotUnit, TimePage, TimePlot, TimeSeries};
 
 /// The report of a run: one HTML file that needs no network and no other file.
 pub fn html(run: &Run) -> String {
@@ -63,4 +65,20 @@ pub fn summary_text_boxed(run: &Run, width: usize) -> String {
 /// At most three plain sentences about what was learnt, computed from the figures and claiming no more than they show.
 pub fn learn(run: &Run) -> Vec<String> {
     learn::learn(run)
+}
+
+/// Several things over one time axis as one HTML file, for what is no recorded run: it looks as a report does.
+pub fn time_html(page: &TimePage) -> String {
+    time_page::html(page)
+}
+
+/// The figures and lessons of such a page for a terminal that is `width` columns wide.
+pub fn time_text(page: &TimePage, width: usize) -> String {
+    time_page::text(page, width)
+}
+
+/// Writes files into a folder, which is made if it is missing: all of them are prepared before the first one takes its
+/// place, as with [`write()`]. The last one is the page to open.
+pub fn write_files(out: &Path, files: Vec<(&str, Vec<u8>)>) -> Result<Written, ReportError> {
+    files::put(out, files.into_iter().map(|(name, content)| (name, Ok(content))).collect())
 }

@@ -74,10 +74,12 @@ impl Scale {
 
     fn linear_ticks(&self, unit: Unit, low: f64, high: f64, want: usize) -> Vec<Tick> {
         let (divisor, _) = unit.axis(high);
-        let mut step = nice_step((high - low) / divisor / want.max(1) as f64);
-        if unit == Unit::Count {
-            step = step.max(1.0);
-        }
+        let rough = (high - low) / divisor / want.max(1) as f64;
+        let step = match unit {
+            Unit::Count => nice_step(rough).max(1.0),
+            Unit::Seconds if divisor == 3_600.0 => hour_step(rough),
+            _ => nice_step(rough),
+        };
         let first = (low / divisor / step - 1e-9).ceil();
         let last = (high / divisor / step + 1e-9).floor();
         let steps = if (last - first).is_finite() { (last - first).clamp(0.0, MAX_TICKS) as u32 } else { 0 };
@@ -118,6 +120,12 @@ fn nice_step(rough: f64) -> f64 {
     if rough.is_finite() && rough > 0.0 { mantissa_up(rough) } else { 1.0 }
 }
 
+/// Steps by which people count hours, at or above `rough`.
+fn hour_step(rough: f64) -> f64 {
+    let usual = [0.5, 1.0, 2.0, 3.0, 6.0, 12.0, 24.0, 48.0, 168.0];
+    usual.into_iter().find(|step| *step >= rough).unwrap_or_else(|| nice_step(rough))
+}
+
 fn mantissa_up(value: f64) -> f64 {
     let power = 10f64.powf(value.log10().floor());
     [1.0, 2.0, 5.0]
@@ -151,6 +159,8 @@ mod tests {
             texts(Scale::Tail { nines: 4.0 }, Unit::Share, 5),
             ["0 %", "50 %", "90 %", "99 %", "99.9 %", "99.99 %"]
         );
+        let day = Scale::Linear { low: 0.0, high: 86_400.0 };
+        assert_eq!(texts(day, Unit::Seconds, 9), ["0", "3", "6", "9", "12", "15", "18", "21", "24"]);
         assert_eq!(texts(Scale::from_zero(3.0), Unit::Count, 4), ["0", "1", "2", "3"]);
     }
 
