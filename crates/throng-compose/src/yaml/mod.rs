@@ -10,6 +10,7 @@
 //! Limits: [`MAX_FILE_BYTES`], [`MAX_DEPTH`], [`MAX_NODES`] (after expansion of aliases), [`MAX_FINDINGS`].
 
 mod parse;
+mod syntax;
 
 pub use parse::parse;
 

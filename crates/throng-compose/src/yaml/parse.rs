@@ -1,7 +1,8 @@
 //! From the parser's events to the tree, with an explicit stack so that nesting cannot exhaust the program's own.
 
+use super::syntax::{self, Bracket};
 use super::{Entry, MAX_DEPTH, MAX_NODES, Node, Position, Scalar, Value};
-use saphyr_parser::{Event, Parser, ScalarStyle, Span, Tag};
+use saphyr_parser::{Event, Parser, ScalarStyle, ScanError, Span, Tag};
 use std::collections::{HashMap, HashSet};
 use std::path::Path;
 use std::sync::Arc;
@@ -25,11 +26,7 @@ pub fn parse(file: &Arc<Path>, text: &str) -> Result<Node, Diagnostic> {
     };
     let mut parser = Parser::new_from_str(text);
     while let Some(event) = parser.next_event() {
-        let (event, span) = event.map_err(|e| {
-            let marker = e.marker();
-            let at = builder.position_of(marker.line(), marker.col(), 1);
-            Diagnostic::error(format!("not valid YAML: {}", e.info())).at(at.location())
-        })?;
+        let (event, span) = event.map_err(|error| builder.fault(&error))?;
         builder.event(event, span)?;
     }
     let empty = || Node::new(Position::start_of(file), Value::Null);
@@ -61,6 +58,23 @@ struct Builder<'a> {
 }
 
 impl Builder<'_> {
+    /// What the parser cannot read.
+    fn fault(&self, error: &ScanError) -> Diagnostic {
+        // Where a bracket stays open the parser finds out much later, at the end of the file say.
+        if let Some(Bracket { line, column, closed_by }) = syntax::unclosed(&self.lines) {
+            let at = self.position_of(line + 1, column, 1);
+            return Diagnostic::error("not valid YAML: nothing closes this bracket")
+                .at(at.location())
+                .hint(format!("put a `{closed_by}` where it ends, or quote it if it is text"));
+        }
+        let marker = error.marker();
+        let at = self.position_of(marker.line(), marker.col(), 1);
+        let line = marker.line().checked_sub(1).and_then(|line| self.lines.get(line)).unwrap_or(&"");
+        Diagnostic::error(format!("not valid YAML: {}", error.info()))
+            .at(at.location())
+            .hint(syntax::hint(error.info(), line))
+    }
+
     fn event(&mut self, event: Event<'_>, span: Span) -> Result<(), Diagnostic> {
         match event {
             Event::DocumentStart(_) => {

@@ -27,19 +27,19 @@ x-more: 1
 fn not_yaml() {
     check(
         "services: [\n",
-        "compose.yaml:1:1: error: not valid YAML: while parsing a node, did not find expected node content",
+        "compose.yaml:1:11: error: not valid YAML: nothing closes this bracket (hint: put a `]` where it ends, or quote it if it is text)",
     );
     check(
         "services:\n\t web:\n",
-        "compose.yaml:2:3: error: not valid YAML: tabs disallowed within this context (block indentation)",
+        "compose.yaml:2:3: error: not valid YAML: tabs disallowed within this context (block indentation) (hint: indent with spaces: YAML allows no tabs there)",
     );
     check(
         "services:\n  web: {image: a\n",
-        "compose.yaml:2:1: error: not valid YAML: while parsing a flow mapping, did not find expected ',' or '}'",
+        "compose.yaml:2:8: error: not valid YAML: nothing closes this bracket (hint: put a `}` where it ends, or quote it if it is text)",
     );
     check(
         "services: *nope\n",
-        "compose.yaml:1:11: error: not valid YAML: while parsing node, found unknown anchor",
+        "compose.yaml:1:11: error: not valid YAML: while parsing node, found unknown anchor (hint: define the anchor with `&name` above its first use)",
     );
     check(
         "services: &a [*a]\n",
