@@ -15,9 +15,16 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
+const EXIT_CODES: &str = "\
+Exit codes:
+  0  done
+  1  it could not be done, with the reason on standard error: a damaged image, a
+     port taken, requests cut off when the service ended
+  2  the arguments make no sense";
+
 /// Turns a JPEG or PNG image into a PDF of one page, over HTTP or on the command line.
 #[derive(Debug, Parser)]
-#[command(name = "pdfmagic", version, max_term_width = 100)]
+#[command(name = "pdfmagic", version, max_term_width = 100, after_help = EXIT_CODES)]
 struct Arguments {
     #[command(subcommand)]
     command: Command,
@@ -172,7 +179,10 @@ fn convert_file(options: &Convert) -> Result<(), String> {
             .and_then(|()| out.flush())
             .map_err(|error| format!("standard output: {error}"));
     }
-    write_whole(&options.output, &pdf).map_err(|error| format!("{}: {error}", options.output.display()))
+    write_whole(&options.output, &pdf).map_err(|error| {
+        let path = options.output.display();
+        format!("cannot write {path}: {error}\nhint: name a file in a folder that is there, or - for standard output")
+    })
 }
 
 /// Stops reading one byte beyond the limit, so that a pipe without an end costs no more than that.
@@ -185,9 +195,12 @@ fn read(path: &Path, limit: usize) -> Result<Vec<u8>, String> {
         })
     };
     let mut bytes = Vec::new();
-    source(path)
-        .and_then(|source| source.take(limit as u64 + 1).read_to_end(&mut bytes))
-        .map_err(|error| format!("{}: {error}", path.display()))?;
+    source(path).and_then(|source| source.take(limit as u64 + 1).read_to_end(&mut bytes)).map_err(
+        |error| {
+            let path = path.display();
+            format!("cannot read {path}: {error}\nhint: name a JPEG or PNG file, or - for standard input")
+        },
+    )?;
     if bytes.len() > limit {
         let path = path.display();
         return Err(format!("{path}: more than {limit} bytes; raise the limit with --max-bytes"));
