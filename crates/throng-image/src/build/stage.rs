@@ -223,7 +223,7 @@ impl StageBuilder<'_> {
                 .place
                 .error(format!("an image can have at most {MAX_LAYERS} layers"))
                 .hint("join instructions, or copy the result into a new stage");
-            return Err(step(finding));
+            return Err(written(finding));
         }
         let descriptor = super::descriptor(LAYER_MEDIA_TYPE.into(), &layer.digest, layer.size)?;
         self.built.descriptors.push(descriptor);
@@ -380,7 +380,7 @@ impl StageBuilder<'_> {
         }
         if find_stage(stages, &name, stages.len()).is_some() {
             let finding = place.error(format!("the stage {name:?} is not an earlier one")).hint("move it up");
-            return Err(step(finding));
+            return Err(written(finding));
         }
         let image = find_image(self.shared.store, &name, place)?;
         let store = self.shared.store.clone();
@@ -468,8 +468,8 @@ impl StageBuilder<'_> {
         }
         match code {
             Ok(0) => {}
-            Ok(code) => return Err(wrong(place, format!("the command ended with exit code {code}"))),
-            Err(reason) => return Err(wrong(place, format!("the command could not be run: {reason}"))),
+            Ok(code) => return Err(step(place.error(format!("the command ended with exit code {code}")))),
+            Err(reason) => return Err(step(place.error(format!("the command could not be run: {reason}")))),
         }
         let store = self.shared.store.clone();
         let captured = blocking(move || {
@@ -535,7 +535,12 @@ fn check_local(source: &str, place: &Place) -> Step<()> {
     let finding = place
         .error(format!("fetching {source} is not supported"))
         .hint("fetch it before the build, put it into the context, and copy it");
-    Err(step(finding))
+    Err(written(finding))
+}
+
+/// The text is at fault, which shows only once its variables are known.
+fn written(diagnostic: Diagnostic) -> BuildError {
+    BuildError::Dockerfile(vec![diagnostic])
 }
 
 fn step(diagnostic: Diagnostic) -> BuildError {
@@ -543,7 +548,7 @@ fn step(diagnostic: Diagnostic) -> BuildError {
 }
 
 fn wrong(place: &Place, message: impl AsRef<str>) -> BuildError {
-    step(place.error(message))
+    written(place.error(message))
 }
 
 fn failed(place: &Place, error: ImageError) -> BuildError {
@@ -564,7 +569,7 @@ fn job_failed(place: &Place, error: JobError) -> BuildError {
     match error {
         JobError::Wrong { message, hint } => {
             let finding = place.error(message);
-            step(if let Some(hint) = hint { finding.hint(hint) } else { finding })
+            written(if let Some(hint) = hint { finding.hint(hint) } else { finding })
         }
         JobError::Image(error) => failed(place, error),
     }
