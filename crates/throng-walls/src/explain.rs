@@ -356,6 +356,7 @@ fn busy(evidence: &Evidence) -> Option<String> {
 fn support(id: WallId, evidence: &Evidence) -> Vec<String> {
     let mut reasons = Vec::new();
     let Some(host) = &evidence.after else { return reasons };
+    let limit = |name: &str| host.setting(name).map(|most| format!("{name} is {most}"));
     match id {
         WallId::PidsCgroup => {
             let full = host.control.groups().find_map(|group| {
@@ -368,8 +369,9 @@ fn support(id: WallId, evidence: &Evidence) -> Vec<String> {
             let tasks = host.tasks.zip(host.setting("kernel.pid_max"));
             reasons.extend(tasks.map(|(tasks, most)| format!("{tasks} tasks, kernel.pid_max is {most}")));
             let threads = host.tasks.zip(host.setting("kernel.threads-max"));
-            let threads = threads.filter(|(tasks, most)| tasks >= most);
-            reasons.extend(threads.map(|(_, most)| format!("kernel.threads-max is {most}")));
+            reasons.extend(
+                threads.filter(|(tasks, most)| tasks >= most).and_then(|_| limit("kernel.threads-max")),
+            );
         }
         WallId::ConnectionTracking => {
             let count = host.setting("net.netfilter.nf_conntrack_count");
@@ -406,18 +408,9 @@ fn support(id: WallId, evidence: &Evidence) -> Vec<String> {
                 .extend(met.map(|(group, grown)| format!("{group}: its limit was met {grown} more times")));
             reasons.extend(free);
         }
-        WallId::Namespaces => {
-            let most = host.setting("user.max_net_namespaces");
-            reasons.extend(most.map(|most| format!("user.max_net_namespaces is {most}")));
-        }
-        WallId::BroadcastBacklog => {
-            let most = host.setting("net.core.netdev_max_backlog");
-            reasons.extend(most.map(|most| format!("net.core.netdev_max_backlog is {most}")));
-        }
-        WallId::NeighbourTable => {
-            let most = host.setting("net.ipv4.neigh.default.gc_thresh3");
-            reasons.extend(most.map(|most| format!("net.ipv4.neigh.default.gc_thresh3 is {most}")));
-        }
+        WallId::Namespaces => reasons.extend(limit("user.max_net_namespaces")),
+        WallId::BroadcastBacklog => reasons.extend(limit("net.core.netdev_max_backlog")),
+        WallId::NeighbourTable => reasons.extend(limit("net.ipv4.neigh.default.gc_thresh3")),
         WallId::BridgePorts => {
             reasons.extend(host.bridge_ports.map(|ports| format!("a bridge has {ports} ports")));
         }

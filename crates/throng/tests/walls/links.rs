@@ -24,19 +24,24 @@ fn moves(text: &str) -> &str {
     rest.lines().next().unwrap_or_default()
 }
 
-#[test]
-fn a_filter_like_dockers_is_told_before_anything_is_lost() {
-    let name = "links::a_filter_like_dockers_is_told_before_anything_is_lost";
+/// A host whose filter sees what its bridges carry.
+fn with_filter(name: &str, test: impl FnOnce(Bench)) {
     if let Err(error) = run("iptables", &["--version"]) {
         return skip(name, &error);
     }
     inside(name, &["-n", "-m"], |bench| {
-        let asks = "/proc/sys/net/bridge/bridge-nf-call-iptables";
-        if fs::write(asks, "1").is_err() {
+        if fs::write("/proc/sys/net/bridge/bridge-nf-call-iptables", "1").is_err() {
             return skip(name, "the kernel shows its filter no bridged frames (br_netfilter)");
         }
-        // Behind two parents: 256 addresses share one, and what they say to each other passes no bridge.
         bench.build_probe();
+        test(bench);
+    });
+}
+
+#[test]
+fn a_filter_like_dockers_is_told_before_anything_is_lost() {
+    with_filter("links::a_filter_like_dockers_is_told_before_anything_is_lost", |bench| {
+        // Behind two parents: 256 addresses share one, and what they say to each other passes no bridge.
         bench.compose("services:\n  web: {image: probe, command: [serve, '80'], deploy: {replicas: 260}}\n");
         names_none(&bench.ok(&["up", "-d", "--wait"]).err);
         let (first, _) = ends(&bench);
@@ -62,17 +67,8 @@ fn a_filter_like_dockers_is_told_before_anything_is_lost() {
 
 #[test]
 fn an_app_in_the_foreground_is_told_of_the_filter() {
-    let name = "links::an_app_in_the_foreground_is_told_of_the_filter";
-    if let Err(error) = run("iptables", &["--version"]) {
-        return skip(name, &error);
-    }
-    inside(name, &["-n", "-m"], |bench| {
-        let asks = "/proc/sys/net/bridge/bridge-nf-call-iptables";
-        if fs::write(asks, "1").is_err() {
-            return skip(name, "the kernel shows its filter no bridged frames (br_netfilter)");
-        }
+    with_filter("links::an_app_in_the_foreground_is_told_of_the_filter", |bench| {
         run("iptables", &["-P", "FORWARD", "DROP"]).expect("Docker's policy");
-        bench.build_probe();
         bench.compose("services:\n  web: {image: probe, command: [serve, '80']}\n");
         let mut up = bench.spawn(&["up"]);
         up.says("the wall is Docker's packet filter");
