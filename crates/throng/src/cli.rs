@@ -5,6 +5,10 @@
     reason = "the comments here are help texts for the terminal"
 )]
 
+mod autoscale;
+
+pub use autoscale::*;
+
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use std::path::PathBuf;
 use throng_supervisor::Asked;
@@ -171,7 +175,7 @@ pub enum Command {
     Doctor(DoctorArguments),
     /// Scale a service up until something gives, and name it
     Ceiling(Box<CeilingArguments>),
-    /// Ask what Kubernetes' horizontal autoscaler would decide
+    /// Ask what Kubernetes' horizontal autoscaler would decide, once or for hours
     Autoscale {
         #[command(subcommand)]
         command: AutoscaleCommand,
@@ -528,22 +532,6 @@ pub enum ImageFormatArgument {
     #[default]
     Jpeg,
     Png,
-}
-
-#[derive(Debug, Subcommand)]
-pub enum AutoscaleCommand {
-    /// Decide one case from standard input as Kubernetes 1.34 does, and print the answer as JSON
-    Decide(DecideArguments),
-}
-
-/// A case is one JSON object: a HorizontalPodAutoscaler spec, replica counts, pods and metrics. The answer has the
-/// count, what each metric asks for, Kubernetes' conditions, and an explanation. Ends with code 0 also where a metric
-/// fails, because that is an answer too, and with code 2 if a case cannot be read.
-#[derive(Debug, Args)]
-pub struct DecideArguments {
-    /// Take one case from each line, and print one answer on each
-    #[arg(long)]
-    pub lines: bool,
 }
 
 #[derive(Debug, Args)]

@@ -1,6 +1,6 @@
-//! `throng autoscale`: what Kubernetes' horizontal autoscaler would decide.
+//! `throng autoscale decide`: cases from standard input, answers to standard output.
 
-use crate::cli::{AutoscaleCommand, DecideArguments};
+use crate::cli::DecideArguments;
 use crate::failure::{Failure, Kind, Result, io};
 use std::io::{BufRead, ErrorKind, Read, Write};
 use throng_autoscale::{Case, CaseError, decide};
@@ -8,13 +8,7 @@ use throng_autoscale::{Case, CaseError, decide};
 /// Longest case, in bytes: more than 100,000 pods.
 const CASE_MOST: u64 = 64 << 20;
 
-pub fn run(command: &AutoscaleCommand) -> Result<()> {
-    match command {
-        AutoscaleCommand::Decide(arguments) => decide_cases(arguments),
-    }
-}
-
-fn decide_cases(arguments: &DecideArguments) -> Result<()> {
+pub fn run(arguments: &DecideArguments) -> Result<()> {
     let mut input = std::io::stdin().lock();
     let mut text = Vec::new();
     if !arguments.lines {
