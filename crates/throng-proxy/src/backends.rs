@@ -12,8 +12,9 @@
 //! first and readers of the count come after; with sequential consistency one of the two sees the other.
 
 use crate::policy::{SplitMix64, pick_of_two};
-use crate::pool::WorkerPool;
+use crate::pool::{IdleCount, WorkerPool};
 use crate::{Backend, Dial, Limits};
+use std::collections::{HashMap, HashSet};
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::SeqCst};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -39,16 +40,20 @@ pub(crate) struct BackendState {
 }
 
 impl BackendState {
-    fn new(backend: Backend, workers: usize) -> Self {
+    fn new(backend: Backend, idle: &[IdleCount]) -> Self {
         BackendState {
             name: backend.name,
             address: backend.address,
-            pools: (0..workers).map(|_| WorkerPool::default()).collect(),
+            pools: idle.iter().map(|count| WorkerPool::new(count.clone())).collect(),
             connect_failures: AtomicU64::new(0),
             requests: AtomicU64::new(0),
             in_flight: AtomicUsize::new(0),
             leaving: AtomicBool::new(false),
         }
+    }
+
+    fn backend(&self) -> Backend {
+        Backend { name: self.name.clone(), address: self.address }
     }
 
     pub fn in_flight(&self) -> usize {
@@ -83,6 +88,8 @@ pub(crate) struct Shared {
     pub limits: Limits,
     pub dial: Option<Dial>,
     pub counters: Counters,
+    /// Idle connections to backends, of each worker.
+    pub idle: Box<[IdleCount]>,
     /// Fired when the proxy takes no new work: finish what is under way, then close.
     pub closing: CancellationToken,
     ready: watch::Sender<Ready>,
@@ -138,6 +145,7 @@ impl Drop for Counted<'_> {
 impl Shared {
     pub fn new(limits: Limits, dial: Option<Dial>, seed: u64) -> Self {
         Shared {
+            idle: (0..limits.workers).map(|_| IdleCount::default()).collect(),
             limits,
             dial,
             counters: Counters::default(),
@@ -156,16 +164,18 @@ impl Shared {
         // Held throughout, so that two callers cannot each keep what the other has removed.
         let mut leaving = lock(&self.leaving);
         let old = self.ready.borrow().clone();
+        let mut known: HashMap<Backend, &Arc<BackendState>> =
+            old.iter().map(|backend| (backend.backend(), backend)).collect();
+        let mut named: HashSet<Backend> = HashSet::with_capacity(backends.len());
         let mut next: Vec<Arc<BackendState>> = Vec::with_capacity(backends.len());
         for backend in backends {
-            let same = |b: &Arc<BackendState>| b.name == backend.name && b.address == backend.address;
-            if next.iter().any(same) {
+            if !named.insert(backend.clone()) {
                 continue;
             }
-            let kept = old.iter().find(|b| same(b)).cloned();
-            next.push(kept.unwrap_or_else(|| Arc::new(BackendState::new(backend, self.limits.workers))));
+            let kept = known.remove(&backend).cloned();
+            next.push(kept.unwrap_or_else(|| Arc::new(BackendState::new(backend, &self.idle))));
         }
-        let gone: Vec<_> = old.iter().filter(|b| !next.iter().any(|n| Arc::ptr_eq(n, b))).cloned().collect();
+        let gone: Vec<_> = known.into_values().cloned().collect();
         self.ready.send_replace(next.into());
         for backend in gone {
             backend.leaving.store(true, SeqCst);

@@ -57,6 +57,9 @@ pub struct Limits {
     pub body_timeout: Duration,
     /// Idle HTTP/1 connections kept to each backend by each worker. Default 64.
     pub idle_per_backend: usize,
+    /// Idle HTTP/1 connections kept by each worker to all backends together; beyond that those that have rested the
+    /// longest are closed, for each holds a file descriptor. Default 1,024.
+    pub idle_total: usize,
     /// How long such a connection is kept. Default 30 s.
     pub idle_timeout: Duration,
     /// Time to make a TCP connection to a backend. Default 2 s.
@@ -96,6 +99,7 @@ impl Default for Limits {
             keep_alive: Duration::from_secs(75),
             body_timeout: Duration::from_secs(60),
             idle_per_backend: 64,
+            idle_total: 1_024,
             idle_timeout: Duration::from_secs(30),
             connect_timeout: Duration::from_secs(2),
             retries: 2,

@@ -177,7 +177,7 @@ async fn sender_to(context: &Context, backend: &BackendState) -> io::Result<(Sen
     if let Some(sender) = slot.as_ref().filter(|s| !s.is_closed()) {
         return Ok((sender.clone(), true));
     }
-    let stream = connect(&context.shared, backend).await?;
+    let stream = connect(&context.shared, context.worker, backend).await?;
     let max_head = u32::try_from(context.shared.limits.max_head).unwrap_or(u32::MAX);
     let (sender, connection) = client::Builder::new(TokioExecutor::new())
         .timer(TokioTimer::new())

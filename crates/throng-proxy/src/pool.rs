@@ -2,16 +2,21 @@
 
 use crate::backends::{BackendState, Shared, lock};
 use crate::h2c::Sender;
+use rustix::io::Errno;
 use std::io;
 use std::mem::MaybeUninit;
-use std::sync::Mutex;
+use std::sync::atomic::AtomicUsize;
 use std::sync::atomic::Ordering::Relaxed;
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 use tokio::net::{TcpSocket, TcpStream};
 
+/// Idle connections of one worker, to all backends together.
+pub(crate) type IdleCount = Arc<AtomicUsize>;
+
 /// What one worker keeps open to one backend.
-#[derive(Default)]
 pub(crate) struct WorkerPool {
+    count: IdleCount,
     /// The most recently used is at the end and is taken first, so that the others grow old and are closed.
     idle: Mutex<Vec<Idle>>,
     /// The HTTP/2 connection that all requests share.
@@ -21,9 +26,30 @@ pub(crate) struct WorkerPool {
 struct Idle {
     stream: TcpStream,
     since: Instant,
+    _counted: Counted,
+}
+
+/// Is counted as long as it lives.
+struct Counted(IdleCount);
+
+impl Counted {
+    fn new(count: &IdleCount) -> Counted {
+        count.fetch_add(1, Relaxed);
+        Counted(count.clone())
+    }
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Relaxed);
+    }
 }
 
 impl WorkerPool {
+    pub fn new(count: IdleCount) -> WorkerPool {
+        WorkerPool { count, idle: Mutex::default(), h2: tokio::sync::Mutex::default() }
+    }
+
     /// Takes an idle connection that the backend has not closed.
     ///
     /// `certain` asks the kernel instead of the poller's last report: a closed connection that is found out only
@@ -42,8 +68,13 @@ impl WorkerPool {
         let mut idle = lock(&self.idle);
         // Looked at under the lock: `clear` comes after the mark was set, so nothing slips in behind it.
         if !backend.is_leaving() && idle.len() < most {
-            idle.push(Idle { stream, since: Instant::now() });
+            idle.push(Idle { stream, since: Instant::now(), _counted: Counted::new(&self.count) });
         }
+    }
+
+    /// Closes what has been idle since before this moment or from it on.
+    fn close_until(&self, moment: Instant) {
+        lock(&self.idle).retain(|idle| idle.since > moment);
     }
 
     /// Closes what is idle, because the backend leaves or has shown that it closed such connections.
@@ -60,6 +91,21 @@ impl WorkerPool {
     }
 }
 
+/// Closes the older half of a worker's idle connections. That looks at every backend, so it is worth its while only
+/// where many are closed at once.
+pub(crate) fn make_room(shared: &Shared, worker: usize) {
+    let ready = shared.ready();
+    let pools = || ready.iter().map(|backend| &backend.pools[worker]);
+    let mut ages: Vec<Instant> =
+        pools().flat_map(|pool| lock(&pool.idle).iter().map(|idle| idle.since).collect::<Vec<_>>()).collect();
+    if ages.is_empty() {
+        return;
+    }
+    let middle = (ages.len() - 1) / 2;
+    let (_, moment, _) = ages.select_nth_unstable(middle);
+    pools().for_each(|pool| pool.close_until(*moment));
+}
+
 /// An idle connection has nothing to read: bytes nobody asked for are as bad as its end.
 fn is_quiet(stream: &TcpStream, certain: bool) -> bool {
     let looked = if certain {
@@ -70,13 +116,30 @@ fn is_quiet(stream: &TcpStream, certain: bool) -> bool {
     matches!(looked, Err(e) if e.kind() == io::ErrorKind::WouldBlock)
 }
 
-/// Makes a new TCP connection to a backend within the time allowed.
-pub(crate) async fn connect(shared: &Shared, backend: &BackendState) -> io::Result<TcpStream> {
+/// A socket for a connection to a backend, not connected yet.
+fn socket(shared: &Shared, backend: &BackendState) -> io::Result<TcpSocket> {
+    match &shared.dial {
+        Some(dial) => Ok(TcpSocket::from_std_stream(dial()?.into())),
+        None if backend.address.is_ipv4() => TcpSocket::new_v4(),
+        None => TcpSocket::new_v6(),
+    }
+}
+
+/// No more descriptors, of this process or of the host.
+fn is_out_of_descriptors(error: &io::Error) -> bool {
+    matches!(Errno::from_io_error(error), Some(Errno::MFILE | Errno::NFILE))
+}
+
+/// Makes a new TCP connection to a backend within the time allowed. Where descriptors have run out, idle connections of
+/// `worker` give theirs.
+pub(crate) async fn connect(shared: &Shared, worker: usize, backend: &BackendState) -> io::Result<TcpStream> {
     let made = tokio::time::timeout(shared.limits.connect_timeout, async {
-        let socket = match &shared.dial {
-            Some(dial) => TcpSocket::from_std_stream(dial()?.into()),
-            None if backend.address.is_ipv4() => TcpSocket::new_v4()?,
-            None => TcpSocket::new_v6()?,
+        let socket = match socket(shared, backend) {
+            Err(error) if is_out_of_descriptors(&error) => {
+                make_room(shared, worker);
+                socket(shared, backend)?
+            }
+            made => made?,
         };
         let stream = socket.connect(backend.address).await?;
         // A port in the ephemeral range without a listener can be connected to itself; nobody is there.

@@ -17,7 +17,7 @@ pub(crate) async fn open(context: &Context) -> Result<(TcpStream, Lease), Unavai
     let mut tried = Vec::new();
     for attempt in 0..=shared.limits.retries {
         let lease = shared.lease(&tried).await?;
-        match connect(shared, &lease.backend).await {
+        match connect(shared, context.worker, &lease.backend).await {
             Ok(stream) => return Ok((stream, lease)),
             Err(_) => tried.push(lease.backend.clone()),
         }

@@ -39,6 +39,30 @@ async fn a_busy_replica_gets_less() {
     assert_eq!(waiting.response().await.body, "busy");
 }
 
+#[tokio::test]
+async fn idle_connections_are_no_more_than_allowed() {
+    // Each replica's connection rests while the others are asked.
+    for (idle_total, kept) in [(64, true), (3, false)] {
+        let proxy = proxy_with(ProtocolHint::Detect, |limits| {
+            limits.workers = 1;
+            limits.idle_total = idle_total;
+        });
+        let mut replicas = Vec::new();
+        for name in ["a", "b", "c", "d", "e", "f", "g", "h"] {
+            replicas.push(Replica::named(name).await);
+        }
+        proxy.set_backends(replicas.iter().map(Replica::backend).collect());
+        let counts = answers(&proxy, 200).await;
+        assert_eq!((counts.len(), counts.values().sum::<usize>()), (8, 200));
+        let made: usize = replicas.iter().map(|replica| replica.seen.lock().unwrap().connections).sum();
+        assert_eq!(
+            made == replicas.len(),
+            kept,
+            "{made} connections to eight replicas with {idle_total} idle"
+        );
+    }
+}
+
 /// Answers /gate only when `gate` opens, everything else at once.
 async fn gated(name: &str, gate: Arc<Notify>) -> Replica {
     let body = name.to_owned();

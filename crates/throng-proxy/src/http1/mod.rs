@@ -16,7 +16,7 @@ pub(crate) use reply::sentence_for;
 
 use crate::backends::{BackendState, Lease, Unavailable};
 use crate::buffer::Buffer;
-use crate::pool::connect;
+use crate::pool::{connect, make_room};
 use crate::worker::Context;
 use body::Body;
 use exchange::{Answer, Download, Failure, Progress, Upload, exchange, expire};
@@ -184,6 +184,15 @@ impl Connection {
         }
     }
 
+    /// Keeps a connection for the next request.
+    fn keep(&self, stream: TcpStream, backend: &BackendState) {
+        let Context { shared, worker } = &self.context;
+        backend.pools[*worker].put(stream, backend, shared.limits.idle_per_backend);
+        if shared.idle[*worker].load(Relaxed) > shared.limits.idle_total {
+            make_room(shared, *worker);
+        }
+    }
+
     async fn attempt(&mut self, request: &Request, body: Body, lease: Lease) -> Attempt {
         let backend = lease.backend.clone();
         let pool = &backend.pools[self.context.worker];
@@ -191,7 +200,7 @@ impl Connection {
         let reused = idle.is_some();
         let mut stream = match idle {
             Some(stream) => stream,
-            None => match connect(&self.context.shared, &backend).await {
+            None => match connect(&self.context.shared, self.context.worker, &backend).await {
                 Ok(stream) => stream,
                 Err(_) => return Attempt::NoConnection(backend),
             },
@@ -201,7 +210,7 @@ impl Connection {
             Ok(Answer { upgraded: true, .. }) => Attempt::Over(After::Tunnel(stream, lease)),
             Ok(answer) => {
                 if answer.reusable {
-                    pool.put(stream, &backend, self.context.shared.limits.idle_per_backend);
+                    self.keep(stream, &backend);
                 }
                 Attempt::Over(if answer.keep_alive { After::Rest } else { After::Close })
             }
