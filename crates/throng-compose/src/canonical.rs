@@ -1,12 +1,14 @@
 //! The canonical form: what `docker compose config` prints, under its key names.
 
 use serde_json::{Map, Value, json};
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::time::Duration;
 use throng_model::app::{
-    App, Build, Condition, HealthCheck, HealthTest, Mount, MountSource, Port, Protocol, RestartPolicy,
-    Service,
+    App, Build, Condition, FileKind, FileSource, HealthCheck, HealthTest, Mount, MountSource, Port, Protocol,
+    RestartPolicy, Service, Swap,
 };
+use throng_model::sandbox::{Hook, HostAddress, Sandbox, Ulimit};
 
 /// The app as `docker compose config --format json` shows it: every default that matters filled in, paths absolute,
 /// lists of `NAME=value` as mappings, limits under `deploy`. Dollar signs stand for themselves.
@@ -22,6 +24,7 @@ pub fn canonical(app: &App) -> Value {
                 map.insert("ipam".into(), json!({ "config": [{ "subnet": subnet.to_string() }] }));
             }
             set(&mut map, "internal", network.internal.then_some(true));
+            set(&mut map, "labels", texts(&network.labels));
             Value::Object(map)
         };
         let networks = app.networks.iter().map(|(key, value)| (key, network(key, value)));
@@ -32,9 +35,32 @@ pub fn canonical(app: &App) -> Value {
             let mut map = Map::new();
             map.insert("name".into(), json!(volume.name));
             set(&mut map, "external", volume.external.then_some(true));
+            if let Some(device) = &volume.device {
+                map.insert("driver".into(), json!("local"));
+                let options = json!({ "type": "none", "o": "bind", "device": text(device) });
+                map.insert("driver_opts".into(), options);
+            }
+            set(&mut map, "labels", texts(&volume.labels));
             Value::Object(map)
         };
         top.insert("volumes".into(), object(app.volumes.iter().map(|(key, value)| (key, volume(value)))));
+    }
+    for (section, files) in [("configs", &app.configs), ("secrets", &app.secrets)] {
+        if !files.is_empty() {
+            let file = |key: &str, source: &FileSource| {
+                let mut map = Map::new();
+                map.insert("name".into(), json!(format!("{}_{key}", app.name)));
+                let (kind, value) = match source {
+                    FileSource::File(path) => ("file", text(path)),
+                    FileSource::Content(content) => ("content", content.clone()),
+                    // Never the value: what is printed may be shown around.
+                    FileSource::Environment { variable, .. } => ("environment", variable.clone()),
+                };
+                map.insert(kind.into(), json!(value));
+                Value::Object(map)
+            };
+            top.insert(section.into(), object(files.iter().map(|(key, source)| (key, file(key, source)))));
+        }
     }
     Value::Object(top)
 }
@@ -80,13 +106,114 @@ fn service(app: &App, service: &Service) -> Value {
     set(&mut map, "healthcheck", service.health_check.as_ref().map(health_check));
     map.insert("deploy".into(), deploy(service));
     set(&mut map, "depends_on", (!service.depends_on.is_empty()).then(|| dependencies(service)));
+    files(service, &mut map);
+    resources(service, &mut map);
+    sandbox(&service.sandbox, &mut map);
+    set(&mut map, "read_only", service.read_only.then_some(true));
+    if let Some(log) = service.log {
+        let options =
+            json!({ "max-size": log.max_size.to_string(), "max-file": (log.max_files + 1).to_string() });
+        map.insert("logging".into(), json!({ "driver": "json-file", "options": options }));
+    }
+    if service.networks.is_empty() {
+        map.insert("network_mode".into(), json!("none"));
+    }
     let attachments = service.networks.iter().map(|(key, attachment)| {
         let aliases = &attachment.aliases;
         (key, if aliases.is_empty() { Value::Null } else { json!({ "aliases": aliases }) })
     });
-    map.insert("networks".into(), object(attachments));
+    if !service.networks.is_empty() {
+        map.insert("networks".into(), object(attachments));
+    }
     set(&mut map, "restart", restart(service.restart));
     set(&mut map, "profiles", list(&service.profiles, |profile| json!(profile)));
+    Value::Object(map)
+}
+
+fn texts(texts: &BTreeMap<String, String>) -> Option<Value> {
+    (!texts.is_empty()).then(|| json!(texts))
+}
+
+fn files(service: &Service, map: &mut Map<String, Value>) {
+    for (key, kind) in [("configs", FileKind::Config), ("secrets", FileKind::Secret)] {
+        let mounts: Vec<Value> = service
+            .files
+            .iter()
+            .filter(|file| file.kind == kind)
+            .map(|file| {
+                let mut map = Map::new();
+                map.insert("source".into(), json!(file.source));
+                map.insert("target".into(), json!(file.target));
+                set(&mut map, "uid", file.uid.map(|id| id.to_string()));
+                set(&mut map, "gid", file.gid.map(|id| id.to_string()));
+                set(&mut map, "mode", file.mode.map(octal));
+                Value::Object(map)
+            })
+            .collect();
+        set(map, key, (!mounts.is_empty()).then_some(mounts));
+    }
+}
+
+fn octal(mode: u32) -> String {
+    format!("0{mode:o}")
+}
+
+/// Limits that have no place under `deploy`.
+fn resources(service: &Service, map: &mut Map<String, Value>) {
+    let resources = &service.resources;
+    set(map, "cpu_shares", resources.cpu_shares);
+    if let (Some(swap), Some(memory)) = (resources.swap, resources.memory) {
+        let both = match swap {
+            Swap::Bytes(bytes) => memory.saturating_add(bytes).to_string(),
+            Swap::Unlimited => "-1".into(),
+        };
+        map.insert("memswap_limit".into(), json!(both));
+    }
+    set(map, "storage_opt", resources.disk.map(|bytes| json!({ "size": bytes.to_string() })));
+}
+
+fn sandbox(sandbox: &Sandbox, map: &mut Map<String, Value>) {
+    for (key, words) in [
+        ("cap_add", &sandbox.cap_add),
+        ("cap_drop", &sandbox.cap_drop),
+        ("group_add", &sandbox.groups),
+        ("dns_search", &sandbox.dns_search),
+        ("dns_opt", &sandbox.dns_options),
+    ] {
+        set(map, key, list(words, |word| json!(word)));
+    }
+    set(map, "dns", list(&sandbox.dns, |address| json!(address.to_string())));
+    let bound = |bound: Option<u64>| bound.map_or(json!(-1), |bound| json!(bound));
+    let ulimit = |limit: &Ulimit| match limit.soft == limit.hard {
+        true => bound(limit.soft),
+        false => json!({ "soft": bound(limit.soft), "hard": bound(limit.hard) }),
+    };
+    if !sandbox.ulimits.is_empty() {
+        map.insert(
+            "ulimits".into(),
+            object(sandbox.ulimits.iter().map(|(name, limit)| (name, ulimit(limit)))),
+        );
+    }
+    set(map, "sysctls", texts(&sandbox.sysctls));
+    set(map, "annotations", texts(&sandbox.annotations));
+    let host = |(name, address): &(String, HostAddress)| match address {
+        HostAddress::Gateway => json!(format!("{name}=host-gateway")),
+        HostAddress::Address(address) => json!(format!("{name}={address}")),
+    };
+    set(map, "extra_hosts", list(&sandbox.hosts, host));
+    set(map, "domainname", sandbox.domain.clone());
+    set(map, "shm_size", sandbox.shm_size.map(|bytes| bytes.to_string()));
+    set(map, "oom_score_adj", sandbox.oom_score);
+    set(map, "post_start", list(&sandbox.post_start, hook));
+    set(map, "pre_stop", list(&sandbox.pre_stop, hook));
+}
+
+fn hook(hook: &Hook) -> Value {
+    let mut map = Map::new();
+    map.insert("command".into(), json!(hook.command));
+    set(&mut map, "user", hook.user.clone());
+    set(&mut map, "working_dir", hook.working_dir.clone());
+    set(&mut map, "environment", texts(&hook.environment));
     Value::Object(map)
 }
 
@@ -134,10 +261,16 @@ fn mount(mount: &Mount) -> Value {
     map.insert("target".into(), json!(mount.target));
     set(&mut map, "read_only", mount.read_only.then_some(true));
     match &mount.source {
-        MountSource::Volume(_) | MountSource::Anonymous => map.insert("volume".into(), json!({})),
+        MountSource::Volume(_) | MountSource::Anonymous => {
+            let subpath = mount.subpath.as_ref().map_or(json!({}), |path| json!({ "subpath": path }));
+            map.insert("volume".into(), subpath)
+        }
         MountSource::Bind { create, .. } => map.insert("bind".into(), json!({ "create_host_path": create })),
-        MountSource::Tmpfs { size } => {
-            size.and_then(|size| map.insert("tmpfs".into(), json!({ "size": size.to_string() })))
+        MountSource::Tmpfs { size, mode } => {
+            let mut options = Map::new();
+            set(&mut options, "size", size.map(|size| size.to_string()));
+            set(&mut options, "mode", mode.map(octal));
+            if options.is_empty() { None } else { map.insert("tmpfs".into(), Value::Object(options)) }
         }
     };
     Value::Object(map)
@@ -172,7 +305,11 @@ fn deploy(service: &Service) -> Value {
     set(&mut limits, "cpus", service.resources.cpus);
     set(&mut limits, "memory", service.resources.memory.map(|bytes| bytes.to_string()));
     set(&mut limits, "pids", service.resources.pids);
-    set(&mut map, "resources", (!limits.is_empty()).then(|| json!({ "limits": limits })));
+    let mut resources = Map::new();
+    set(&mut resources, "limits", (!limits.is_empty()).then_some(limits));
+    let reservation = service.resources.memory_reservation;
+    set(&mut resources, "reservations", reservation.map(|bytes| json!({ "memory": bytes.to_string() })));
+    set(&mut map, "resources", (!resources.is_empty()).then_some(resources));
     Value::Object(map)
 }
 

@@ -1,8 +1,8 @@
 //! `.env` and `env_file`: lines of `NAME=value`.
 //!
-//! Blank lines and lines that start with `#` are skipped, `export ` before a name is ignored. A value may be bare
-//! (ends before ` #`), in single quotes (taken as it is) or in double quotes (`\n`, `\t`, `\"`, `\\`, `\$`; may
-//! span lines). Bare and double-quoted values are interpolated, by variables of earlier lines and the environment.
+//! Blank lines and lines that start with `#` are skipped, `export ` before a name is ignored, and a colon separates as
+//! well as the equals sign. A value may be bare (ends before ` #`), in single quotes (taken as it is but for `\'`) or in
+//! double quotes (`\n`, `\t`, `\"`, `\\`, `\$`); quoted ones may span lines. Bare and double-quoted values are interpolated, by variables of earlier lines and the environment.
 //! `NAME` alone takes its value from the environment.
 
 use crate::interpolate::expand;
@@ -37,7 +37,8 @@ pub fn parse(
         let length = trimmed.trim_end().chars().count();
         let at = Position { file: file.clone(), line: index + 1, column, length };
         let trimmed = trimmed.strip_prefix("export ").unwrap_or(trimmed);
-        let (name, value) = match trimmed.split_once('=') {
+        let separators: &[char] = if format == Format::Raw { &['='] } else { &['=', ':'] };
+        let (name, value) = match trimmed.split_once(separators) {
             Some((name, value)) => (name.trim(), Some(value)),
             None => (trimmed.trim(), None),
         };
@@ -97,18 +98,18 @@ fn read_value<'a>(
         raw.push_str(line);
     }
     if quote == '\'' {
-        return Some(raw);
+        return Some(raw.replace("\\'", "'"));
     }
     interpolated(&unescape(&raw), at, lookup, findings)
 }
 
-/// Byte offset of the quote that ends the value; a backslash protects a double quote.
+/// Byte offset of the quote that ends the value, which a backslash protects. In single quotes it protects nothing else.
 fn closing(text: &str, quote: char) -> Option<usize> {
     let mut escaped = false;
     for (at, c) in text.char_indices() {
         if escaped {
             escaped = false;
-        } else if c == '\\' && quote == '"' {
+        } else if c == '\\' && (quote == '"' || text[at + 1..].starts_with('\'')) {
             escaped = true;
         } else if c == quote {
             return Some(at);
@@ -190,6 +191,12 @@ mod tests {
         );
         check("A=1\nB=${A}2\nC=${NO:-d}", Dotenv, &[("A", "1"), ("B", "12"), ("C", "d")], 0);
         check("A=\"one\ntwo\"\nB=3", Dotenv, &[("A", "one\ntwo"), ("B", "3")], 0);
+        check(
+            "A: 1\nB : 'it\\'s'\nC='a\\n'\nD=x:y",
+            Dotenv,
+            &[("A", "1"), ("B", "it's"), ("C", "a\\n"), ("D", "x:y")],
+            0,
+        );
         check("A='$x' # y", Raw, &[("A", "'$x' # y")], 0);
     }
 

@@ -8,9 +8,10 @@ const INTRODUCTION: &str = "\
 # The Compose specification, key by key
 
 Every key of the [Compose specification](https://github.com/compose-spec/compose-spec) and what Throng makes of it.
-**Honoured**: its value takes effect, or is refused with an error at its file, line and column. **Warned**: it has no effect
-yet, and using it gives a warning at its place. Keys that begin with `x-` are left alone; any other key that is not listed
-here is an error or a warning with a suggestion. `*` stands for a name or an element of a list.
+**Honoured**: its value takes effect, or is refused with an error at its file, line and column that says why. **Warned**: it
+has no effect, and using it gives a warning at its place. **Refused**: using it is an error, for without it the app would not
+be what it was meant to be. Keys that begin with `x-` are left alone; any other key that is not listed here is a warning with
+a suggestion. `*` stands for a name or an element of a list.
 
 This page is made from the table that the reader itself works by:
 `THRONG_UPDATE_DOCS=1 cargo test -p throng-compose --test docs`.
@@ -19,26 +20,33 @@ This page is made from the table that the reader itself works by:
 fn page() -> String {
     let mut page = INTRODUCTION.to_owned();
     let count = |status| key_table().iter().filter(|key| key.status == status).count();
-    let honoured = count(Status::Honoured);
-    let _ = writeln!(page, "\n{honoured} keys are honoured, {} are warned about.", count(Status::Warned));
+    let [honoured, warned, refused] = [Status::Honoured, Status::Warned, Status::Refused].map(count);
+    let _ = writeln!(
+        page,
+        "\n{honoured} keys are honoured, {warned} are warned about (those below another one by its warning), {refused} are \
+         refused."
+    );
     let mut section = "";
     for key in key_table() {
         let (top, _) = key.path.split_once('.').unwrap_or((key.path, ""));
         if top != section {
             section = top;
-            let _ = writeln!(page, "\n## `{section}`\n\n| key | |\n|---|---|");
+            let _ =
+                writeln!(page, "\n## `{section}`\n\n| key | | why, or what to do instead |\n|---|---|---|");
         }
-        let _ = writeln!(page, "| `{}` | {} |", key.path, word(key));
+        let _ = writeln!(page, "| `{}` | {} | {} |", key.path, word(key), key.reason);
     }
     page
 }
 
 fn word(key: &Key) -> String {
-    match (key.status, key.accepted) {
-        (Status::Honoured, _) => "honoured".into(),
-        (Status::Warned, None) => "warned".into(),
-        (Status::Warned, Some(value)) => format!("warned, unless it is `{value}`"),
-    }
+    let word = match key.status {
+        Status::Honoured => return "honoured".into(),
+        Status::Warned => "warned",
+        Status::Refused => "refused",
+    };
+    let accepted: Vec<String> = key.accepted.iter().map(|value| format!("`{value}`")).collect();
+    if accepted.is_empty() { word.into() } else { format!("{word}, unless it is {}", accepted.join(" or ")) }
 }
 
 #[test]

@@ -1,5 +1,7 @@
 //! What a Compose file says once every default is filled in and every path is absolute.
 
+use crate::replica::LogPolicy;
+use crate::sandbox::Sandbox;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -15,6 +17,10 @@ pub struct App {
     pub services: BTreeMap<String, Service>,
     pub networks: BTreeMap<String, Network>,
     pub volumes: BTreeMap<String, Volume>,
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub configs: BTreeMap<String, FileSource>,
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub secrets: BTreeMap<String, FileSource>,
 }
 
 /// An image and a command, and how many replicas of it should run where and with what.
@@ -51,6 +57,56 @@ pub struct Service {
     pub stop_grace_period: Duration,
     /// Profiles that enable this service; empty means always enabled.
     pub profiles: Vec<String>,
+    /// The root file system of replicas cannot be written to; their mounts can.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub read_only: bool,
+    #[serde(default, skip_serializing_if = "Sandbox::is_default")]
+    pub sandbox: Sandbox,
+    /// Configs and secrets as files.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub files: Vec<FileMount>,
+    /// How much of the output is kept; `None` means the runtime's default.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub log: Option<LogPolicy>,
+}
+
+fn is_false(value: &bool) -> bool {
+    !value
+}
+
+/// Where the content of a config or a secret comes from.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum FileSource {
+    /// A file of the host, absolute.
+    File(PathBuf),
+    Content(String),
+    /// A variable of the caller's environment, and what it held.
+    Environment {
+        variable: String,
+        value: String,
+    },
+}
+
+/// A config or a secret as a file inside the replicas, read-only.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FileMount {
+    pub kind: FileKind,
+    /// Key of [`App::configs`] or [`App::secrets`].
+    pub source: String,
+    /// Absolute path inside the replica.
+    pub target: String,
+    /// Owner, group and permission bits; `None` means those of the host's file, or root's and 0444 for other contents.
+    pub uid: Option<u32>,
+    pub gid: Option<u32>,
+    pub mode: Option<u32>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum FileKind {
+    Config,
+    Secret,
 }
 
 /// How to build a service's image.
@@ -76,6 +132,22 @@ pub struct Resources {
     /// Bytes of the writable layer, all that its file system needs for itself included. Volumes are not part of it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub disk: Option<u64>,
+    /// Weight against other groups when cores are short; Docker's default is 1024.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cpu_shares: Option<u64>,
+    /// Bytes of memory that are taken away last when the host is short of it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub memory_reservation: Option<u64>,
+    /// Bytes of swap beside the limit of memory; `None` means none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub swap: Option<Swap>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Swap {
+    Bytes(u64),
+    Unlimited,
 }
 
 /// A port of the service published on the host. One front proxy listens for all replicas.
@@ -114,6 +186,9 @@ pub struct Mount {
     /// Absolute path inside the replica.
     pub target: String,
     pub read_only: bool,
+    /// A folder below the source of a volume, relative, that is mounted in its stead. It must exist.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub subpath: Option<String>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -123,8 +198,12 @@ pub enum MountSource {
     Volume(String),
     /// A file or folder of the host, absolute. `create`: make the folder if it is missing (short syntax).
     Bind { path: PathBuf, create: bool },
-    /// Memory, empty at start; the limit is in bytes.
-    Tmpfs { size: Option<u64> },
+    /// Memory, empty at start; the limit is in bytes, the mode is that of its root folder (01777 by default).
+    Tmpfs {
+        size: Option<u64>,
+        #[serde(default)]
+        mode: Option<u32>,
+    },
     /// An unnamed volume that lives and dies with its replica.
     Anonymous,
 }
@@ -176,6 +255,8 @@ pub struct Network {
     pub internal: bool,
     /// Asked-for subnet; `None` lets the supervisor choose a free one.
     pub subnet: Option<ipnet::Ipv4Net>,
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub labels: BTreeMap<String, String>,
 }
 
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -184,6 +265,11 @@ pub struct Volume {
     pub name: String,
     /// Not made and not removed by this app.
     pub external: bool,
+    /// A folder of the host, absolute, that is the volume, as the local driver's options ask for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub device: Option<PathBuf>,
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub labels: BTreeMap<String, String>,
 }
 
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]

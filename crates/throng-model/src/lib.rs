@@ -3,6 +3,7 @@
 //! - [`app`]: what a Compose file says, fully resolved: an [`app::App`] of services, networks, volumes.
 //! - [`replica`]: one instance of a service: its name, what it needs to run, what was observed of it.
 //! - [`run`]: one recorded execution of an experiment, as the report reads it.
+//! - [`sandbox`]: what surrounds the process of a replica: privileges, limits of the kernel, names, hooks.
 //! - [`status`]: how an app is doing now: readiness, listings, events, samples.
 //! - [`diagnostic`]: a finding that points at file, line and column.
 //! - [`units`]: sizes, shares and durations as people write them.
@@ -11,5 +12,6 @@ pub mod app;
 pub mod diagnostic;
 pub mod replica;
 pub mod run;
+pub mod sandbox;
 pub mod status;
 pub mod units;

@@ -1,6 +1,7 @@
 //! One instance of a service: its identity, everything needed to run it, and what was observed of it.
 
 use crate::app::Resources;
+use crate::sandbox::Sandbox;
 use serde::{Deserialize, Serialize};
 use std::fmt;
 use std::net::Ipv4Addr;
@@ -48,6 +49,8 @@ pub struct ReplicaSpec {
     /// Signal number that asks the process to leave.
     pub stop_signal: i32,
     pub stop_grace_period: Duration,
+    #[serde(default, skip_serializing_if = "Sandbox::is_default")]
+    pub sandbox: Sandbox,
 }
 
 /// The read-only layers under a replica's writable one.
@@ -87,6 +90,9 @@ pub enum ResolvedSource {
     Bind(PathBuf),
     Tmpfs {
         size: Option<u64>,
+        /// Permission bits of its root folder; `None` means 01777.
+        #[serde(default)]
+        mode: Option<u32>,
     },
     /// A folder of the replica's own, removed with it.
     Private,

@@ -1,11 +1,104 @@
 //! What can only be checked over all services: dependencies, cycles among them, ports of the host.
 
-use super::Placed;
+use super::{Other, Placed};
 use crate::yaml::{Findings, Position};
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
-use throng_model::app::Port;
+use throng_model::app::{Condition, Dependency, Mount, MountSource, Port};
 use throng_model::diagnostic::Diagnostic;
+
+/// Gives each service the mounts of those that its `volumes_from` names, unless it has something there itself.
+pub(super) fn share_volumes(services: &mut BTreeMap<String, Placed>, findings: &mut Findings) {
+    let asking: Vec<String> = services
+        .iter()
+        .filter(|(_, placed)| !placed.volumes_from.is_empty())
+        .map(|(name, _)| name.clone())
+        .collect();
+    for name in asking {
+        let mut mounts = Vec::new();
+        collect_mounts(&name, services, &mut mounts, findings);
+        let Some(placed) = services.get_mut(&name) else { continue };
+        for mount in mounts {
+            if !placed.service.mounts.iter().any(|own| own.target == mount.target) {
+                placed.service.mounts.push(mount);
+            }
+        }
+    }
+}
+
+/// Mounts of the services that `name` takes them from, and of those that these do. The set of services that were seen
+/// ends every circle.
+fn collect_mounts(
+    name: &str,
+    services: &BTreeMap<String, Placed>,
+    mounts: &mut Vec<Mount>,
+    findings: &mut Findings,
+) {
+    let mut seen = BTreeSet::from([name.to_owned()]);
+    let mut waiting = vec![(name.to_owned(), false)];
+    while let Some((name, read_only)) = waiting.pop() {
+        let Some(placed) = services.get(&name) else { continue };
+        for other in &placed.volumes_from {
+            let Some(shared) = services.get(&other.name) else {
+                findings.error(&other.at, format!("unknown service {:?}", other.name));
+                continue;
+            };
+            if !matches!(other.rest.as_str(), "" | "ro" | "rw") {
+                findings.error_with_hint(&other.at, format!("{:?} is no mode", other.rest), "write ro or rw");
+            }
+            if !seen.insert(other.name.clone()) {
+                continue;
+            }
+            let read_only = read_only || other.rest == "ro";
+            for mount in &shared.service.mounts {
+                if matches!(mount.source, MountSource::Anonymous | MountSource::Tmpfs { .. }) {
+                    let message =
+                        format!("{} of {} belongs to each of its replicas alone", mount.target, other.name);
+                    findings.warn_with_hint(&other.at, message, "give the volume a name to share it");
+                } else {
+                    mounts.push(Mount { read_only: mount.read_only || read_only, ..mount.clone() });
+                }
+            }
+            waiting.push((other.name.clone(), read_only));
+        }
+    }
+}
+
+/// A link makes a service wait for the other one, and gives that a further name in the networks that both are in.
+pub(super) fn link(services: &mut BTreeMap<String, Placed>, findings: &mut Findings) {
+    let links: Vec<(String, String, String, Position)> = services
+        .iter()
+        .flat_map(|(name, placed)| {
+            let link =
+                |other: &Other| (name.clone(), other.name.clone(), other.rest.clone(), other.at.clone());
+            placed.links.iter().map(link).collect::<Vec<_>>()
+        })
+        .collect();
+    for (name, other, alias, at) in links {
+        if !services.contains_key(&other) {
+            findings.error(&at, format!("unknown service {other:?}"));
+            continue;
+        }
+        if !alias.is_empty() && !super::names::is_host(&alias) {
+            findings.error(&at, format!("{alias:?} is not a host name"));
+            continue;
+        }
+        let Some(placed) = services.get_mut(&name) else { continue };
+        let own: Vec<String> = placed.service.networks.keys().cloned().collect();
+        if name != other && !placed.service.depends_on.contains_key(&other) {
+            let dependency =
+                Dependency { condition: Condition::ServiceStarted, required: true, restart: true };
+            placed.service.depends_on.insert(other.clone(), dependency);
+            placed.dependencies_at.insert(other.clone(), at);
+        }
+        let Some(linked) = services.get_mut(&other) else { continue };
+        for (network, attachment) in &mut linked.service.networks {
+            if !alias.is_empty() && own.contains(network) && !attachment.aliases.contains(&alias) {
+                attachment.aliases.push(alias.clone());
+            }
+        }
+    }
+}
 
 /// Drops optional dependencies on services that are off, and refuses required ones.
 pub(super) fn check_dependencies(

@@ -4,19 +4,23 @@
 //! stands. What can only be seen over all services (cycles, host ports) is in [`across`].
 
 mod across;
+mod files;
 mod health;
 mod mounts;
 mod names;
 mod ports;
+mod resources;
+mod sandbox;
 mod service;
+mod volumes;
 
 pub(crate) use names::{project as check_project_name, project_name_from};
 
 use crate::keys::Section;
-use crate::yaml::{Entry, Findings, Node, Position, Value};
+use crate::yaml::{Entry, Findings, Node, Position};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
-use throng_model::app::{App, Network, NetworkAttachment, Service, Volume};
+use throng_model::app::{App, FileKind, FileSource, Network, NetworkAttachment, Service, Volume};
 
 /// What the reader has to know besides the tree.
 pub(crate) struct Context<'a> {
@@ -38,6 +42,15 @@ struct Placed {
     /// One for each of the service's ports, in the same order.
     ports_at: Vec<Position>,
     dependencies_at: BTreeMap<String, Position>,
+    volumes_from: Vec<Other>,
+    links: Vec<Other>,
+}
+
+/// Another service that one names, with what stands behind the colon: `db:ro`.
+struct Other {
+    name: String,
+    rest: String,
+    at: Position,
 }
 
 /// What the file declares for services to refer to.
@@ -45,6 +58,18 @@ struct Declared {
     services: BTreeSet<String>,
     networks: BTreeMap<String, Network>,
     volumes: BTreeMap<String, Volume>,
+    /// `None` for one whose definition is wrong, which is told once and not at every use.
+    configs: BTreeMap<String, Option<FileSource>>,
+    secrets: BTreeMap<String, Option<FileSource>>,
+}
+
+impl Declared {
+    fn files(&self, kind: FileKind) -> &BTreeMap<String, Option<FileSource>> {
+        match kind {
+            FileKind::Config => &self.configs,
+            FileKind::Secret => &self.secrets,
+        }
+    }
 }
 
 /// Reads the merged tree; services whose profiles are off come back apart.
@@ -59,8 +84,10 @@ pub(crate) fn read(
         read_network(entry, &name, findings)
     });
     let volumes = read_named(section.take("volumes"), "volume", findings, |entry, findings| {
-        read_volume(entry, &name, findings)
+        volumes::read(entry, &name, context, findings)
     });
+    let configs = files::read_all(section.take("configs"), FileKind::Config, &name, context, findings);
+    let secrets = files::read_all(section.take("secrets"), FileKind::Secret, &name, context, findings);
     let services_node = section.take("services");
     section.close(findings);
     let Some(services_node) = services_node else {
@@ -74,8 +101,8 @@ pub(crate) fn read(
         findings.error_with_hint(&services_node.position, "\"services\" is empty", hint);
         return None;
     }
-    let declared =
-        Declared { services: entries.iter().map(|entry| entry.key.clone()).collect(), networks, volumes };
+    let services = entries.iter().map(|entry| entry.key.clone()).collect();
+    let declared = Declared { services, networks, volumes, configs, secrets };
     let mut placed = BTreeMap::new();
     for entry in entries {
         names::check("service", &entry.key, &entry.key_at, findings);
@@ -83,6 +110,8 @@ pub(crate) fn read(
             placed.insert(entry.key.clone(), read);
         }
     }
+    across::share_volumes(&mut placed, findings);
+    across::link(&mut placed, findings);
     Some(assemble(placed, declared, name, context, findings))
 }
 
@@ -110,8 +139,18 @@ fn assemble(
         networks.entry(DEFAULT_NETWORK.into()).or_default();
     }
     let services = enabled.into_iter().map(|(name, placed)| (name, placed.service)).collect();
-    let app =
-        App { name, directory: context.directory.clone(), services, networks, volumes: declared.volumes };
+    let known = |files: BTreeMap<String, Option<FileSource>>| {
+        files.into_iter().filter_map(|(name, source)| Some((name, source?))).collect()
+    };
+    let app = App {
+        name,
+        directory: context.directory.clone(),
+        services,
+        networks,
+        volumes: declared.volumes,
+        configs: known(declared.configs),
+        secrets: known(declared.secrets),
+    };
     (app, disabled.into_iter().map(|(name, placed)| (name, placed.service)).collect())
 }
 
@@ -163,6 +202,7 @@ fn read_network(entry: &Entry, project: &str, findings: &mut Findings) -> Networ
     network.internal = section.take("internal").and_then(|node| node.boolean(findings)).unwrap_or_default();
     // Networks have no name outside their project here, so only the name they would have anyway says nothing new.
     section.accept("name", &format!("{project}_{}", entry.key), &entry.value);
+    network.labels = section.take("labels").and_then(|node| node.text_map(findings)).unwrap_or_default();
     if let Some(ipam) = section.take("ipam") {
         network.subnet = read_ipam(ipam, findings);
     }
@@ -211,38 +251,6 @@ fn read_subnet(node: &Node, findings: &mut Findings) -> Option<ipnet::Ipv4Net> {
         return None;
     }
     Some(net)
-}
-
-fn read_volume(entry: &Entry, project: &str, findings: &mut Findings) -> Volume {
-    let mut volume = Volume { name: format!("{project}_{}", entry.key), external: false };
-    if entry.value.is_null() {
-        return volume;
-    }
-    let Some(mut section) = Section::open("volumes.*", &entry.value, findings) else { return volume };
-    let mut old_name = None;
-    if let Some(node) = section.take("external") {
-        if matches!(node.value, Value::Map(_)) {
-            // The old notation: `external: {name: …}`.
-            volume.external = true;
-            if let Some(mut section) = Section::open("volumes.*.external", node, findings) {
-                old_name = section.take("name");
-                section.close(findings);
-            }
-        } else {
-            volume.external = node.boolean(findings).unwrap_or_default();
-        }
-    }
-    if volume.external {
-        volume.name.clone_from(&entry.key);
-    }
-    if let Some(node) = section.take("name").or(old_name)
-        && let Some(name) = node.nonempty(findings)
-    {
-        names::check("volume", name, &node.position, findings);
-        volume.name = name.to_owned();
-    }
-    section.close(findings);
-    volume
 }
 
 /// The attachment of a service that names no network.

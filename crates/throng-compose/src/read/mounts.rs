@@ -1,6 +1,6 @@
 //! `volumes` and `tmpfs` of a service.
 
-use super::{Context, Declared, host_path};
+use super::{Context, Declared, files, host_path};
 use crate::keys::Section;
 use crate::yaml::{Findings, Node, Position, nearest};
 use throng_model::app::{Mount, MountSource};
@@ -41,22 +41,32 @@ impl Mounts {
         for item in node.list(findings).unwrap_or_default() {
             let Some(text) = item.nonempty(findings) else { continue };
             let (target, options) = text.split_once(':').unwrap_or((text, ""));
-            let mut size = None;
+            let (mut size, mut mode) = (None, None);
             for option in options.split(',').filter(|option| !option.is_empty()) {
                 match option.split_once('=') {
                     Some(("size", value)) => match units::parse_bytes(value) {
                         Ok(bytes) => size = Some(bytes),
                         Err(e) => findings.error(&item.position, e.to_string()),
                     },
-                    _ => findings
-                        .warn(&item.position, format!("the tmpfs option {option:?} is not honoured yet")),
+                    Some(("mode", value)) => match u32::from_str_radix(value, 8) {
+                        Ok(bits) if bits <= 0o7777 => mode = Some(bits),
+                        _ => findings.error(&item.position, format!("{value:?} is no mode such as 1777")),
+                    },
+                    // These ask for what is done anyway.
+                    None if matches!(option, "rw" | "nosuid" | "nodev" | "noexec") => {}
+                    _ => findings.warn_with_hint(
+                        &item.position,
+                        format!("the tmpfs option {option:?} has no effect"),
+                        "size and mode have",
+                    ),
                 }
             }
-            let source = MountSource::Tmpfs { size };
+            let source = MountSource::Tmpfs { size, mode };
             let mount = target_of(target, &item.position, findings).map(|target| Mount {
                 source,
                 target,
                 read_only: false,
+                subpath: None,
             });
             self.add(mount, &item.position, findings);
         }
@@ -128,7 +138,7 @@ fn short(
             "z" | "Z" | "cached" | "delegated" | "consistent" | "rprivate" => {}
             _ => findings.warn_with_hint(
                 at,
-                format!("the volume option {option:?} is not honoured yet"),
+                format!("the volume option {option:?} has no effect"),
                 "ro and rw are",
             ),
         }
@@ -145,7 +155,7 @@ fn short(
         }
         Some(name) => MountSource::Volume(named(name, at, declared, findings)?),
     };
-    Some(Mount { source, target, read_only })
+    Some(Mount { source, target, read_only, subpath: None })
 }
 
 fn named(name: &str, at: &Position, declared: &Declared, findings: &mut Findings) -> Option<String> {
@@ -180,7 +190,8 @@ fn long(node: &Node, context: &Context<'_>, declared: &Declared, findings: &mut 
     let target = section.take("target");
     let read_only = section.take("read_only").and_then(|node| node.boolean(findings)).unwrap_or_default();
     let create = section.take("bind").and_then(|node| read_bind(node, findings)).unwrap_or(true);
-    let size = section.take("tmpfs").and_then(|node| read_tmpfs_size(node, findings));
+    let (size, mode) = section.take("tmpfs").map(|node| read_tmpfs(node, findings)).unwrap_or_default();
+    let subpath = section.take("volume").and_then(|node| read_subpath(node, findings));
     section.close(findings);
     let kind = kind?;
     let Some(target) = target else {
@@ -200,13 +211,33 @@ fn long(node: &Node, context: &Context<'_>, declared: &Declared, findings: &mut 
         (Kind::Bind, Some((path, _))) => MountSource::Bind { path: host_path(path, context), create },
         (Kind::Volume, Some((name, at))) => MountSource::Volume(named(name, at, declared, findings)?),
         (Kind::Volume, None) => MountSource::Anonymous,
-        (Kind::Tmpfs, None) => MountSource::Tmpfs { size },
+        (Kind::Tmpfs, None) => MountSource::Tmpfs { size, mode },
         (Kind::Tmpfs, Some((_, at))) => {
             findings.error_with_hint(at, "a tmpfs has no source", "remove source:");
             return None;
         }
     };
-    Some(Mount { source, target, read_only })
+    if let Some((_, at)) = subpath.as_ref().filter(|_| !matches!(source, MountSource::Volume(_))) {
+        findings.error(at, "only a named volume has folders to choose from");
+    }
+    Some(Mount { source, target, read_only, subpath: subpath.map(|(path, _)| path) })
+}
+
+/// A folder inside a volume: no step of it may lead out.
+fn read_subpath<'a>(node: &'a Node, findings: &mut Findings) -> Option<(String, &'a Position)> {
+    let mut section = Section::open("services.*.volumes.*.volume", node, findings)?;
+    let subpath = section.take("subpath");
+    section.close(findings);
+    let node = subpath?;
+    let text = node.nonempty(findings)?;
+    let leads_out = |part: std::path::Component<'_>| {
+        !matches!(part, std::path::Component::Normal(_) | std::path::Component::CurDir)
+    };
+    if std::path::Path::new(text).components().any(leads_out) {
+        findings.error(&node.position, format!("{text:?} is not a folder inside the volume"));
+        return None;
+    }
+    Some((text.to_owned(), &node.position))
 }
 
 fn read_bind(node: &Node, findings: &mut Findings) -> Option<bool> {
@@ -216,9 +247,12 @@ fn read_bind(node: &Node, findings: &mut Findings) -> Option<bool> {
     create
 }
 
-fn read_tmpfs_size(node: &Node, findings: &mut Findings) -> Option<u64> {
-    let mut section = Section::open("services.*.volumes.*.tmpfs", node, findings)?;
+fn read_tmpfs(node: &Node, findings: &mut Findings) -> (Option<u64>, Option<u32>) {
+    let Some(mut section) = Section::open("services.*.volumes.*.tmpfs", node, findings) else {
+        return (None, None);
+    };
     let size = section.take("size").and_then(|node| node.bytes(findings));
+    let mode = section.take("mode").and_then(|node| files::mode(node, findings));
     section.close(findings);
-    size
+    (size, mode)
 }

@@ -1,23 +1,23 @@
 //! One service.
 
 use super::mounts::Mounts;
-use super::{Context, Declared, Placed, default_attachment, health, host_path, names, ports};
+use super::{
+    Context, Declared, Other, Placed, default_attachment, files, health, host_path, names, ports, resources,
+    sandbox,
+};
 use crate::dotenv;
 use crate::keys::Section;
+use crate::load::paths::is_remote;
 use crate::yaml::{self, Entry, Findings, Node, Position, Value, nearest};
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
-use throng_model::app::{Build, Condition, Dependency, NetworkAttachment, Resources, RestartPolicy, Service};
-use throng_model::diagnostic::Diagnostic;
+use throng_model::app::{Build, Condition, Dependency, FileKind, NetworkAttachment, RestartPolicy, Service};
+use throng_model::replica::LogPolicy;
 
 /// The specification's default.
 const STOP_GRACE_PERIOD: Duration = Duration::from_secs(10);
-/// Most replicas that can be asked for; ordinals and addresses are sized for far less.
-const MAX_REPLICAS: u32 = 100_000;
-/// The slowest share of a core that the kernel's scheduler can be told to give: 1 ms in each 100 ms.
-const LEAST_CPUS: f64 = 0.01;
 
 pub(super) fn read(
     entry: &Entry,
@@ -36,7 +36,7 @@ pub(super) fn read(
     read_image(&mut section, &mut service, entry, project, context, findings);
     read_process(&mut section, &mut service, context, findings);
     read_lifecycle(&mut section, &mut service, findings);
-    let (ports, ports_at) =
+    let (ports, ports_at): (_, Vec<Position>) =
         section.take("ports").map(|node| ports::read(node, findings)).unwrap_or_default().into_iter().unzip();
     service.ports = ports;
     if let Some(node) = section.take("expose") {
@@ -50,16 +50,71 @@ pub(super) fn read(
         mounts.read_tmpfs(node, findings);
     }
     service.mounts = mounts.into_vec();
+    for (key, kind) in [("configs", FileKind::Config), ("secrets", FileKind::Secret)] {
+        if let Some(node) = section.take(key) {
+            files::read_mounts(node, kind, declared, &mut service.files, findings);
+        }
+    }
     let mut dependencies_at = BTreeMap::new();
     if let Some(node) = section.take("depends_on") {
         service.depends_on = read_dependencies(node, declared, &mut dependencies_at, findings);
     }
+    let has_network = section.take("network_mode").is_none_or(|node| network_mode(node, findings));
     service.networks = match section.take("networks") {
+        Some(node) if !has_network => {
+            let hint = "keep one of network_mode and networks";
+            findings.error_with_hint(&node.position, "a service without a network cannot be in one", hint);
+            BTreeMap::new()
+        }
         Some(node) => read_networks(node, declared, findings),
-        None => default_attachment(),
+        None if has_network => default_attachment(),
+        None => BTreeMap::new(),
     };
+    if let (false, Some(at)) = (has_network, ports_at.first()) {
+        let hint = "remove the ports, or network_mode: none";
+        findings.error_with_hint(at, "a service without a network can publish no port", hint);
+    }
+    let volumes_from = section.take("volumes_from").map(|node| others(node, findings)).unwrap_or_default();
+    let links = section.take("links").map(|node| others(node, findings)).unwrap_or_default();
     section.close(findings);
-    Some(Placed { service, key_at: entry.key_at.clone(), ports_at, dependencies_at })
+    Some(Placed { service, key_at: entry.key_at.clone(), ports_at, dependencies_at, volumes_from, links })
+}
+
+/// Whether replicas have a network at all. The other modes would give a replica an address that is not its own.
+fn network_mode(node: &Node, findings: &mut Findings) -> bool {
+    match node.scalar() {
+        Some("none") => return false,
+        Some("bridge" | "default") => return true,
+        Some("host") => findings.error_with_hint(
+            &node.position,
+            "replicas cannot share the host's network: each needs an address of its own",
+            "publish its ports with ports:, and reach the host as host-gateway under extra_hosts",
+        ),
+        Some(text) if text.starts_with("service:") || text.starts_with("container:") => findings
+            .error_with_hint(
+                &node.position,
+                format!("replicas cannot share the network of {text:?}: each needs an address of its own"),
+                "let them reach each other by the service's name",
+            ),
+        _ => node.mismatch("none or bridge", findings),
+    }
+    true
+}
+
+/// Elements of `volumes_from` and `links`: the name of a service, and what follows a colon.
+fn others(node: &Node, findings: &mut Findings) -> Vec<Other> {
+    let mut others = Vec::new();
+    for item in node.list(findings).unwrap_or_default() {
+        let Some(text) = item.nonempty(findings) else { continue };
+        let (name, rest) = text.split_once(':').unwrap_or((text, ""));
+        if name == "container" {
+            let hint = "name a service of this app";
+            findings.error_with_hint(&item.position, "containers of others are not known here", hint);
+            continue;
+        }
+        others.push(Other { name: name.to_owned(), rest: rest.to_owned(), at: item.position.clone() });
+    }
+    others
 }
 
 fn missing_image(name: &str, at: &Position, findings: &mut Findings) {
@@ -87,7 +142,7 @@ fn read_image(
         service.image = text.to_owned();
     } else if build.is_some() {
         service.image = format!("{project}-{}", entry.key);
-    } else {
+    } else if entry.value.get("extends").is_none() {
         missing_image(&entry.key, &entry.key_at, findings);
     }
 }
@@ -102,7 +157,7 @@ fn read_build(node: &Node, context: &Context<'_>, findings: &mut Findings) -> Op
     let text = match place {
         Some(node) => {
             let text = node.nonempty(findings)?;
-            if text.contains("://") || text.starts_with("git@") || text.ends_with(".git") {
+            if is_remote(text) {
                 let hint = "clone it and name the folder";
                 findings.error_with_hint(
                     &node.position,
@@ -156,21 +211,87 @@ fn read_process(
     service.working_dir = working_dir.map(|(path, _)| path);
     service.user = user.map(|(user, _)| user);
     service.hostname = hostname.map(|(name, _)| name);
-    if let Some(node) = section.take("labels") {
-        service.labels = node.text_map(findings).unwrap_or_default();
+    if let Some(node) = section.take("label_file") {
+        service.labels = read_env_files(node, context, findings);
     }
+    if let Some(node) = section.take("labels") {
+        service.labels.extend(node.text_map(findings).unwrap_or_default());
+    }
+    service.read_only = section.take("read_only").and_then(|node| node.boolean(findings)).unwrap_or_default();
+    service.sandbox = sandbox::read(section, context, findings);
+    service.log = section.take("logging").and_then(|node| logging(node, findings));
+    if let Some(node) = section.take("platform") {
+        check_platform(node, findings);
+    }
+}
+
+/// The image's variant is checked when it is looked up; here only what no image could run on.
+fn check_platform(node: &Node, findings: &mut Findings) {
+    let Some(text) = node.nonempty(findings) else { return };
+    let own = match std::env::consts::ARCH {
+        "x86_64" => "amd64",
+        "aarch64" => "arm64",
+        other => other,
+    };
+    let mut parts = text.split('/');
+    let (system, architecture) = (parts.next().unwrap_or_default(), parts.next());
+    let is_own = |name: &str| name == own || name == std::env::consts::ARCH;
+    if system != "linux" || architecture.is_some_and(|name| !is_own(name)) {
+        let hint =
+            format!("this host runs linux/{own}; remove platform, and use an image that is built for it");
+        findings.error_with_hint(&node.position, format!("nothing for {text} runs here"), hint);
+    }
+}
+
+/// How much of the output is kept, by the options of Docker's `json-file` and `local` drivers.
+fn logging(node: &Node, findings: &mut Findings) -> Option<LogPolicy> {
+    let mut section = Section::open("services.*.logging", node, findings)?;
+    let (driver, options) = (section.take("driver"), section.take("options"));
+    section.close(findings);
+    if let Some(node) = driver
+        && !matches!(node.scalar(), Some("json-file" | "local"))
+    {
+        let message =
+            format!("logs are kept on this host, not by the driver {:?}", node.scalar().unwrap_or_default());
+        findings.warn_with_hint(
+            &node.position,
+            message,
+            "read them with `throng logs`, which others can follow",
+        );
+        return None;
+    }
+    let mut policy = LogPolicy::default();
+    for entry in options?.map(findings)? {
+        match entry.key.as_str() {
+            "max-size" => match entry.value.bytes(findings) {
+                Some(0) => entry.value.mismatch("a size of at least one byte", findings),
+                Some(bytes) => policy.max_size = bytes,
+                None => {}
+            },
+            "max-file" => {
+                const WHAT: &str = "a whole number of files from 1 to 1000";
+                match entry.value.number::<u32>(WHAT, findings) {
+                    // Docker counts the current file as well.
+                    Some(files @ 1..=1000) => policy.max_files = files - 1,
+                    Some(_) => entry.value.mismatch(WHAT, findings),
+                    None => {}
+                }
+            }
+            key => findings.warn_with_hint(
+                &entry.key_at,
+                format!("the log option {key:?} has no effect"),
+                "max-size and max-file have",
+            ),
+        }
+    }
+    Some(policy)
 }
 
 fn read_lifecycle(section: &mut Section<'_>, service: &mut Service, findings: &mut Findings) {
     if let Some(node) = section.take("restart") {
         service.restart = read_restart(node, findings).unwrap_or_default();
     }
-    service.replicas = 1;
-    let scale = section.take("scale");
-    let limits = [section.take("cpus"), section.take("mem_limit"), section.take("pids_limit")];
-    service.resources.disk = section.take("storage_opt").and_then(|node| storage_size(node, findings));
-    let deploy = section.take("deploy");
-    read_deploy(deploy, scale, limits, service, findings);
+    resources::read(section, service, findings);
     service.health_check = section.take("healthcheck").and_then(|node| health::read(node, findings));
     if let Some(node) = section.take("stop_signal")
         && let Some(signal) = node.nonempty(findings)
@@ -186,105 +307,6 @@ fn read_lifecycle(section: &mut Section<'_>, service: &mut Service, findings: &m
     if let Some(node) = section.take("profiles") {
         service.profiles = node.texts(findings).unwrap_or_default();
     }
-}
-
-/// `limits` are the old keys on the service itself: cpus, mem_limit, pids_limit.
-fn read_deploy(
-    deploy: Option<&Node>,
-    scale: Option<&Node>,
-    limits: [Option<&Node>; 3],
-    service: &mut Service,
-    findings: &mut Findings,
-) {
-    let mut nested = [None; 3];
-    let mut replicas = None;
-    if let Some(mut section) = deploy.and_then(|node| Section::open("services.*.deploy", node, findings)) {
-        replicas = section.take("replicas");
-        if let Some(node) = section.take("restart_policy")
-            && let Some(policy) = read_restart_policy(node, findings)
-        {
-            service.restart = policy;
-        }
-        let resources = section.take("resources");
-        section.close(findings);
-        nested = resources.map(|node| resource_limits(node, findings)).unwrap_or_default();
-    }
-    if let Some((key, node)) =
-        [("replicas", replicas), ("scale", scale)].into_iter().find_map(|(key, node)| Some((key, node?)))
-    {
-        let what = "a whole number of replicas, 0 or more";
-        service.replicas = node.number(what, findings).unwrap_or(1);
-        if service.replicas > MAX_REPLICAS {
-            let message =
-                format!("{key} asks for more than {MAX_REPLICAS} replicas, the most of one service");
-            findings.error(&node.position, message);
-        }
-    }
-    let pairs = [
-        ("scale", scale, "deploy.replicas", replicas),
-        ("cpus", limits[0], "deploy.resources.limits.cpus", nested[0]),
-        ("mem_limit", limits[1], "deploy.resources.limits.memory", nested[1]),
-        ("pids_limit", limits[2], "deploy.resources.limits.pids", nested[2]),
-    ];
-    for (old, old_node, new, new_node) in pairs {
-        let (Some(old_node), Some(new_node)) = (old_node, new_node) else { continue };
-        if old_node.scalar() != new_node.scalar() {
-            let finding = Diagnostic::error(format!("{old} and {new} say different things"))
-                .at(old_node.position.location())
-                .related(new_node.position.location(), format!("{new} is given here"));
-            findings.push(finding.hint(format!("keep {new}")));
-        }
-    }
-    service.resources = Resources {
-        cpus: nested[0].or(limits[0]).and_then(|node| cpus(node, findings)),
-        memory: nested[1].or(limits[1]).and_then(|node| node.bytes(findings)).filter(|bytes| *bytes > 0),
-        pids: nested[2].or(limits[2]).and_then(|node| pids(node, findings)),
-        disk: service.resources.disk,
-    };
-}
-
-/// Docker's options of its storage drivers; all that limit the writable layer call that `size`.
-fn storage_size(node: &Node, findings: &mut Findings) -> Option<u64> {
-    let mut section = Section::open("services.*.storage_opt", node, findings)?;
-    let size = section.take("size");
-    section.close(findings);
-    size.and_then(|node| node.bytes(findings)).filter(|bytes| *bytes > 0)
-}
-
-fn resource_limits<'a>(node: &'a Node, findings: &mut Findings) -> [Option<&'a Node>; 3] {
-    let Some(mut resources) = Section::open("services.*.deploy.resources", node, findings) else {
-        return [None; 3];
-    };
-    let limits = resources.take("limits");
-    resources.close(findings);
-    let limits = limits.and_then(|node| Section::open("services.*.deploy.resources.limits", node, findings));
-    let Some(mut limits) = limits else { return [None; 3] };
-    let found = [limits.take("cpus"), limits.take("memory"), limits.take("pids")];
-    limits.close(findings);
-    found
-}
-
-/// 0 means no limit, as it does to Docker.
-fn cpus(node: &Node, findings: &mut Findings) -> Option<f64> {
-    let what = "a number of cores such as 0.5";
-    let cpus: f64 = node.number(what, findings)?;
-    if !cpus.is_finite() || cpus < 0.0 {
-        node.mismatch(what, findings);
-        return None;
-    }
-    if cpus > 0.0 && cpus < LEAST_CPUS {
-        findings.error(&node.position, format!("{LEAST_CPUS} of a core is the least that can be given"));
-    }
-    (cpus > 0.0).then_some(cpus)
-}
-
-/// -1 and 0 mean no limit, as they do to Docker.
-fn pids(node: &Node, findings: &mut Findings) -> Option<u64> {
-    let pids: i64 = node.number("a whole number of processes, or -1 for no limit", findings)?;
-    if pids < -1 {
-        node.mismatch("a whole number of processes, or -1 for no limit", findings);
-    }
-    u64::try_from(pids).ok().filter(|pids| *pids > 0)
 }
 
 fn read_restart(node: &Node, findings: &mut Findings) -> Option<RestartPolicy> {
@@ -304,31 +326,8 @@ fn read_restart(node: &Node, findings: &mut Findings) -> Option<RestartPolicy> {
     policy
 }
 
-fn read_restart_policy(node: &Node, findings: &mut Findings) -> Option<RestartPolicy> {
-    const CONDITIONS: [(&str, RestartPolicy); 3] = [
-        ("none", RestartPolicy::No),
-        ("on-failure", RestartPolicy::OnFailure(None)),
-        ("any", RestartPolicy::Always),
-    ];
-    let mut section = Section::open("services.*.deploy.restart_policy", node, findings)?;
-    let condition = section.take("condition");
-    let attempts = section.take("max_attempts");
-    section.close(findings);
-    let policy = match condition {
-        Some(node) => node.choice(&CONDITIONS, findings)?,
-        None => RestartPolicy::Always,
-    };
-    let Some(attempts) = attempts else { return Some(policy) };
-    let most: u32 = attempts.number("a whole number of restarts", findings)?;
-    if policy == RestartPolicy::OnFailure(None) {
-        return Some(RestartPolicy::OnFailure(Some(most)));
-    }
-    findings.warn(&attempts.position, "max_attempts is honoured only with condition: on-failure");
-    Some(policy)
-}
-
 /// A list of words, or a text that is split as a shell would.
-fn words(node: &Node, findings: &mut Findings) -> Option<Vec<String>> {
+pub(super) fn words(node: &Node, findings: &mut Findings) -> Option<Vec<String>> {
     let Some(text) = node.scalar() else { return node.texts(findings) };
     let words = shlex::split(text);
     if words.is_none() {
@@ -339,7 +338,11 @@ fn words(node: &Node, findings: &mut Findings) -> Option<Vec<String>> {
 }
 
 /// Name to value; a name without a value takes it from the caller's environment and is left out if it is not there.
-fn variables(node: &Node, context: &Context<'_>, findings: &mut Findings) -> BTreeMap<String, String> {
+pub(super) fn variables(
+    node: &Node,
+    context: &Context<'_>,
+    findings: &mut Findings,
+) -> BTreeMap<String, String> {
     let found = optional_variables(node, context, findings);
     found.into_iter().filter_map(|(name, value)| Some((name, value?))).collect()
 }

@@ -14,7 +14,7 @@ mod syntax;
 
 pub use parse::parse;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::io::Read;
 use std::path::Path;
 use std::str::FromStr;
@@ -260,6 +260,57 @@ impl Node {
         match &self.value {
             Value::Map(entries) => entries.iter().find(|entry| entry.key == key).map(|entry| &entry.value),
             _ => None,
+        }
+    }
+
+    /// As [`Node::get`], to be changed.
+    pub fn get_mut(&mut self, key: &str) -> Option<&mut Node> {
+        match &mut self.value {
+            Value::Map(entries) => {
+                entries.iter_mut().find(|entry| entry.key == key).map(|entry| &mut entry.value)
+            }
+            _ => None,
+        }
+    }
+
+    /// Takes a key out of a mapping.
+    pub fn remove(&mut self, key: &str) -> Option<Entry> {
+        match &mut self.value {
+            Value::Map(entries) => {
+                let index = entries.iter().position(|entry| entry.key == key)?;
+                Some(entries.remove(index))
+            }
+            _ => None,
+        }
+    }
+
+    /// Nodes from here on down, this one included. A tree from a file is at most [`MAX_DEPTH`] deep.
+    pub fn count(&self) -> usize {
+        match &self.value {
+            Value::Null | Value::Scalar(_) => 1,
+            Value::List(items) => 1 + items.iter().map(Node::count).sum::<usize>(),
+            Value::Map(entries) => 1 + entries.iter().map(|entry| entry.value.count()).sum::<usize>(),
+        }
+    }
+
+    /// Whether both say the same, wherever they stand. Nothing and an empty mapping do.
+    pub fn says_the_same(&self, other: &Node) -> bool {
+        match (&self.value, &other.value) {
+            (Value::Map(a), Value::Null) | (Value::Null, Value::Map(a)) => a.is_empty(),
+            (Value::Map(a), Value::Map(b)) => {
+                let theirs: HashMap<&str, &Node> =
+                    b.iter().map(|entry| (entry.key.as_str(), &entry.value)).collect();
+                let same = |entry: &Entry| {
+                    theirs.get(entry.key.as_str()).is_some_and(|value| entry.value.says_the_same(value))
+                };
+                a.len() == b.len() && a.iter().all(same)
+            }
+            (Value::List(a), Value::List(b)) => {
+                a.len() == b.len() && a.iter().zip(b).all(|(a, b)| a.says_the_same(b))
+            }
+            (Value::Scalar(a), Value::Scalar(b)) => a.text == b.text,
+            (Value::Null, Value::Null) => true,
+            _ => false,
         }
     }
 

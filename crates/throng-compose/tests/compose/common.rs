@@ -7,7 +7,7 @@ use throng_model::diagnostic::Diagnostic;
 /// Files of a project and the surroundings in which they are loaded.
 #[derive(Default)]
 pub struct Case<'a> {
-    /// Name and text; the ones that end in `.yaml` are merged in this order.
+    /// Name and text; the ones that end in `.yaml` and lie in no folder below are merged in this order.
     pub files: &'a [(&'a str, &'a str)],
     pub environment: &'a [(&'a str, &'a str)],
     pub profiles: &'a [&'a str],
@@ -20,9 +20,15 @@ impl Case<'_> {
         let directory = parent.path().join("shop");
         std::fs::create_dir(&directory).expect("a folder");
         for (name, text) in self.files {
-            std::fs::write(directory.join(name), text).expect("a file");
+            let path = directory.join(name);
+            std::fs::create_dir_all(path.parent().expect("a folder")).expect("a folder");
+            std::fs::write(path, text).expect("a file");
         }
-        let yaml = self.files.iter().map(|(name, _)| name).filter(|name| name.ends_with(".yaml"));
+        let yaml = self
+            .files
+            .iter()
+            .map(|(name, _)| name)
+            .filter(|name| name.ends_with(".yaml") && !name.contains('/'));
         let options = LoadOptions {
             files: yaml.map(|name| name.into()).collect(),
             environment: self.environment.iter().map(|(n, v)| (n.to_string(), v.to_string())).collect(),

@@ -106,7 +106,7 @@ fn too_little() {
 }
 
 #[test]
-fn unknown_and_not_yet_honoured_keys() {
+fn keys_that_are_unknown_without_effect_or_refused() {
     check(
         "version: '3'\nservices: {web: {image: a}}\n",
         r#"compose.yaml:1:1: warning: "version" has no effect (hint: remove it: the specification has no versions any more)"#,
@@ -124,31 +124,32 @@ fn unknown_and_not_yet_honoured_keys() {
         r#"compose.yaml:4:5: warning: unknown key "zzz" of a service (hint: it has no effect; keys of your own start with x-)"#,
     );
     check_service(
-        "cap_add: [NET_ADMIN]",
-        r#"compose.yaml:4:5: warning: "cap_add" of a service is not honoured yet (hint: the app runs as if it were not there)"#,
+        "tty: true",
+        r#"compose.yaml:4:5: warning: "tty" of a service has no effect (hint: output goes to a log; use `throng exec` for a terminal)"#,
+    );
+    check_service(
+        "pid: host",
+        r#"compose.yaml:4:5: error: "pid" of a service cannot be honoured (hint: every replica has process numbers of its own)"#,
     );
     check_service(
         "deploy: {replica: 3, mode: global}",
         r#"compose.yaml:4:14: warning: unknown key "replica" under deploy (hint: did you mean "replicas"?)
-compose.yaml:4:26: warning: "mode" under deploy is not honoured yet (hint: the app runs as if it were not there)"#,
+compose.yaml:4:26: warning: "mode" under deploy has no effect (hint: a service has as many replicas as `replicas` says; jobs and one for each node are not known)"#,
     );
     check_service(
         "deploy: {mode: replicated, update_config: {parallelism: 2}}",
-        r#"compose.yaml:4:32: warning: "update_config" under deploy is not honoured yet (hint: the app runs as if it were not there)"#,
+        r#"compose.yaml:4:32: warning: "update_config" under deploy has no effect (hint: replicas are replaced in the order and at the pace that the host allows)"#,
     );
-    check_service(
-        "ports: [{target: 80, mode: host}]",
-        r#"compose.yaml:4:26: warning: "mode" under ports is not honoured yet (hint: the app runs as if it were not there)"#,
-    );
+    check_service("ports: [{target: 80, mode: host}, {target: 81, mode: ingress}]", "");
     check_service(
         "healthcheck: {test: a, start_intervall: 1s}",
         r#"compose.yaml:4:28: warning: unknown key "start_intervall" under healthcheck (hint: did you mean "start_interval"?)"#,
     );
     check(
-        "services: {web: {image: a}}\nsecrets: {s: {file: x}}\nnetworks: {default: {driver: macvlan, name: mine}}\n",
-        r#"compose.yaml:2:1: warning: "secrets" at the top level is not honoured yet (hint: the app runs as if it were not there)
-compose.yaml:3:22: warning: "driver" of a network is not honoured yet (hint: the app runs as if it were not there)
-compose.yaml:3:39: warning: "name" of a network is not honoured yet (hint: the app runs as if it were not there)"#,
+        "services: {web: {image: a}}\nsecrets: {s: {external: true}}\nnetworks: {default: {driver: macvlan, name: mine}}\n",
+        r#"compose.yaml:2:15: error: "external" of a secret cannot be honoured (hint: there is no store of secrets; name a file, or a variable with environment)
+compose.yaml:3:22: error: "driver" of a network cannot be honoured (hint: a network is a bridge of this host)
+compose.yaml:3:39: warning: "name" of a network has no effect (hint: a network belongs to its app and is named after it)"#,
     );
     check("services: {web: {image: a}}\nnetworks: {default: {driver: bridge, name: shop_default}}\n", "");
 }
@@ -360,7 +361,7 @@ fn mounts() {
     check_service("volumes: [':/x']", "compose.yaml:4:15: error: the source before the colon is empty");
     check_service(
         "volumes: ['./a:/b:nocopy,ro']",
-        r#"compose.yaml:4:15: warning: the volume option "nocopy" is not honoured yet (hint: ro and rw are)"#,
+        r#"compose.yaml:4:15: warning: the volume option "nocopy" has no effect (hint: ro and rw are)"#,
     );
     check_service(
         "volumes: [/x, /x/]",
@@ -387,10 +388,11 @@ fn mounts() {
         "compose.yaml:4:37: error: a tmpfs has no source (hint: remove source:)",
     );
     check_service(
-        "tmpfs: ['/run:size=1x', 'run', '/a:mode=700']",
+        "tmpfs: ['/run:size=1x', 'run', '/a:mode=9,uid=1,rw']",
         r#"compose.yaml:4:13: error: "1x" is not a size; write a number with b, k, m, g or t, as in 64m
 compose.yaml:4:29: error: the path inside the container must be absolute, and "run" is not (hint: begin it with /)
-compose.yaml:4:36: warning: the tmpfs option "mode=700" is not honoured yet"#,
+compose.yaml:4:36: error: "9" is no mode such as 1777
+compose.yaml:4:36: warning: the tmpfs option "uid=1" has no effect (hint: size and mode have)"#,
     );
 }
 
@@ -543,5 +545,146 @@ fn aliases_cannot_be_made_to_explode() {
     check(
         &text,
         "compose.yaml:5:7: error: more than 200000 values once aliases are replaced by what they stand for (hint: split the file, or use fewer aliases of aliases)",
+    );
+}
+
+#[test]
+fn privileges_and_limits_of_the_kernel() {
+    check_service(
+        "cap_add: [NET_ADMINN, cap_chown, All]",
+        r#"compose.yaml:4:15: error: "NET_ADMINN" is not a capability (hint: did you mean "NET_ADMIN"?)"#,
+    );
+    check_service(
+        "ulimits: {nofiles: 1}",
+        r#"compose.yaml:4:15: error: "nofiles" is not a limit (hint: did you mean "nofile"?)"#,
+    );
+    check_service(
+        "ulimits: {nofile: -2, nproc: {soft: 1}, core: {soft: 2, hard: 1}, cpu: {soft: -1, hard: 1}}",
+        r#"compose.yaml:4:23: error: expected a whole number, or -1 for no limit, found "-2"
+compose.yaml:4:27: error: the limit "nproc" needs both soft and hard
+compose.yaml:4:58: error: the soft limit of "core" is above the hard one
+compose.yaml:4:83: error: the soft limit of "cpu" is above the hard one"#,
+    );
+    check_service(
+        "sysctls: {vm.swappiness: 1, net..x: 1, net.core/x: 1, net.core.somaxconn: 1}",
+        r#"compose.yaml:4:15: error: the kernel parameter vm.swappiness is the whole host's (hint: a container has its own net.*, fs.mqueue.*, and kernel.msg*, sem and shm*; set others with `sysctl -w`)
+compose.yaml:4:33: error: "net..x" is not a kernel parameter
+compose.yaml:4:44: error: "net.core/x" is not a kernel parameter"#,
+    );
+    check_service(
+        "oom_score_adj: 2000",
+        r#"compose.yaml:4:20: error: expected a whole number from -1000 to 1000, found "2000""#,
+    );
+    check_service(
+        "memswap_limit: 1g",
+        "compose.yaml:4:20: error: memswap_limit needs mem_limit (hint: add the limit of memory, or remove memswap_limit)",
+    );
+    check(
+        "services: {web: {image: a, mem_limit: 2g, memswap_limit: 1g}}\n",
+        "compose.yaml:1:58: error: memswap_limit is below the limit of memory (hint: it counts memory and swap together)",
+    );
+    check_service(
+        "cpu_shares: 1",
+        r#"compose.yaml:4:17: error: expected a whole number from 2 to 262144, found "1""#,
+    );
+    check_service(
+        "cpu_period: 5",
+        r#"compose.yaml:4:17: error: expected a whole number of microseconds from 1000 to 1000000, found "5""#,
+    );
+}
+
+#[test]
+fn names_and_networks() {
+    check_service(
+        "extra_hosts: ['a:1.2.3.4', 'b=host-gateway', 'c', 'd:nowhere', 'e_ f:1.1.1.1', 'v6=[::1]', 'w6:::1']",
+        r#"compose.yaml:4:50: error: expected NAME=ADDRESS, found "c"
+compose.yaml:4:55: error: expected an address, or host-gateway, found "nowhere"
+compose.yaml:4:68: error: "e_ f" is not a host name"#,
+    );
+    check_service(
+        "dns: [1.1.1.1, dns.example]",
+        r#"compose.yaml:4:20: error: expected the address of a name server, found "dns.example""#,
+    );
+    check_service("dns_search: ['a b']", r#"compose.yaml:4:18: error: expected one word, found "a b""#);
+    check_service(
+        "network_mode: host",
+        "compose.yaml:4:19: error: replicas cannot share the host's network: each needs an address of its own (hint: publish its ports with ports:, and reach the host as host-gateway under extra_hosts)",
+    );
+    check_service(
+        "network_mode: 'service:db'",
+        r#"compose.yaml:4:19: error: replicas cannot share the network of "service:db": each needs an address of its own (hint: let them reach each other by the service's name)"#,
+    );
+    check_service("network_mode: own", r#"compose.yaml:4:19: error: expected none or bridge, found "own""#);
+    check(
+        "services: {web: {image: a, network_mode: none, networks: [default], ports: [80]}}\n",
+        "compose.yaml:1:58: error: a service without a network cannot be in one (hint: keep one of network_mode and networks)
+compose.yaml:1:77: error: a service without a network can publish no port (hint: remove the ports, or network_mode: none)",
+    );
+    check(
+        "services: {web: {image: a, links: [db, 'web:x y'], volumes_from: ['container:x', 'db', 'web:w']}}\n",
+        r#"compose.yaml:1:36: error: unknown service "db"
+compose.yaml:1:40: error: "x y" is not a host name
+compose.yaml:1:67: error: containers of others are not known here (hint: name a service of this app)
+compose.yaml:1:82: error: unknown service "db"
+compose.yaml:1:88: error: "w" is no mode (hint: write ro or rw)"#,
+    );
+}
+
+#[test]
+fn configs_secrets_and_hooks() {
+    check(
+        "services:
+  web:
+    image: a
+    configs: [a, {source: nothing}, {target: x}, {source: a, mode: 9}, {source: a, uid: root, target: /}]
+    secrets: [b]
+    post_start: [{}, {command: []}, {command: a, privileged: true}]
+    pre_stop: {command: a}
+configs: {a: {content: x, file: y}, c: , d: {environment: NOPE}}
+secrets: {b: {file: x, content: y}}
+",
+        r#"compose.yaml:4:27: error: unknown config "nothing" (hint: declare nothing under the top-level configs)
+compose.yaml:4:37: error: expected a source, found none
+compose.yaml:4:89: error: expected the number of a user or group, found "root"
+compose.yaml:4:103: error: a file cannot take the place of the root
+compose.yaml:6:18: error: a hook without command (hint: add command:)
+compose.yaml:6:22: error: a hook with an empty command
+compose.yaml:6:50: warning: "privileged" under post_start has no effect (hint: a hook has the privileges of its replica)
+compose.yaml:7:15: error: expected a list of commands, found a mapping
+compose.yaml:8:11: error: the config "a" has more than one content (hint: keep one of file, content and environment)
+compose.yaml:8:37: error: the config "c" has no content (hint: add file:, content: or environment:)
+compose.yaml:8:59: error: the variable NOPE that the config "d" holds is not set (hint: set it in the environment or in .env)
+compose.yaml:9:24: warning: unknown key "content" of a secret (hint: it has no effect; keys of your own start with x-)"#,
+    );
+    check(
+        "services: {web: {image: a}}
+volumes:
+  a: {driver: nfs, driver_opts: {share: x}}
+  b: {driver_opts: {type: nfs, o: addr=1.2.3.4, device: ':/x'}}
+  c: {driver: local, driver_opts: {type: tmpfs, device: tmpfs}}
+  d: {driver_opts: {size: 1g}}
+  e: {driver: local, driver_opts: {type: none, o: bind, device: /x}}
+",
+        r#"compose.yaml:3:15: error: volumes are folders of this host, not of the driver "nfs" (hint: mount it on the host, and name the folder with driver: local, o: bind and device:)
+compose.yaml:4:20: error: nothing of the type "nfs" is mounted for a volume (hint: mount it on the host, and name the folder with type: none, o: bind and device:)
+compose.yaml:5:35: error: no memory is shared between replicas as a volume (hint: give each replica its own with tmpfs: under the service)
+compose.yaml:6:21: error: the local driver has no option "size" (hint: it has type, o and device)"#,
+    );
+    check_service(
+        "platform: linux/riscv64",
+        &format!(
+            "compose.yaml:4:15: error: nothing for linux/riscv64 runs here (hint: this host runs linux/{}; remove platform, and use an image that is built for it)",
+            if cfg!(target_arch = "aarch64") { "arm64" } else { "amd64" }
+        ),
+    );
+    check_service(
+        "logging: {driver: syslog, options: {syslog-address: x}}",
+        r#"compose.yaml:4:23: warning: logs are kept on this host, not by the driver "syslog" (hint: read them with `throng logs`, which others can follow)"#,
+    );
+    check_service(
+        "logging: {options: {max-size: 0, max-file: 0, compress: a}}",
+        r#"compose.yaml:4:35: error: expected a size of at least one byte, found "0"
+compose.yaml:4:48: error: expected a whole number of files from 1 to 1000, found "0"
+compose.yaml:4:51: warning: the log option "compress" has no effect (hint: max-size and max-file have)"#,
     );
 }

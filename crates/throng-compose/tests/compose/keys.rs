@@ -4,6 +4,7 @@ use crate::common::Case;
 use std::collections::BTreeSet;
 use throng_compose::{Status, key_table};
 use throng_model::app::App;
+use throng_model::diagnostic::Severity;
 
 /// A file in which the place under test is free to be filled.
 const BASE: &str = "
@@ -13,16 +14,46 @@ services:
     profiles: []
   db:
     image: db
+    volumes: ['data:/db']
 networks:
   front: {}
 volumes:
   data: {}
+configs:
+  settings: {file: s}
+  more: {content: m}
+secrets:
+  token: {file: t}
+  other: {file: o}
+";
+
+/// What may be extended or included.
+const OTHER: &str = "
+services:
+  more:
+    build: .
+    user: me
+    environment: {A: '${A-}'}
+  other:
+    image: other
 ";
 
 /// For each honoured key two overrides of [`BASE`] that differ in this key alone and must give different apps.
 /// `web:` stands for the service.
 const PAIRS: &[(&str, &str, &str)] = &[
     ("name", "name: a", "name: b"),
+    ("include", "include: []", "include: [sub/x.yaml]"),
+    ("include.*.path", "include: [{path: sub/x.yaml}]", "include: [{path: sub/y.yaml}]"),
+    (
+        "include.*.env_file",
+        "include: [{path: sub/x.yaml, env_file: a.env}]",
+        "include: [{path: sub/x.yaml, env_file: b.env}]",
+    ),
+    (
+        "include.*.project_directory",
+        "include: [{path: sub/x.yaml, project_directory: .}]",
+        "include: [{path: sub/x.yaml, project_directory: sub}]",
+    ),
     ("services", "services: {}", "services: {new: {image: a}}"),
     ("networks", "networks: {}", "networks: {new: {}}"),
     ("volumes", "volumes: {}", "volumes: {new: {}}"),
@@ -121,6 +152,17 @@ const PAIRS: &[(&str, &str, &str)] = &[
     ),
     ("services.*.environment", "web: {environment: {A: a}}", "web: {environment: [A=b]}"),
     ("services.*.expose", "web: {expose: [80]}", "web: {expose: [80/udp]}"),
+    ("services.*.extends", "web: {extends: {service: more, file: sub/x.yaml}}", "web: {}"),
+    (
+        "services.*.extends.service",
+        "web: {extends: {service: more, file: sub/x.yaml}}",
+        "web: {extends: {service: other, file: sub/x.yaml}}",
+    ),
+    (
+        "services.*.extends.file",
+        "web: {extends: {service: more, file: sub/x.yaml}}",
+        "web: {extends: {service: more, file: sub/y.yaml}}",
+    ),
     ("services.*.healthcheck", "web: {healthcheck: {test: a}}", "web: {}"),
     (
         "services.*.healthcheck.disable",
@@ -236,6 +278,186 @@ const PAIRS: &[(&str, &str, &str)] = &[
         "web: {volumes: [{type: tmpfs, target: /a, tmpfs: {size: 1m}}]}",
     ),
     ("services.*.working_dir", "web: {working_dir: /a}", "web: {working_dir: /b}"),
+    ("configs", "configs: {}", "configs: {new: {file: a}}"),
+    ("configs.*.file", "configs: {settings: {file: a}}", "configs: {settings: {file: b}}"),
+    ("configs.*.content", "configs: {new: {content: a}}", "configs: {new: {content: b}}"),
+    ("configs.*.environment", "configs: {new: {environment: ONE}}", "configs: {new: {environment: TWO}}"),
+    ("secrets", "secrets: {}", "secrets: {new: {file: a}}"),
+    ("secrets.*.file", "secrets: {token: {file: a}}", "secrets: {token: {file: b}}"),
+    ("secrets.*.environment", "secrets: {new: {environment: ONE}}", "secrets: {new: {environment: TWO}}"),
+    ("networks.*.labels", "networks: {front: {labels: [a]}}", "networks: {front: {labels: [b]}}"),
+    ("volumes.*.labels", "volumes: {data: {labels: [a]}}", "volumes: {data: {labels: [b]}}"),
+    (
+        "volumes.*.driver_opts",
+        "volumes: {data: {driver_opts: {type: none, o: bind, device: /a}}}",
+        "volumes: {data: {driver_opts: {type: none, o: 'ro,bind', device: /b}}}",
+    ),
+    ("services.*.annotations", "web: {annotations: {a: b}}", "web: {annotations: [a=c]}"),
+    ("services.*.cap_add", "web: {cap_add: [NET_ADMIN]}", "web: {cap_add: [CAP_SYS_TIME]}"),
+    ("services.*.cap_drop", "web: {cap_drop: [chown]}", "web: {cap_drop: [ALL]}"),
+    ("services.*.configs", "web: {configs: [settings]}", "web: {configs: []}"),
+    (
+        "services.*.configs.*.source",
+        "web: {configs: [{source: settings, target: /x}]}",
+        "web: {configs: [{source: more, target: /x}]}",
+    ),
+    (
+        "services.*.configs.*.target",
+        "web: {configs: [{source: settings, target: /x}]}",
+        "web: {configs: [{source: settings}]}",
+    ),
+    (
+        "services.*.configs.*.uid",
+        "web: {configs: [{source: settings, uid: '1'}]}",
+        "web: {configs: [{source: settings, uid: 2}]}",
+    ),
+    (
+        "services.*.configs.*.gid",
+        "web: {configs: [{source: settings, gid: '1'}]}",
+        "web: {configs: [{source: settings, gid: 2}]}",
+    ),
+    (
+        "services.*.configs.*.mode",
+        "web: {configs: [{source: settings, mode: 0440}]}",
+        "web: {configs: [{source: settings, mode: 440}]}",
+    ),
+    ("services.*.secrets", "web: {secrets: [token]}", "web: {secrets: []}"),
+    (
+        "services.*.secrets.*.source",
+        "web: {secrets: [{source: token, target: x}]}",
+        "web: {secrets: [{source: other, target: x}]}",
+    ),
+    (
+        "services.*.secrets.*.target",
+        "web: {secrets: [{source: token, target: x}]}",
+        "web: {secrets: [{source: token, target: /x}]}",
+    ),
+    (
+        "services.*.secrets.*.uid",
+        "web: {secrets: [{source: token, uid: '1'}]}",
+        "web: {secrets: [{source: token, uid: 2}]}",
+    ),
+    (
+        "services.*.secrets.*.gid",
+        "web: {secrets: [{source: token, gid: '1'}]}",
+        "web: {secrets: [{source: token, gid: 2}]}",
+    ),
+    (
+        "services.*.secrets.*.mode",
+        "web: {secrets: [{source: token, mode: '0440'}]}",
+        "web: {secrets: [{source: token, mode: 0o400}]}",
+    ),
+    ("services.*.cpu_shares", "web: {cpu_shares: 2}", "web: {cpu_shares: 0}"),
+    ("services.*.cpu_quota", "web: {cpu_quota: 50000}", "web: {cpu_quota: -1}"),
+    (
+        "services.*.cpu_period",
+        "web: {cpu_quota: 50000, cpu_period: 50000}",
+        "web: {cpu_quota: 50000, cpu_period: 100000}",
+    ),
+    (
+        "services.*.deploy.resources.reservations",
+        "web: {deploy: {resources: {reservations: {memory: 1m}}}}",
+        "web: {deploy: {resources: {reservations: {}}}}",
+    ),
+    (
+        "services.*.deploy.resources.reservations.memory",
+        "web: {deploy: {resources: {reservations: {memory: 1m}}}}",
+        "web: {deploy: {resources: {reservations: {memory: 2m}}}}",
+    ),
+    ("services.*.dns", "web: {dns: 1.1.1.1}", "web: {dns: [9.9.9.9]}"),
+    ("services.*.dns_opt", "web: {dns_opt: [timeout:1]}", "web: {dns_opt: [timeout:2]}"),
+    ("services.*.dns_search", "web: {dns_search: a.example}", "web: {dns_search: [b.example]}"),
+    ("services.*.domainname", "web: {domainname: a.example}", "web: {domainname: b.example}"),
+    ("services.*.extra_hosts", "web: {extra_hosts: ['a:1.1.1.1']}", "web: {extra_hosts: {a: host-gateway}}"),
+    ("services.*.group_add", "web: {group_add: [1]}", "web: {group_add: [a]}"),
+    ("services.*.label_file", "web: {label_file: a.env}", "web: {label_file: [b.env]}"),
+    ("services.*.links", "web: {links: [db]}", "web: {links: ['db:database']}"),
+    ("services.*.logging", "web: {logging: {options: {max-size: 1m}}}", "web: {logging: {}}"),
+    (
+        "services.*.logging.options",
+        "web: {logging: {driver: local, options: {max-size: 1m}}}",
+        "web: {logging: {driver: json-file, options: {max-file: '5'}}}",
+    ),
+    ("services.*.mem_reservation", "web: {mem_reservation: 1m}", "web: {mem_reservation: 2m}"),
+    (
+        "services.*.memswap_limit",
+        "web: {mem_limit: 1m, memswap_limit: 2m}",
+        "web: {mem_limit: 1m, memswap_limit: -1}",
+    ),
+    ("services.*.network_mode", "web: {network_mode: none}", "web: {network_mode: bridge}"),
+    ("services.*.oom_score_adj", "web: {oom_score_adj: 500}", "web: {oom_score_adj: -1}"),
+    ("services.*.post_start", "web: {post_start: [{command: a}]}", "web: {post_start: []}"),
+    (
+        "services.*.post_start.*.command",
+        "web: {post_start: [{command: a b}]}",
+        "web: {post_start: [{command: [a b]}]}",
+    ),
+    (
+        "services.*.post_start.*.user",
+        "web: {post_start: [{command: a, user: a}]}",
+        "web: {post_start: [{command: a, user: b}]}",
+    ),
+    (
+        "services.*.post_start.*.working_dir",
+        "web: {post_start: [{command: a, working_dir: /a}]}",
+        "web: {post_start: [{command: a, working_dir: /b}]}",
+    ),
+    (
+        "services.*.post_start.*.environment",
+        "web: {post_start: [{command: a, environment: {A: a}}]}",
+        "web: {post_start: [{command: a, environment: [A=b]}]}",
+    ),
+    ("services.*.pre_stop", "web: {pre_stop: [{command: a}]}", "web: {pre_stop: []}"),
+    ("services.*.pre_stop.*.command", "web: {pre_stop: [{command: a}]}", "web: {pre_stop: [{command: b}]}"),
+    (
+        "services.*.pre_stop.*.user",
+        "web: {pre_stop: [{command: a, user: a}]}",
+        "web: {pre_stop: [{command: a, user: b}]}",
+    ),
+    (
+        "services.*.pre_stop.*.working_dir",
+        "web: {pre_stop: [{command: a, working_dir: /a}]}",
+        "web: {pre_stop: [{command: a, working_dir: /b}]}",
+    ),
+    (
+        "services.*.pre_stop.*.environment",
+        "web: {pre_stop: [{command: a, environment: {A: a}}]}",
+        "web: {pre_stop: [{command: a, environment: [A=b]}]}",
+    ),
+    ("services.*.read_only", "web: {read_only: true}", "web: {read_only: false}"),
+    ("services.*.shm_size", "web: {shm_size: 1m}", "web: {shm_size: 2m}"),
+    (
+        "services.*.sysctls",
+        "web: {sysctls: {net.core.somaxconn: 9}}",
+        "web: {sysctls: [net.core.somaxconn=8]}",
+    ),
+    ("services.*.ulimits", "web: {ulimits: {nofile: 100}}", "web: {ulimits: {nproc: -1}}"),
+    (
+        "services.*.ulimits.*.soft",
+        "web: {ulimits: {nofile: {soft: 1, hard: 9}}}",
+        "web: {ulimits: {nofile: {soft: 2, hard: 9}}}",
+    ),
+    (
+        "services.*.ulimits.*.hard",
+        "web: {ulimits: {nofile: {soft: 1, hard: 9}}}",
+        "web: {ulimits: {nofile: {soft: 1, hard: -1}}}",
+    ),
+    (
+        "services.*.volumes.*.tmpfs.mode",
+        "web: {volumes: [{type: tmpfs, target: /a, tmpfs: {mode: 0700}}]}",
+        "web: {volumes: [{type: tmpfs, target: /a, tmpfs: {mode: 0o1777}}]}",
+    ),
+    (
+        "services.*.volumes.*.volume",
+        "web: {volumes: [{type: volume, source: data, target: /a, volume: {subpath: x}}]}",
+        "web: {volumes: [{type: volume, source: data, target: /a, volume: {}}]}",
+    ),
+    (
+        "services.*.volumes.*.volume.subpath",
+        "web: {volumes: [{type: volume, source: data, target: /a, volume: {subpath: x}}]}",
+        "web: {volumes: [{type: volume, source: data, target: /a, volume: {subpath: y}}]}",
+    ),
+    ("services.*.volumes_from", "web: {volumes_from: [db]}", "web: {volumes_from: ['db:ro']}"),
 ];
 
 fn load(change: &str) -> App {
@@ -243,8 +465,16 @@ fn load(change: &str) -> App {
         Some(keys) => format!("services: {{web: {keys}}}"),
         None => change.to_owned(),
     };
-    let files = [("a.yaml", BASE), ("b.yaml", &change), ("a.env", "A='a'\n"), ("b.env", "A=b\n")];
-    let (result, _) = Case { files: &files, ..Case::default() }.load();
+    let files = [
+        ("a.yaml", BASE),
+        ("b.yaml", &change),
+        ("a.env", "A='a'\n"),
+        ("b.env", "A=b\n"),
+        ("sub/x.yaml", OTHER),
+        ("sub/y.yaml", &OTHER.replace("user: me", "user: you")),
+    ];
+    let environment = &[("ONE", "1"), ("TWO", "2")];
+    let (result, _) = Case { files: &files, environment, ..Case::default() }.load();
     let loaded = result.unwrap_or_else(|findings| panic!("{change}: {findings:?}"));
     // A UDP port changes the app but is not published yet, which is a warning of its own.
     let unexpected = loaded.warnings.iter().find(|warning| !warning.message.contains("UDP port"));
@@ -256,8 +486,13 @@ fn load(change: &str) -> App {
 
 #[test]
 fn an_honoured_key_changes_the_app() {
-    // A missing file is an error unless `required` is false, which no two good files can show.
-    let shown_elsewhere = ["services.*.env_file.*.required"];
+    // What is right about them changes nothing, and what is wrong is an error: see the findings.
+    let shown_elsewhere = [
+        "services.*.env_file.*.required",
+        "services.*.logging.driver",
+        "services.*.platform",
+        "volumes.*.driver",
+    ];
     let tried: BTreeSet<&str> = PAIRS.iter().map(|(path, ..)| *path).chain(shown_elsewhere).collect();
     let honoured: BTreeSet<&str> =
         key_table().iter().filter(|row| row.status == Status::Honoured).map(|row| row.path).collect();
@@ -268,7 +503,9 @@ fn an_honoured_key_changes_the_app() {
 }
 
 /// Paths whose `*` is a name in a mapping; every other one is an element of a list.
-const NAMED: [(&str, &str); 6] = [
+const NAMED: [(&str, &str); 8] = [
+    ("configs", "settings"),
+    ("secrets", "token"),
     ("services", "web"),
     ("networks", "default"),
     ("volumes", "data"),
@@ -291,13 +528,13 @@ fn using(path: &str, from: usize) -> String {
 }
 
 #[test]
-fn every_other_key_is_warned_about_at_its_place() {
-    for row in key_table().iter().filter(|row| row.status == Status::Warned) {
+fn every_other_key_is_warned_about_or_refused_at_its_place() {
+    for row in key_table().iter().filter(|row| row.status != Status::Honoured) {
         let key = row.path.rsplit('.').next().unwrap();
         let parent = &row.path[..row.path.len() - key.len()];
         let parent_is_warned = key_table()
             .iter()
-            .any(|other| other.status == Status::Warned && parent.starts_with(&format!("{}.", other.path)));
+            .any(|other| other.status != Status::Honoured && parent.starts_with(&format!("{}.", other.path)));
         if parent_is_warned {
             // The warning about the outer key covers what is in it.
             continue;
@@ -309,7 +546,14 @@ fn every_other_key_is_warned_about_at_its_place() {
         let column = text.rfind(&format!("{key}: ")).unwrap() + 1;
         let found = findings.iter().any(|finding| {
             let place = finding.location.as_ref().map(|at| (at.line, at.column));
-            finding.message.starts_with(&format!("{key:?} ")) && place == Some((1, column))
+            let severity = match row.status {
+                Status::Refused => Severity::Error,
+                _ => Severity::Warning,
+            };
+            finding.message.starts_with(&format!("{key:?} "))
+                && finding.severity == severity
+                && finding.hint.is_some()
+                && place == Some((1, column))
         });
         assert!(found, "{}: {text}\n{findings:#?}", row.path);
     }

@@ -5,6 +5,7 @@
 mod common;
 mod findings;
 mod keys;
+mod loading;
 mod merging;
 mod peers;
 mod properties;

@@ -7,7 +7,7 @@ use throng_compose::{LoadOptions, canonical, load};
 
 /// Loads the files and compares one part of the canonical form.
 #[track_caller]
-fn check_part(case: &Case<'_>, pointer: &str, expected: Value) {
+pub fn check_part(case: &Case<'_>, pointer: &str, expected: Value) {
     let (result, directory) = case.load();
     let loaded = result.unwrap_or_else(|findings| panic!("{findings:?}"));
     assert_eq!(loaded.warnings, []);

@@ -29,18 +29,51 @@ services:
     hostname: web.local
     stop_signal: SIGQUIT
     stop_grace_period: 1h
+    read_only: true
+    cap_add: [net_admin]
+    cap_drop: [ALL]
+    group_add: [1, audio]
+    ulimits: {nofile: {soft: 10, hard: -1}, core: 0}
+    sysctls: {net.core.somaxconn: "128"}
+    extra_hosts: ["a:1.2.3.4", "b=host-gateway", "a=[::1]"]
+    dns: 1.1.1.1
+    dns_search: [a.example]
+    dns_opt: ["timeout:1"]
+    domainname: shop.example
+    shm_size: 1m
+    oom_score_adj: 5
+    cpu_shares: 512
+    mem_reservation: 32m
+    memswap_limit: -1
+    storage_opt: {size: 1g}
+    logging: {driver: local, options: {max-size: 1m, max-file: 3}}
+    annotations: {x: "y $$z"}
+    configs: [settings, {source: settings, target: /etc/x, mode: "0440", uid: 5}]
+    secrets: [{source: token, target: t, gid: "7"}]
+    post_start: [{command: a b, user: me, working_dir: /x, environment: [A=b]}]
+    pre_stop: [{command: [c]}]
+    links: ["db:database"]
+    volumes_from: [db:ro]
   db:
     image: db
+    volumes: [{type: volume, source: data, target: /sub, volume: {subpath: a/b}}, {type: tmpfs, target: /m, tmpfs: {mode: 0700}}]
     scale: 0
     healthcheck: {test: [CMD, check, "$$HOME"]}
     restart: unless-stopped
     networks: [front]
+  alone: {image: a, network_mode: none}
   job: {image: job, healthcheck: {disable: true}, profiles: [never]}
 networks:
-  front: {internal: true, ipam: {config: [{subnet: 10.1.0.0/16}]}}
+  front: {internal: true, labels: {l: m}, ipam: {config: [{subnet: 10.1.0.0/16}]}}
 volumes:
   data: {name: "my data", external: true}
-  other: {name: other}
+  other: {name: other, labels: [a]}
+  bound: {driver: local, driver_opts: {type: none, o: bind, device: /srv}}
+configs:
+  settings: {content: "a: $$b"}
+  file: {file: ./x}
+secrets:
+  token: {file: /t}
 "#;
 
 /// Loads a text and, if it is good, what is printed of it: both must be the same app.
@@ -76,8 +109,9 @@ fn a_rich_file_comes_back_the_same() {
     let good = RICH.replace("my data", "my-data");
     let case = Case { files: &[("compose.yaml", &good)], ..Case::default() };
     let loaded = case.load().0.unwrap_or_else(|findings| panic!("{}", render(&findings, false)));
-    assert_eq!(loaded.app.services.len(), 2);
-    assert_eq!(loaded.warnings, []);
+    assert_eq!(loaded.app.services.len(), 3);
+    let messages: Vec<&str> = loaded.warnings.iter().map(|warning| warning.message.as_str()).collect();
+    assert_eq!(messages, ["/m of db belongs to each of its replicas alone"]);
     round_trip(&good).unwrap();
 }
 
