@@ -307,7 +307,7 @@ async fn mounts_are_as_asked(bench: &Bench<'_>) {
     spec.mounts =
         vec![mount(bind(), "/data", true), mount(ResolvedSource::Bind(folder.join("file")), "/one", true)];
     assert_eq!(bench.run(&spec).await.1, "from the host\nfrom the host\n");
-    let tmpfs = ResolvedSource::Tmpfs { size: Some(1 << 20) };
+    let tmpfs = ResolvedSource::Tmpfs { size: Some(1 << 20), mode: None };
     for (number, mounts, read_only, path, expected) in [
         (2, vec![mount(bind(), "/data", true)], false, "/data/new", "Read-only"),
         (3, vec![mount(bind(), "/data", false)], true, "/data/new", "written"),

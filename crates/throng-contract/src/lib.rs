@@ -126,6 +126,7 @@ impl<'a> Bench<'a> {
             log: LogPolicy::default(),
             stop_signal: 15,
             stop_grace_period: Duration::from_secs(5),
+            sandbox: Default::default(),
         }
     }
 

@@ -4,11 +4,14 @@ use crate::docker::{Core, Names};
 use crate::labels;
 use bollard::models::{
     ContainerCreateBody, EndpointIpamConfig, EndpointSettings, HealthConfig, HostConfig, HostConfigLogConfig,
-    Mount, MountTmpfsOptions, MountType, NetworkingConfig,
+    Mount, MountTmpfsOptions, MountType, NetworkingConfig, ResourcesUlimits,
 };
 use std::collections::HashMap;
 use std::path::Path;
+use throng_model::app::Swap;
 use throng_model::replica::{Attachment, ReplicaSpec, ResolvedMount, ResolvedSource};
+use throng_model::sandbox::{HostAddress, Sandbox};
+use throng_runtime::{ErrorKind, RuntimeError};
 
 /// Nanoseconds of CPU time a second and core.
 const NANOS: f64 = 1e9;
@@ -20,6 +23,7 @@ pub fn body(core: &Core, spec: &ReplicaSpec, image: &str, resolv: Option<&Path>)
     let endpoint = spec.networks.first().map(|leg| (leg.network.clone(), endpoint(spec, leg, core.names)));
     ContainerCreateBody {
         hostname: Some(spec.hostname.clone()),
+        domainname: spec.sandbox.domain.clone(),
         user: Some(process.user.clone()),
         env: Some(process.env.clone()),
         entrypoint: program.map(|program| vec![program.clone()]),
@@ -53,11 +57,32 @@ fn host_config(spec: &ReplicaSpec, root: &Path, resolv: Option<&Path>) -> HostCo
         read_only: Some(true),
         ..Default::default()
     }));
+    let sandbox = &spec.sandbox;
+    let some = |words: &[String]| (!words.is_empty()).then(|| words.to_vec());
     HostConfig {
+        cap_add: some(&sandbox.cap_add),
+        cap_drop: some(&sandbox.cap_drop),
+        group_add: some(&sandbox.groups),
+        sysctls: (!sandbox.sysctls.is_empty()).then(|| sandbox.sysctls.clone().into_iter().collect()),
+        ulimits: ulimits(sandbox),
+        shm_size: sandbox.shm_size.map(signed),
+        oom_score_adj: sandbox.oom_score.map(i64::from),
+        extra_hosts: (!sandbox.hosts.is_empty()).then(|| sandbox.hosts.iter().map(extra_host).collect()),
+        dns: (!sandbox.dns.is_empty()).then(|| sandbox.dns.iter().map(ToString::to_string).collect()),
+        dns_search: some(&sandbox.dns_search),
+        dns_options: some(&sandbox.dns_options),
+        annotations: (!sandbox.annotations.is_empty())
+            .then(|| sandbox.annotations.clone().into_iter().collect()),
+        cpu_shares: resources.cpu_shares.map(signed),
+        memory_reservation: resources.memory_reservation.map(signed),
         nano_cpus: resources.cpus.map(|cpus| (cpus * NANOS).round() as i64),
         memory: resources.memory.map(signed),
-        // Equal to the limit of memory: no swap beside it.
-        memory_swap: resources.memory.map(signed),
+        // Memory and swap together.
+        memory_swap: resources.memory.map(|memory| match resources.swap {
+            None => signed(memory),
+            Some(Swap::Bytes(bytes)) => signed(memory.saturating_add(bytes)),
+            Some(Swap::Unlimited) => -1,
+        }),
         pids_limit: resources.pids.map(signed),
         log_config: Some(HostConfigLogConfig {
             typ: Some("json-file".into()),
@@ -69,6 +94,37 @@ fn host_config(spec: &ReplicaSpec, root: &Path, resolv: Option<&Path>) -> HostCo
         readonly_rootfs: Some(spec.root.read_only),
         security_opt: Some(vec!["no-new-privileges".into()]),
         ..Default::default()
+    }
+}
+
+/// The first wish that cannot be kept, if there is one. Where the daemon's answers to names are not ours, the file that
+/// names our server is the same for all replicas of a network.
+pub fn unsupported(spec: &ReplicaSpec, names: Names) -> Option<RuntimeError> {
+    let sandbox = &spec.sandbox;
+    let wishes = [
+        ("dns", sandbox.dns.is_empty()),
+        ("dns_search", sandbox.dns_search.is_empty()),
+        ("dns_opt", sandbox.dns_options.is_empty()),
+    ];
+    let (key, _) = wishes.into_iter().find(|(_, none)| !none && names == Names::Gateway)?;
+    let message = format!("cannot create {}: {key} is not honoured on Docker", spec.id);
+    Some(RuntimeError::new(ErrorKind::Invalid, message).hint("remove it, or use --on local"))
+}
+
+fn ulimits(sandbox: &Sandbox) -> Option<Vec<ResourcesUlimits>> {
+    let bound = |bound: Option<u64>| Some(bound.and_then(|bound| i64::try_from(bound).ok()).unwrap_or(-1));
+    let limits = sandbox.ulimits.iter().map(|(name, limit)| ResourcesUlimits {
+        name: Some(name.clone()),
+        soft: bound(limit.soft),
+        hard: bound(limit.hard),
+    });
+    (!sandbox.ulimits.is_empty()).then(|| limits.collect())
+}
+
+fn extra_host((name, address): &(String, HostAddress)) -> String {
+    match address {
+        HostAddress::Address(address) => format!("{name}:{address}"),
+        HostAddress::Gateway => format!("{name}:host-gateway"),
     }
 }
 
@@ -86,9 +142,10 @@ fn mount(mount: &ResolvedMount, root: &Path) -> Mount {
     let (typ, source, tmpfs) = match &mount.source {
         ResolvedSource::Bind(path) => (MountType::BIND, Some(seen(path, root)), None),
         ResolvedSource::Private => (MountType::VOLUME, None, None),
-        ResolvedSource::Tmpfs { size } => {
-            let size = size.map(|size| i64::try_from(size).unwrap_or(i64::MAX));
-            (MountType::TMPFS, None, Some(MountTmpfsOptions { size_bytes: size, ..Default::default() }))
+        ResolvedSource::Tmpfs { size, mode } => {
+            let size_bytes = size.map(|size| i64::try_from(size).unwrap_or(i64::MAX));
+            let options = MountTmpfsOptions { size_bytes, mode: mode.map(i64::from), ..Default::default() };
+            (MountType::TMPFS, None, Some(options))
         }
     };
     Mount {

@@ -63,6 +63,7 @@ mod tests {
             log: LogPolicy::default(),
             stop_signal: 15,
             stop_grace_period: Duration::from_secs(1),
+            sandbox: Default::default(),
         }
     }
 

@@ -13,8 +13,9 @@ use bollard::query_parameters::{
 };
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use throng_model::replica::{Exit, NetworkSpec, Observed, ReplicaId, ReplicaSpec, ReplicaState, Statistics};
+use throng_runtime::backends::{HOOKS_AFTER_START, LEAST_GRACE, run_hooks};
 use throng_runtime::{ErrorKind, ExecIo, ExecSpec, Result, Runtime, RuntimeError, RuntimeEvent, backends};
 use tokio::sync::mpsc;
 
@@ -61,10 +62,17 @@ impl Runtime for Docker {
         let replica = self.core.known(id)?;
         let _order = replica.order.lock().await;
         replica.accept(generation)?;
-        match replica.running() {
-            Some(pid) => Ok(pid),
-            None => self.core.start(&replica, generation).await,
+        if let Some(pid) = replica.running() {
+            return Ok(pid);
         }
+        let pid = self.core.start(&replica, generation).await?;
+        let Some(spec) = replica.inner().spec.clone() else { return Ok(pid) };
+        // What a hook writes is not part of what the daemon keeps.
+        if let Err(error) = run_hooks(self, id, &spec.sandbox.post_start, HOOKS_AFTER_START, None).await {
+            self.core.stop(&replica, SIGKILL, Duration::ZERO).await?;
+            return Err(error.hint("the hook is under post_start of the service"));
+        }
+        Ok(pid)
     }
 
     async fn stop(&self, id: &ReplicaId, generation: u64, signal: i32, grace: Duration) -> Result<Exit> {
@@ -72,7 +80,16 @@ impl Runtime for Docker {
         let replica = self.core.known(id)?;
         let _order = replica.order.lock().await;
         replica.accept(generation)?;
-        let exit = self.core.stop(&replica, signal, grace).await?;
+        let (begin, spec) = (Instant::now(), replica.inner().spec.clone());
+        let hooks = spec.iter().flat_map(|spec| &spec.sandbox.pre_stop).cloned().collect::<Vec<_>>();
+        let mut left = grace;
+        if !grace.is_zero() && !hooks.is_empty() && replica.running().is_some() {
+            if let Err(error) = run_hooks(self, id, &hooks, grace, None).await {
+                tracing::warn!("{error}");
+            }
+            left = grace.saturating_sub(begin.elapsed()).max(LEAST_GRACE.min(grace));
+        }
+        let exit = self.core.stop(&replica, signal, left).await?;
         // Somebody follows its log: what it said at the end must be there before it is removed.
         if logs::is_looked_at(&replica)
             && let Err(error) = self.core.bring_log(&replica).await
@@ -139,6 +156,9 @@ impl Core {
         if replica.running().is_some() || same && there {
             replica.inner().spec = Some(Arc::new(spec.clone()));
             return Ok(());
+        }
+        if let Some(error) = container::unsupported(spec, self.names) {
+            return Err(error);
         }
         program::check(spec).await?;
         let image = self.provide(&spec.root).await?;

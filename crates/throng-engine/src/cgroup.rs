@@ -15,7 +15,7 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
-use throng_model::app::Resources;
+use throng_model::app::{Resources, Swap};
 use throng_model::replica::Pressure;
 
 /// Folder of this program in each hierarchy.
@@ -250,7 +250,7 @@ fn cgroup_mounts(mountinfo: &str) -> Vec<CgroupMount> {
 impl Group {
     /// The folders that a replica with these limits has.
     fn wanted(&self, resources: &Resources) -> impl Iterator<Item = &(String, PathBuf)> {
-        let limited = resources.memory.is_some();
+        let limited = resources.memory.is_some() || resources.memory_reservation.is_some();
         self.folders.iter().filter(move |(controller, _)| limited || controller != "memory")
     }
 
@@ -443,19 +443,49 @@ fn settings(version: u8, controller: &str, resources: &Resources) -> Vec<(&'stat
             settings.push(("cpu.cfs_quota_us", quota.to_string()));
         }
     }
-    if let Some(memory) = resources.memory.filter(|_| wants("memory")) {
-        if version == 2 {
-            settings.push(("memory.max", memory.to_string()));
-            settings.push(("memory.swap.max", "0".into()));
-        } else {
-            settings.push(("memory.limit_in_bytes", memory.to_string()));
-            settings.push(("memory.memsw.limit_in_bytes", memory.to_string()));
-        }
+    if let Some(shares) = resources.cpu_shares.filter(|_| wants("cpu")) {
+        settings.push(match version {
+            2 => ("cpu.weight", weight(shares).to_string()),
+            _ => ("cpu.shares", shares.to_string()),
+        });
+    }
+    if wants("memory") {
+        memory_settings(version, resources, &mut settings);
     }
     if let Some(pids) = resources.pids.filter(|_| wants("pids")) {
         settings.push(("pids.max", pids.to_string()));
     }
     settings
+}
+
+/// From the range 2 to 262144 to 1 to 10000, as all container engines do it
+/// (<https://github.com/kubernetes/enhancements/tree/master/keps/sig-node/2254-cgroup-v2>).
+fn weight(shares: u64) -> u64 {
+    1 + shares.clamp(2, 262_144).saturating_sub(2) * 9_999 / 262_142
+}
+
+fn memory_settings(version: u8, resources: &Resources, settings: &mut Vec<(&'static str, String)>) {
+    if let Some(memory) = resources.memory {
+        // Version 1 counts memory and swap together.
+        let (swap, both) = match resources.swap {
+            None => ("0".to_owned(), memory.to_string()),
+            Some(Swap::Bytes(bytes)) => (bytes.to_string(), memory.saturating_add(bytes).to_string()),
+            Some(Swap::Unlimited) => ("max".into(), "-1".into()),
+        };
+        if version == 2 {
+            settings.push(("memory.max", memory.to_string()));
+            settings.push(("memory.swap.max", swap));
+        } else {
+            settings.push(("memory.limit_in_bytes", memory.to_string()));
+            settings.push(("memory.memsw.limit_in_bytes", both));
+        }
+    }
+    if let Some(reservation) = resources.memory_reservation {
+        settings.push(match version {
+            2 => ("memory.low", reservation.to_string()),
+            _ => ("memory.soft_limit_in_bytes", reservation.to_string()),
+        });
+    }
 }
 
 fn read(folder: &Path, file: &str) -> String {
@@ -562,6 +592,24 @@ mod tests {
                 "pids.max"
             ]
         );
+        let more = Resources {
+            memory: Some(100),
+            swap: Some(Swap::Bytes(50)),
+            memory_reservation: Some(70),
+            cpu_shares: Some(1024),
+            ..Resources::default()
+        };
+        let has = |version, controller, file, value: &str| {
+            settings(version, controller, &more).contains(&(file, value.to_owned()))
+        };
+        assert!(has(2, "", "memory.swap.max", "50") && has(2, "", "memory.low", "70"));
+        assert!(has(2, "", "cpu.weight", "39"));
+        assert!(has(1, "memory", "memory.memsw.limit_in_bytes", "150"));
+        assert!(has(1, "memory", "memory.soft_limit_in_bytes", "70") && has(1, "cpu", "cpu.shares", "1024"));
+        let endless = Resources { swap: Some(Swap::Unlimited), ..more };
+        assert!(settings(2, "", &endless).contains(&("memory.swap.max", "max".into())));
+        assert!(settings(1, "memory", &endless).contains(&("memory.memsw.limit_in_bytes", "-1".into())));
+        assert_eq!((weight(2), weight(262_144)), (1, 10_000));
         assert!(settings(2, "", &Resources::default()).is_empty());
         let tiny = Resources { cpus: Some(0.000_1), ..Resources::default() };
         assert_eq!(settings(2, "", &tiny)[0].1, "1000 100000");

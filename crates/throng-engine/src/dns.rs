@@ -6,11 +6,12 @@ use crate::errors::host;
 use hickory_proto::op::{Message, MessageType, Metadata, OpCode, Query, ResponseCode};
 use hickory_proto::rr::rdata::A;
 use hickory_proto::rr::{DNSClass, RData, Record, RecordType};
+use std::collections::HashMap;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
-use throng_model::replica::NetworkSpec;
+use throng_model::replica::{Attachment, NetworkSpec};
 use throng_runtime::Result;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream, UdpSocket};
@@ -56,10 +57,35 @@ pub struct DnsServer {
     _tasks: JoinSet<()>,
 }
 
+/// The name servers that replicas asked for, by the replicas' addresses.
+#[derive(Debug, Default)]
+pub(crate) struct Resolvers(Mutex<HashMap<Ipv4Addr, Vec<SocketAddr>>>);
+
+impl Resolvers {
+    /// Of a replica with these legs; none means the host's.
+    pub fn set(&self, legs: &[Attachment], servers: &[IpAddr]) {
+        let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        for leg in legs {
+            if servers.is_empty() {
+                known.remove(&leg.address);
+            } else {
+                let at_port = servers.iter().map(|server| SocketAddr::new(*server, PORT)).collect();
+                known.insert(leg.address, at_port);
+            }
+        }
+    }
+
+    fn of(&self, client: IpAddr) -> Option<Vec<SocketAddr>> {
+        let IpAddr::V4(client) = client else { return None };
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).get(&client).cloned()
+    }
+}
+
 struct Server {
     network: NetworkSpec,
     resolve: Arc<dyn Resolve>,
     upstream: Vec<SocketAddr>,
+    resolvers: Arc<Resolvers>,
     forwarded: Semaphore,
 }
 
@@ -83,6 +109,7 @@ pub async fn serve(engine: &Engine, network: &NetworkSpec, resolve: Arc<dyn Reso
         network: network.clone(),
         resolve,
         upstream,
+        resolvers: engine.core.resolvers.clone(),
         forwarded: Semaphore::new(MAX_FORWARDED),
     });
     let mut tasks = JoinSet::new();
@@ -117,7 +144,7 @@ async fn serve_datagrams(server: Arc<Server>, socket: Arc<UdpSocket>) {
             Answer::Ask => {
                 let (server, socket) = (server.clone(), socket.clone());
                 forwarded.spawn(async move {
-                    if let Some(answer) = server.forward(&question, true).await {
+                    if let Some(answer) = server.forward(&question, client, true).await {
                         // As above.
                         let _ = socket.send_to(&answer, client).await;
                     }
@@ -134,7 +161,7 @@ async fn serve_connections(server: Arc<Server>, listener: TcpListener) {
     loop {
         while connections.try_join_next().is_some() {}
         let Ok(permit) = gate.clone().acquire_owned().await else { return };
-        let Ok((stream, _)) = listener.accept().await else {
+        let Ok((stream, client)) = listener.accept().await else {
             // Too many open files, say: others may be closed meanwhile.
             tokio::time::sleep(Duration::from_millis(50)).await;
             continue;
@@ -142,20 +169,20 @@ async fn serve_connections(server: Arc<Server>, listener: TcpListener) {
         let server = server.clone();
         connections.spawn(async move {
             // A broken connection concerns its client only.
-            let _ = serve_connection(&server, stream).await;
+            let _ = serve_connection(&server, stream, client).await;
             drop(permit);
         });
     }
 }
 
-async fn serve_connection(server: &Server, mut stream: TcpStream) -> io::Result<()> {
+async fn serve_connection(server: &Server, mut stream: TcpStream, client: SocketAddr) -> io::Result<()> {
     loop {
         let length = tokio::time::timeout(CLIENT_PATIENCE, stream.read_u16()).await??;
         let mut question = vec![0; usize::from(length)];
         tokio::time::timeout(CLIENT_PATIENCE, stream.read_exact(&mut question)).await??;
         let answer = match server.answer(&question, false) {
             Answer::Now(answer) => Some(answer),
-            Answer::Ask => server.forward(&question, false).await,
+            Answer::Ask => server.forward(&question, client, false).await,
             Answer::Drop => None,
         };
         let Some(answer) = answer else { return Ok(()) };
@@ -197,10 +224,11 @@ impl Server {
         }
     }
 
-    /// Asks the host's resolvers one after another. `None` only if not even a failure can be written.
-    async fn forward(&self, question: &[u8], datagram: bool) -> Option<Vec<u8>> {
+    /// Asks the client's resolvers, or the host's, one after another. `None` only if not even a failure can be written.
+    async fn forward(&self, question: &[u8], client: SocketAddr, datagram: bool) -> Option<Vec<u8>> {
         if let Ok(_permit) = self.forwarded.try_acquire() {
-            for resolver in &self.upstream {
+            let own = self.resolvers.of(client.ip());
+            for resolver in own.as_ref().unwrap_or(&self.upstream) {
                 let asked = async {
                     if datagram {
                         ask_udp(*resolver, question).await
@@ -318,7 +346,13 @@ mod tests {
             internal: false,
         };
         let forwarded = Semaphore::new(0);
-        Server { network, resolve: Arc::new(Many(count)), upstream: vec![], forwarded }
+        Server {
+            network,
+            resolve: Arc::new(Many(count)),
+            upstream: vec![],
+            resolvers: Arc::default(),
+            forwarded,
+        }
     }
 
     fn ask(server: &Server, name: &str, kind: RecordType, datagram: bool) -> Option<Message> {
@@ -360,7 +394,8 @@ mod tests {
     async fn too_many_questions_fail_at_once() {
         let mut request = Message::query();
         request.add_query(Query::query(Name::from_ascii("example.org").unwrap(), RecordType::A));
-        let answer = server(0).forward(&request.to_vec().unwrap(), true).await.unwrap();
+        let answer =
+            server(0).forward(&request.to_vec().unwrap(), ([127, 0, 0, 1], 9).into(), true).await.unwrap();
         assert_eq!(Message::from_vec(&answer).unwrap().metadata.response_code, ResponseCode::ServFail);
     }
 

@@ -2,6 +2,7 @@
 
 use crate::cgroup::Cgroups;
 use crate::child::Op;
+use crate::dns::Resolvers;
 use crate::errors::host;
 use crate::exits::{Exits, how};
 use crate::network::{self, Fabric, Links};
@@ -91,6 +92,8 @@ pub struct Core {
     /// Projects whose replicas on disk have been taken over.
     loaded: tokio::sync::Mutex<BTreeSet<String>>,
     networks: Mutex<HashMap<String, NetworkSpec>>,
+    /// Name servers of replicas that have their own.
+    pub resolvers: Arc<Resolvers>,
     /// What was odd about replicas that were taken over, by name.
     notes: Mutex<Vec<(String, String)>>,
 }
@@ -276,7 +279,7 @@ impl Core {
             .map_err(|e| host(format_args!("cannot make {}", options.run_dir.display()), e))?;
         let store = Store::open(&options.state_dir)
             .map_err(|e| host(format_args!("cannot use {}", options.state_dir.display()), e))?;
-        let filter = seccomp::filter().ok_or_else(|| {
+        let filter = seccomp::filter(DEFAULT_CAPABILITIES).ok_or_else(|| {
             RuntimeError::new(ErrorKind::Host, "the system call filter is too large for the kernel")
         })?;
         let open_files = rustix::process::getrlimit(rustix::process::Resource::Nofile).maximum;
@@ -284,6 +287,7 @@ impl Core {
             rootless,
             filter,
             capabilities: DEFAULT_CAPABILITIES & own_capabilities(),
+            own_capabilities: own_capabilities(),
             open_files: open_files.unwrap_or(1 << 20),
             ids: IdMaps::own(),
             blank: blank(&store, rootless),
@@ -307,6 +311,7 @@ impl Core {
             replicas: Mutex::default(),
             loaded: tokio::sync::Mutex::default(),
             networks: Mutex::default(),
+            resolvers: Arc::default(),
             notes: Mutex::default(),
         })
     }
@@ -333,6 +338,9 @@ impl Core {
     }
 
     pub fn insert(&self, replica: Arc<Replica>) {
+        if let Some(spec) = &replica.inner().spec {
+            self.resolvers.set(&spec.networks, &spec.sandbox.dns);
+        }
         let mut replicas = lock(&self.replicas);
         replicas.entry(replica.id.project.clone()).or_default().insert(replica.id.clone(), replica);
     }
@@ -341,7 +349,11 @@ impl Core {
     pub fn forget(&self, id: &ReplicaId) -> bool {
         let mut replicas = lock(&self.replicas);
         let Some(project) = replicas.get_mut(&id.project) else { return true };
-        project.remove(id);
+        if let Some(gone) = project.remove(id)
+            && let Some(spec) = &gone.inner().spec
+        {
+            self.resolvers.set(&spec.networks, &[]);
+        }
         let last = project.is_empty();
         if last {
             replicas.remove(&id.project);

@@ -3,6 +3,7 @@
 use crate::child::Op;
 use crate::spawn::Failure;
 use std::io;
+use throng_model::sandbox::ULIMITS;
 use throng_runtime::{ErrorKind, RuntimeError};
 
 /// An error of the host, with a hint where the error number has one usual cause.
@@ -61,10 +62,29 @@ pub fn failed_start(who: &str, ops: &[Op], failure: Failure) -> RuntimeError {
         Op::ChangeDirectory { path } => {
             invalid(format!("cannot enter working directory {}: {error}", path.to_string_lossy()))
         }
+        Op::Write { path, data } if is_parameter(path) => {
+            let name = path.to_string_lossy().trim_start_matches(PARAMETERS).replace('/', ".");
+            invalid(format!("cannot set {name} to {:?}: {error}", String::from_utf8_lossy(data))).hint(
+                "see sysctls of the service; an interface has parameters of its own only once it is there",
+            )
+        }
+        Op::Limit { resource, .. } => {
+            let name =
+                ULIMITS.iter().find(|(_, number)| number == resource).map_or("a limit", |(name, _)| name);
+            invalid(format!("cannot set the limit {name}: {error}"))
+                .hint("only root may raise hard limits; see ulimits of the service")
+        }
         Op::User { uid, .. } => invalid(format!("cannot become user {uid}: {error}"))
             .hint("as an ordinary user only the ids that /etc/subuid grants exist inside replicas"),
         other => host(format_args!("cannot start {who}: cannot {}", describe(other)), error),
     }
+}
+
+/// Where the kernel's parameters are.
+const PARAMETERS: &str = "/proc/sys/";
+
+fn is_parameter(path: &std::ffi::CStr) -> bool {
+    path.to_bytes().starts_with(PARAMETERS.as_bytes())
 }
 
 fn is_limit(errno: i32) -> bool {
@@ -109,7 +129,6 @@ fn describe(op: &Op) -> String {
         Op::EnterRoot { .. } | Op::LeaveOldRoot | Op::EnterBlank => "change the root".into(),
         Op::Network { .. } | Op::NetworkUp { .. } => "set up its interfaces".into(),
         Op::HostName(_) => "set its host name".into(),
-        Op::Limit { .. } => "set its limits".into(),
         Op::BoundCapabilities(_) | Op::SetCapabilities(_) => "drop capabilities".into(),
         Op::Filter(_) | Op::NoNewPrivileges => "restrict its system calls".into(),
         Op::Execute(_) => "execute its program".into(),

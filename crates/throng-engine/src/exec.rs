@@ -1,6 +1,7 @@
 //! Commands inside a running replica, and single build steps.
 
 use crate::child::{Job, Op};
+use crate::confine::{self, Confinement};
 use crate::engine::{Core, Engine, blocking};
 use crate::errors::{failed_start, host};
 use crate::layers::Layers;
@@ -16,6 +17,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 use throng_model::replica::{Exit, Process, ReplicaSpec};
+use throng_model::sandbox::Sandbox;
 use throng_runtime::{ErrorKind, ExecIo, ExecSpec, Result, RuntimeError};
 
 const REPLICA_NAMESPACES: i32 =
@@ -168,15 +170,17 @@ fn exec_ops(
     }
     // A replica in a user namespace of its own has but one user.
     let apart = start::in_own_user_namespace(running.pid);
-    let identity = Identity { apart, ..user::resolve(&process.user, layers)? };
+    let identity = Identity { apart, ..user::resolve(&process.user, &spec.sandbox.groups, layers)? };
+    let confinement = Confinement::new(&core.ground, &spec.sandbox)?;
     let mut flags = REPLICA_NAMESPACES | plan::user_namespace(&identity);
     if group.is_some_and(|g| g.is_v2()) {
         flags |= libc::CLONE_NEWCGROUP;
     }
     let mut ops = vec![Op::TakeDescriptors(descriptors(io))];
     ops.extend(plan::beginning(&lists)?);
+    ops.extend(confine::oom_score(&spec.sandbox)?);
     ops.push(Op::Join { pidfd: running.pidfd.as_raw_fd(), flags });
-    ops.extend(plan::ending(&core.ground, process, &identity, &spec.hostname)?);
+    ops.extend(plan::ending(&confinement, process, &identity, &spec.hostname)?);
     Ok(ops)
 }
 
@@ -255,7 +259,7 @@ impl Step {
         fs::create_dir_all(&work).and_then(|()| fs::create_dir_all(&mount_point)).map_err(failed)?;
         start::write_name_files(&self.upper, &self.layers, &self.names).map_err(failed)?;
         let layers = Layers::new(Some(&self.upper), &self.layers);
-        let identity = core.ground.identity(&self.process.user, &layers)?;
+        let identity = core.ground.identity(&self.process.user, &[], &layers)?;
         let root = Root {
             layers: &self.layers,
             disk: None,
@@ -268,6 +272,7 @@ impl Step {
             mounts: &[],
             private: &|_| PathBuf::new(),
             sys: plan::Sys::Host,
+            sandbox: &Sandbox::default(),
             cgroup2: false,
         };
         let mut ops = vec![Op::TakeDescriptors(descriptors(io))];
@@ -275,7 +280,12 @@ impl Step {
         ops.extend(plan::beginning(&[])?);
         ops.extend(plan::root(&core.ground, &root)?);
         ops.push(Op::HostName(STEP_HOST_NAME.into()));
-        ops.extend(plan::ending(&core.ground, &self.process, &identity, STEP_HOST_NAME)?);
+        ops.extend(plan::ending(
+            &Confinement::plain(&core.ground),
+            &self.process,
+            &identity,
+            STEP_HOST_NAME,
+        )?);
         let started = core
             .spawner
             .spawn(core.ground.job(STEP_NAMESPACES | plan::user_namespace(&identity), ops))

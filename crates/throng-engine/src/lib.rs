@@ -12,6 +12,7 @@
 mod blank;
 mod cgroup;
 mod child;
+mod confine;
 mod delegation;
 mod disk;
 pub mod dns;

@@ -1,6 +1,7 @@
 //! From a replica's description to the operations of its child.
 
 use crate::child::{BLANK, DISK, Job, MAX_TREES, Mount, Op, Overlay, Program, SHARED_SYS};
+use crate::confine::{self, Confinement};
 use crate::layers::Layers;
 use crate::sys::{BIND, Filter, NO_DEV, NO_EXEC, NO_SUID, PRIVATE, READ_ONLY, RECURSIVE, REMOUNT};
 use crate::user::{self, IdMaps, Identity};
@@ -10,6 +11,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use throng_model::replica::{Process, ResolvedMount, ResolvedSource};
+use throng_model::sandbox::Sandbox;
 use throng_runtime::{ErrorKind, RuntimeError};
 
 /// Docker's default search path.
@@ -73,6 +75,8 @@ pub struct Ground {
     pub filter: Arc<Filter>,
     /// [`DEFAULT_CAPABILITIES`] as far as this process has them itself.
     pub capabilities: u64,
+    /// Those that this process has.
+    pub own_capabilities: u64,
     /// Hard limit of open files.
     pub open_files: u64,
     /// Users that exist here.
@@ -93,9 +97,13 @@ impl Ground {
     /// Who the process is to be, and whether that takes a user namespace of its own. It does for everybody but root
     /// where the engine's user is an ordinary one: all files of images and volumes are that user's then, and a program
     /// that has no privilege to change its id has no use for other ids.
-    pub fn identity(&self, user: &str, layers: &Layers) -> Outcome<Identity> {
-        let identity = user::resolve(user, layers)?;
+    pub fn identity(&self, user: &str, groups: &[String], layers: &Layers) -> Outcome<Identity> {
+        let identity = user::resolve(user, groups, layers)?;
         let apart = self.rootless && (identity.uid != 0 || !self.ids.hold(&identity));
+        if apart && !groups.is_empty() {
+            return Err(invalid("an ordinary user can give replicas no groups (group_add)".into())
+                .hint("run as root, or remove group_add"));
+        }
         Ok(Identity { apart, ..identity })
     }
 }
@@ -141,6 +149,7 @@ pub struct Root<'a> {
     /// Folder of the n-th `Private` mount.
     pub private: &'a dyn Fn(usize) -> PathBuf,
     pub sys: Sys,
+    pub sandbox: &'a Sandbox,
     /// A v2 group tree is to be seen at /sys/fs/cgroup.
     pub cgroup2: bool,
 }
@@ -156,7 +165,7 @@ pub enum Sys {
     Own,
 }
 
-type Outcome<T> = Result<T, RuntimeError>;
+pub type Outcome<T> = Result<T, RuntimeError>;
 
 fn invalid(message: String) -> RuntimeError {
     RuntimeError::new(ErrorKind::Invalid, message)
@@ -215,7 +224,7 @@ pub fn root(ground: &Ground, root: &Root<'_>) -> Outcome<Vec<Op>> {
         None => Op::EnterRoot { path: text(root.mount_point)? },
     });
     kernel_file_systems(root, &mut ops)?;
-    devices(ground, &mut ops)?;
+    devices(ground, root.sandbox.shm_size, &mut ops)?;
     for (tree, mount) in trees.iter().zip(root.mounts) {
         user_mount(*tree, mount, &mut ops)?;
     }
@@ -327,13 +336,14 @@ fn kernel_file_systems(root: &Root<'_>, ops: &mut Vec<Op>) -> Outcome<()> {
     });
     // As in Docker: in a network of its own a program needs no privilege for any port.
     ops.push(Op::Write { path: text(ANY_PORT)?, data: b"0".to_vec() });
+    ops.extend(confine::kernel_files(root.sandbox)?);
     if root.cgroup2 {
         ops.push(mount("cgroup", "/sys/fs/cgroup", "cgroup2", strict | READ_ONLY, "")?);
     }
     Ok(())
 }
 
-fn devices(ground: &Ground, ops: &mut Vec<Op>) -> Outcome<()> {
+fn devices(ground: &Ground, shm_size: Option<u64>, ops: &mut Vec<Op>) -> Outcome<()> {
     ops.push(mount("tmpfs", "/dev", "tmpfs", NO_SUID, DEV_OPTIONS)?);
     for (tree, (name, major, minor)) in DEVICES.iter().enumerate() {
         let path = text(format!("/dev/{name}"))?;
@@ -355,10 +365,18 @@ fn devices(ground: &Ground, ops: &mut Vec<Op>) -> Outcome<()> {
         "newinstance,ptmxmode=0666,mode=0620,gid=5"
     };
     ops.push(mount("devpts", "/dev/pts", "devpts", NO_SUID | NO_EXEC, pts)?);
-    // In the same file system as /dev, which is one less for each replica.
-    ops.push(mount("/dev/shm", "/dev/shm", "", BIND, "")?);
-    ops.push(mount("none", "/dev/shm", "", REMOUNT | BIND | NO_SUID | NO_DEV | NO_EXEC, "")?);
-    ops.push(mount("mqueue", "/dev/mqueue", "mqueue", NO_SUID | NO_DEV | NO_EXEC, "")?);
+    let strict = NO_SUID | NO_DEV | NO_EXEC;
+    match shm_size {
+        Some(bytes) => {
+            ops.push(mount("tmpfs", "/dev/shm", "tmpfs", strict, &format!("mode=1777,size={bytes}"))?);
+        }
+        None => {
+            // In the same file system as /dev, which is one less for each replica.
+            ops.push(mount("/dev/shm", "/dev/shm", "", BIND, "")?);
+            ops.push(mount("none", "/dev/shm", "", REMOUNT | BIND | strict, "")?);
+        }
+    }
+    ops.push(mount("mqueue", "/dev/mqueue", "mqueue", strict, "")?);
     for (path, target) in [
         ("/dev/fd", "/proc/self/fd"),
         ("/dev/stdin", "/proc/self/fd/0"),
@@ -385,10 +403,10 @@ fn user_mount(tree: Option<usize>, wanted: &ResolvedMount, ops: &mut Vec<Op>) ->
     }
     match (tree, &wanted.source) {
         (Some(tree), _) => ops.push(Op::Attach { tree, target: text(target)? }),
-        (None, ResolvedSource::Tmpfs { size }) => {
-            let options = size.map(|bytes| format!("mode=1777,size={bytes}"));
-            let flags = NO_SUID | NO_DEV | NO_EXEC;
-            ops.push(mount("tmpfs", target, "tmpfs", flags, options.as_deref().unwrap_or("mode=1777"))?);
+        (None, ResolvedSource::Tmpfs { size, mode }) => {
+            let size = size.map(|bytes| format!(",size={bytes}")).unwrap_or_default();
+            let options = format!("mode={:o}{size}", mode.unwrap_or(0o1777));
+            ops.push(mount("tmpfs", target, "tmpfs", NO_SUID | NO_DEV | NO_EXEC, &options)?);
         }
         (None, _) => {}
     }
@@ -409,14 +427,18 @@ fn folders(path: &Path, ops: &mut Vec<Op>) -> Outcome<()> {
 }
 
 /// Drops what the program must not have, and executes it.
-pub fn ending(ground: &Ground, process: &Process, identity: &Identity, host_name: &str) -> Outcome<Vec<Op>> {
+pub fn ending(
+    confinement: &Confinement,
+    process: &Process,
+    identity: &Identity,
+    host_name: &str,
+) -> Outcome<Vec<Op>> {
     let cwd = if process.cwd.is_empty() { "/" } else { &process.cwd };
     let mut ops = Vec::new();
     folders(Path::new(cwd), &mut ops)?;
-    let files = ground.open_files;
-    ops.push(Op::Limit { resource: libc::RLIMIT_NOFILE as i32, soft: files, hard: files });
+    ops.extend(confinement.limit_ops());
     ops.push(Op::Umask(0o022));
-    ops.extend(restrictions(ground, identity));
+    ops.extend(restrictions(confinement, identity));
     ops.push(Op::ChangeDirectory { path: text(cwd)? });
     ops.push(Op::DieWithParent(false));
     ops.push(Op::Execute(program(process, identity, host_name)?));
@@ -425,14 +447,14 @@ pub fn ending(ground: &Ground, process: &Process, identity: &Identity, host_name
 
 /// Capabilities, user and system calls. The order is forced: dropping from the bounding set and changing ids need
 /// capabilities, and the filter forbids neither `execve` nor `prctl`.
-pub fn restrictions(ground: &Ground, identity: &Identity) -> Vec<Op> {
-    let kept = if identity.uid == 0 { ground.capabilities } else { 0 };
-    let mut ops = vec![Op::BoundCapabilities(ground.capabilities)];
+pub fn restrictions(confinement: &Confinement, identity: &Identity) -> Vec<Op> {
+    let kept = if identity.uid == 0 { confinement.capabilities } else { 0 };
+    let mut ops = vec![Op::BoundCapabilities(confinement.capabilities)];
     if !identity.apart {
         let (uid, gid, groups) = (identity.uid, identity.gid, identity.groups.clone());
         ops.push(Op::User { uid, gid, groups });
     }
-    ops.extend([Op::SetCapabilities(kept), Op::NoNewPrivileges, Op::Filter(ground.filter.clone())]);
+    ops.extend([Op::SetCapabilities(kept), Op::NoNewPrivileges, Op::Filter(confinement.filter.clone())]);
     ops
 }
 

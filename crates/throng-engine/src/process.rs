@@ -8,6 +8,7 @@
 //! [`crate::redirect`] and [`crate::sys::notify`]). The rest of the host's loopback stays in reach.
 
 use crate::child::{Job, Op};
+use crate::confine::Confinement;
 use crate::layers::Layers;
 use crate::plan::{self, Ground, text};
 use crate::spawn::Spawner;
@@ -158,10 +159,10 @@ pub fn ending(ground: &Ground, spec: &ReplicaSpec, process: &Process) -> Result<
     let vectors = plan::program_at(vec![text(&program)?], &prepared, &identity, &spec.hostname)?;
     let mut ops = vec![
         Op::ChangeDirectory { path: text(working_directory(&layers, &process.cwd, &program))? },
-        Op::Limit { resource: libc::RLIMIT_NOFILE as i32, soft: ground.open_files, hard: ground.open_files },
         Op::Umask(0o022),
         Op::NoNewPrivileges,
     ];
+    ops.extend(Confinement::new(ground, &spec.sandbox.limits_alone())?.limit_ops());
     ops.push(Op::Filter(ground.filter.clone()));
     ops.extend([Op::DieWithParent(false), Op::Execute(vectors)]);
     Ok(ops)

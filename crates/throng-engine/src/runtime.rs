@@ -8,8 +8,9 @@ use async_trait::async_trait;
 use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use throng_model::replica::{Exit, NetworkSpec, Observed, ReplicaId, ReplicaSpec, Statistics};
+use throng_runtime::backends::{HOOKS_AFTER_START, LEAST_GRACE, LOG, run_hooks};
 use throng_runtime::{ErrorKind, ExecIo, ExecSpec, Result, Runtime, RuntimeError, RuntimeEvent, backends};
 use tokio::sync::{Semaphore, mpsc};
 use tokio::task::JoinSet;
@@ -68,10 +69,12 @@ impl Runtime for Engine {
         let replica = self.core.known(id)?;
         let order = replica.order.clone().lock_owned().await;
         replica.accept(generation)?;
-        match replica.running() {
-            Some(running) => Ok(running.pid),
-            None => start_replica(&self.core, &replica, order).await,
+        if let Some(running) = replica.running() {
+            return Ok(running.pid);
         }
+        let pid = start_replica(&self.core, &replica, order).await?;
+        self.after_start(&replica).await?;
+        Ok(pid)
     }
 
     async fn stop(&self, id: &ReplicaId, generation: u64, signal: i32, grace: Duration) -> Result<Exit> {
@@ -79,7 +82,8 @@ impl Runtime for Engine {
         let replica = self.core.known(id)?;
         let _order = replica.order.lock().await;
         replica.accept(generation)?;
-        stop(&replica, signal, grace).await
+        let left = self.before_stop(&replica, grace).await;
+        stop(&replica, signal, left).await
     }
 
     async fn remove(&self, id: &ReplicaId, generation: u64) -> Result<()> {
@@ -235,6 +239,32 @@ pub fn remove(core: &Core, replica: &Replica) -> Result<()> {
 }
 
 impl Engine {
+    /// A replica whose hooks fail has not started: its process is ended.
+    async fn after_start(&self, replica: &Arc<Replica>) -> Result<()> {
+        let Some(spec) = replica.inner().spec.clone() else { return Ok(()) };
+        let (hooks, log) = (&spec.sandbox.post_start, replica.folder.join(LOG));
+        let Err(error) = run_hooks(self, &spec.id, hooks, HOOKS_AFTER_START, Some(&log)).await else {
+            return Ok(());
+        };
+        let _order = replica.order.lock().await;
+        stop(replica, libc::SIGKILL, Duration::ZERO).await?;
+        Err(error.hint("see its log; the hook is under post_start of the service"))
+    }
+
+    /// What is left of the grace period. A hook that fails keeps nobody from stopping.
+    async fn before_stop(&self, replica: &Arc<Replica>, grace: Duration) -> Duration {
+        let spec = replica.inner().spec.clone();
+        let Some(spec) = spec.filter(|spec| !spec.sandbox.pre_stop.is_empty()) else { return grace };
+        if grace.is_zero() || replica.running().is_none() {
+            return grace;
+        }
+        let (begin, log) = (Instant::now(), replica.folder.join(LOG));
+        if let Err(error) = run_hooks(self, &spec.id, &spec.sandbox.pre_stop, grace, Some(&log)).await {
+            self.core.note(&spec.id, error.to_string());
+        }
+        grace.saturating_sub(begin.elapsed()).max(LEAST_GRACE.min(grace))
+    }
+
     /// Removes everything of a project, whatever its state: processes, groups, interfaces, folders, and the networks
     /// that its replicas and nobody else's are attached to.
     pub async fn sweep(&self, project: &str) -> Result<()> {

@@ -41,19 +41,20 @@ enum Verdict {
     NoneOf(&'static [u32]),
 }
 
-/// The filter; `None` if it does not fit the instructions of the kernel, which a test rules out.
-pub fn filter() -> Option<Arc<Filter>> {
+/// The filter for a process with these capabilities; `None` if it does not fit the instructions of the kernel, which a
+/// test rules out.
+pub fn filter(capabilities: u64) -> Option<Arc<Filter>> {
     let mut program = vec![
         statement(LOAD, ARCHITECTURE_AT),
         jump(EQUAL, ARCHITECTURE_MARK, 1, 0),
         statement(RETURN, libc::SECCOMP_RET_KILL_PROCESS),
         statement(LOAD, NUMBER_AT),
     ];
-    program.extend(search(&ranges(&verdicts()))?);
+    program.extend(search(&ranges(&verdicts(capabilities)))?);
     Some(Arc::new(Filter(program)))
 }
 
-fn verdicts() -> BTreeMap<u32, Verdict> {
+fn verdicts(capabilities: u64) -> BTreeMap<u32, Verdict> {
     let allowed = COMMON.iter().chain(RECENT).chain(ARCHITECTURE);
     let always = Verdict::Always(libc::SECCOMP_RET_ALLOW);
     let mut verdicts: BTreeMap<u32, Verdict> = allowed.map(|&number| (number as u32, always)).collect();
@@ -63,6 +64,11 @@ fn verdicts() -> BTreeMap<u32, Verdict> {
         (libc::SYS_personality as u32, Verdict::OneOf(&PERSONALITIES)),
         (libc::SYS_socket as u32, Verdict::NoneOf(&FAMILIES)),
     ]);
+    for (capability, calls) in PRIVILEGED {
+        if capabilities & (1 << capability) != 0 {
+            verdicts.extend(calls.iter().map(|&number| (number as u32, always)));
+        }
+    }
     verdicts
 }
 
@@ -200,6 +206,46 @@ const COMMON: &[i64] = calls! {
     SYS_clone3
 };
 
+/// Calls that Docker's profile allows with a capability beyond the default ones, by its number.
+const PRIVILEGED: [(u32, &[i64]); 12] = [
+    // CAP_DAC_READ_SEARCH
+    (2, calls! { SYS_open_by_handle_at }),
+    // CAP_SYS_MODULE
+    (16, calls! { SYS_delete_module SYS_init_module SYS_finit_module }),
+    // CAP_SYS_RAWIO
+    (17, PORTS),
+    // CAP_SYS_PTRACE
+    (19, calls! { SYS_kcmp }),
+    // CAP_SYS_PACCT
+    (20, calls! { SYS_acct }),
+    // CAP_SYS_ADMIN
+    (
+        21,
+        calls! {
+            SYS_bpf SYS_clone SYS_clone3 SYS_fanotify_init SYS_fsconfig SYS_fsmount SYS_fsopen SYS_fspick SYS_mount
+            SYS_mount_setattr SYS_move_mount SYS_open_tree SYS_perf_event_open SYS_quotactl SYS_quotactl_fd
+            SYS_setdomainname SYS_sethostname SYS_setns SYS_syslog SYS_umount2 SYS_unshare
+        },
+    ),
+    // CAP_SYS_BOOT
+    (22, calls! { SYS_reboot }),
+    // CAP_SYS_TIME
+    (25, calls! { SYS_settimeofday SYS_clock_settime }),
+    // CAP_SYS_TTY_CONFIG
+    (26, calls! { SYS_vhangup }),
+    // CAP_SYSLOG
+    (34, calls! { SYS_syslog }),
+    // CAP_PERFMON
+    (38, calls! { SYS_perf_event_open }),
+    // CAP_BPF
+    (39, calls! { SYS_bpf }),
+];
+
+#[cfg(target_arch = "x86_64")]
+const PORTS: &[i64] = calls! { SYS_iopl SYS_ioperm };
+#[cfg(target_arch = "aarch64")]
+const PORTS: &[i64] = &[];
+
 /// Calls that the `libc` crate has no names for yet; from the kernel's tables, the same on all architectures.
 const RECENT: &[i64] = &[
     451, // cachestat
@@ -231,6 +277,7 @@ const ARCHITECTURE: &[i64] = &[];
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::plan::DEFAULT_CAPABILITIES;
     use proptest::prelude::*;
     use seccompiler::{
         SeccompAction, SeccompCmpArgLen as Width, SeccompCmpOp as Compare, SeccompCondition as Condition,
@@ -307,7 +354,7 @@ mod tests {
 
     #[test]
     fn every_call_is_decided_as_by_a_chain_of_comparisons() {
-        let (search, chains) = (filter().unwrap(), chains());
+        let (search, chains) = (filter(DEFAULT_CAPABILITIES).unwrap(), chains());
         let arguments = PERSONALITIES.iter().chain(&FAMILIES).map(|&value| u64::from(value));
         let flags = [1 << 17, NAMESPACE_FLAGS.into(), 1 << 32, 0x1_0000_0008, 17, u64::MAX];
         let arguments: Vec<u64> = arguments.chain(flags).collect();
@@ -325,7 +372,7 @@ mod tests {
     proptest! {
         #[test]
         fn any_call_is_decided_as_by_a_chain_of_comparisons(number in any::<u32>(), argument in any::<u64>()) {
-            let (search, chains) = (filter().unwrap(), chains());
+            let (search, chains) = (filter(DEFAULT_CAPABILITIES).unwrap(), chains());
             for number in [number, number % 512] {
                 prop_assert_eq!(
                     run(&search, number, ARCHITECTURE_MARK, argument).0,
@@ -337,15 +384,36 @@ mod tests {
 
     #[test]
     fn every_call_is_decided_in_few_steps() {
-        let search = filter().unwrap();
+        let search = filter(DEFAULT_CAPABILITIES).unwrap();
         let most = (0..512).map(|number| run(&search, number, ARCHITECTURE_MARK, 0).1).max().unwrap();
         assert!(most <= 20, "{most} steps");
         assert!(search.0.len() < 512, "{} instructions", search.0.len());
     }
 
     #[test]
+    fn a_capability_allows_its_own_calls_and_no_others() {
+        for (capability, calls) in PRIVILEGED {
+            let with = verdicts(DEFAULT_CAPABILITIES | 1 << capability);
+            for number in 0..1000 {
+                let (before, after) =
+                    (verdicts(DEFAULT_CAPABILITIES).get(&number).copied(), with.get(&number).copied());
+                if calls.contains(&i64::from(number)) {
+                    assert_eq!(
+                        after,
+                        Some(Verdict::Always(libc::SECCOMP_RET_ALLOW)),
+                        "{capability}: {number}"
+                    );
+                } else {
+                    assert_eq!(after, before, "{capability}: {number}");
+                }
+            }
+        }
+        assert!(filter(u64::MAX).is_some_and(|filter| filter.0.len() < 512));
+    }
+
+    #[test]
     fn dangerous_calls_are_not_allowed() {
-        let verdicts = verdicts();
+        let verdicts = verdicts(DEFAULT_CAPABILITIES);
         for number in [
             libc::SYS_mount,
             libc::SYS_unshare,

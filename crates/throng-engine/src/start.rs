@@ -1,6 +1,7 @@
 //! Starting one replica: what the parent prepares, what it does while the child prepares itself, and what is recorded.
 
 use crate::child::{DISK, Job, Op, SHARED_SYS};
+use crate::confine::{self, Confinement};
 use crate::disk::{self, Disk};
 use crate::engine::Core;
 use crate::errors::{failed_start, host};
@@ -146,7 +147,7 @@ impl<'a> Attempt<'a> {
         }
         let spec = self.spec;
         let layers = Layers::new(Some(&upper(&self.layer())), &spec.root.layers);
-        let identity = self.core.ground.identity(&spec.process.user, &layers)?;
+        let identity = self.core.ground.identity(&spec.process.user, &spec.sandbox.groups, &layers)?;
         self.write_files(&identity)?;
         if let Some(group) = &self.group {
             group.create(&spec.resources).map_err(|e| host(format_args!("cannot limit {}", spec.id), e))?;
@@ -287,6 +288,7 @@ impl<'a> Attempt<'a> {
         let mut ops = vec![Op::OwnDescriptors];
         ops.extend(plan::map_user(identity)?);
         ops.extend(plan::beginning(&lists)?);
+        ops.extend(confine::oom_score(&spec.sandbox)?);
         ops.push(Op::Output { log: text(folder.join(LOG))? });
         let cgroup2 = self.group.as_ref().is_some_and(|g| g.is_v2());
         if cgroup2 {
@@ -306,16 +308,20 @@ impl<'a> Attempt<'a> {
             mounts: &spec.mounts,
             private: &|number| private(folder, number),
             sys,
+            sandbox: &spec.sandbox,
             cgroup2,
         };
+        let confinement = Confinement::new(&core.ground, &spec.sandbox)?;
         ops.extend(plan::root(&core.ground, &root)?);
         ops.push(Op::HostName(spec.hostname.as_bytes().to_vec()));
         ops.push(Op::AwaitGo);
         let (batch, requests) = legs_up(&self.legs);
         ops.push(Op::NetworkUp { batch, requests });
-        let (batch, requests) = legs_addressed(&self.legs);
-        ops.push(Op::Network { batch, requests });
-        ops.extend(plan::ending(&core.ground, &spec.process, identity, &spec.hostname)?);
+        if !self.legs.is_empty() {
+            let (batch, requests) = legs_addressed(&self.legs);
+            ops.push(Op::Network { batch, requests });
+        }
+        ops.extend(plan::ending(&confinement, &spec.process, identity, &spec.hostname)?);
         Ok(ops)
     }
 
@@ -332,14 +338,10 @@ impl<'a> Attempt<'a> {
         if !identity.apart {
             fchown(&log, Some(identity.uid), Some(identity.gid)).map_err(failed)?;
         }
-        let mut hosts = "127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\n".to_owned();
-        if let Some(leg) = spec.networks.first() {
-            hosts += &format!("{}\t{}\n", leg.address, spec.hostname);
-        }
-        let resolver = match self.networks.first() {
-            Some(network) => format!("nameserver {}\noptions ndots:0\n", network.gateway),
-            None => String::new(),
-        };
+        let own = spec.networks.first().map(|leg| leg.address);
+        let gateway = self.networks.first().map(|network| network.gateway);
+        let hosts = confine::hosts(&spec.sandbox, &spec.hostname, own, gateway);
+        let resolver = confine::resolver(&spec.sandbox, gateway);
         let files =
             [("hosts", hosts), ("hostname", format!("{}\n", spec.hostname)), ("resolv.conf", resolver)];
         write_name_files(&upper(&layer), &spec.root.layers, &files).map_err(failed)

@@ -54,13 +54,22 @@ fn parse_map(text: &str) -> Vec<(u32, u32)> {
 }
 
 /// Looks `user` up as Docker does: a number needs no entry; a name does; without a group, the user's own groups.
-pub fn resolve(user: &str, layers: &Layers) -> Result<Identity, RuntimeError> {
+/// `groups` are further ones, by name or number.
+pub fn resolve(user: &str, groups: &[String], layers: &Layers) -> Result<Identity, RuntimeError> {
     let read = |path: &str| {
         layers.read(path, MAX_DATABASE).map(Option::unwrap_or_default).map_err(|e| {
             RuntimeError::new(ErrorKind::Invalid, format!("cannot read {path} of the image: {e}"))
         })
     };
-    resolve_in(user, &read("/etc/passwd")?, &read("/etc/group")?)
+    let database = read("/etc/group")?;
+    let mut identity = resolve_in(user, &read("/etc/passwd")?, &database)?;
+    for name in groups {
+        let group = group_number(name, &database)?;
+        if !identity.groups.contains(&group) {
+            identity.groups.push(group);
+        }
+    }
+    Ok(identity)
 }
 
 fn resolve_in(user: &str, passwd: &str, group: &str) -> Result<Identity, RuntimeError> {

@@ -147,7 +147,7 @@ async fn mounts_are_as_asked() {
         (3, vec![mount(bind(), "/data", false)], true, "/data/new", "written"),
         (
             4,
-            vec![mount(ResolvedSource::Tmpfs { size: Some(1 << 20) }, "/tmp", false)],
+            vec![mount(ResolvedSource::Tmpfs { size: Some(1 << 20), mode: None }, "/tmp", false)],
             true,
             "/tmp/new",
             "written",

@@ -7,10 +7,11 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::{Duration, SystemTime};
 use throng_image::{HealthConfig, Image, Store};
-use throng_model::app::{App, HealthCheck, HealthTest, MountSource, Service};
+use throng_model::app::{
+    App, FileKind, FileMount, FileSource, HealthCheck, HealthTest, MountSource, Service,
+};
 use throng_model::replica::{
-    Attachment, LogPolicy, NetworkSpec, Process, ReplicaId, ReplicaSpec, ResolvedMount, ResolvedSource,
-    RootFs,
+    Attachment, NetworkSpec, Process, ReplicaId, ReplicaSpec, ResolvedMount, ResolvedSource, RootFs,
 };
 
 /// A service with its image looked up: what all of its replicas share.
@@ -38,14 +39,20 @@ pub fn prepare(
     let image = find_image(service, store)?;
     throng_image::check_architecture(&image).map_err(|error| image_refusal(service, &error))?;
     let layers = store.layers(&image).map_err(|error| image_refusal(service, &error))?;
-    let root = RootFs { image: service.image.clone(), image_id: image.id.clone(), layers, read_only: false };
+    let root = RootFs {
+        image: service.image.clone(),
+        image_id: image.id.clone(),
+        layers,
+        read_only: service.read_only,
+    };
     let process = process(service, &image)?;
     let program = process.args.first().map_or("", String::as_str);
     // The kernel would call it "exec format error", and only at each start.
     let path = process.env.iter().find_map(|pair| pair.strip_prefix("PATH=")).unwrap_or_default();
     throng_image::check_program(&service.image, &root.layers, program, path)
         .map_err(|error| image_refusal(service, &error))?;
-    let mounts = mounts(app, service, &image, &root.layers, paths)?;
+    let (files, files_hash) = file_mounts(app, service, paths)?;
+    let mounts = mounts(app, service, &image, &root.layers, files, paths)?;
     let networks: Vec<NetworkSpec> =
         service.networks.keys().filter_map(|key| networks.get(key)).cloned().collect();
     let signal = service.stop_signal.as_deref().or(image.config.stop_signal.as_deref()).unwrap_or("SIGTERM");
@@ -58,7 +65,7 @@ pub fn prepare(
         Some(check) => Some(check.clone()),
         None => image.config.healthcheck.as_ref().and_then(image_health_check),
     };
-    let config_hash = config_hash(service, &image.id, &networks);
+    let config_hash = config_hash(service, &image.id, &networks, &files_hash);
     let service = service.clone();
     Ok(Prepared { service, root, process, mounts, health, stop_signal, networks, config_hash })
 }
@@ -81,9 +88,10 @@ impl Prepared {
             mounts: self.mounts.clone(),
             networks,
             resources: self.service.resources,
-            log: LogPolicy::default(),
+            log: self.service.log.unwrap_or_default(),
             stop_signal: self.stop_signal,
             stop_grace_period: self.service.stop_grace_period,
+            sandbox: self.service.sandbox.clone(),
         }
     }
 }
@@ -171,25 +179,31 @@ fn mounts(
     service: &Service,
     image: &Image,
     layers: &[PathBuf],
+    files: Vec<ResolvedMount>,
     paths: &Paths,
 ) -> Result<Vec<ResolvedMount>, Refusal> {
-    let mut mounts = Vec::new();
+    let mut mounts = files;
     for mount in &service.mounts {
         let source = match &mount.source {
             MountSource::Volume(key) => {
                 let volume = app.volumes.get(key);
                 let name = volume.map_or_else(|| key.clone(), |volume| volume.name.clone());
                 let external = volume.is_some_and(|volume| volume.external);
-                let folder = paths.volumes().join(&name).join("_data");
-                volume_folder(&folder, &name, external, &mount.target, layers)
-                    .map_err(|refusal| prefixed(service, refusal))?;
-                ResolvedSource::Bind(folder)
+                let folder = match volume.and_then(|volume| volume.device.clone()) {
+                    Some(device) => bind_source(&device, false).map(|()| device),
+                    None => {
+                        let folder = paths.volumes().join(&name).join("_data");
+                        volume_folder(&folder, &name, external, &mount.target, layers).map(|()| folder)
+                    }
+                };
+                let folder = folder.and_then(|folder| below(folder, mount.subpath.as_deref()));
+                ResolvedSource::Bind(folder.map_err(|refusal| prefixed(service, refusal))?)
             }
             MountSource::Bind { path, create } => {
                 bind_source(path, *create).map_err(|refusal| prefixed(service, refusal))?;
                 ResolvedSource::Bind(path.clone())
             }
-            MountSource::Tmpfs { size } => ResolvedSource::Tmpfs { size: *size },
+            MountSource::Tmpfs { size, mode } => ResolvedSource::Tmpfs { size: *size, mode: *mode },
             MountSource::Anonymous => ResolvedSource::Private,
         };
         mounts.push(ResolvedMount { source, target: mount.target.clone(), read_only: mount.read_only });
@@ -206,6 +220,98 @@ fn mounts(
     // Parents before children, or the parent's mount would hide the child's.
     mounts.sort_by(|a, b| a.target.cmp(&b.target));
     Ok(mounts)
+}
+
+/// A folder inside a volume. Links in it are the replicas' own doing, so none may lead out.
+fn below(folder: PathBuf, subpath: Option<&str>) -> Result<PathBuf, Refusal> {
+    let Some(subpath) = subpath else { return Ok(folder) };
+    let found = folder.join(subpath).canonicalize().ok();
+    let root = folder.canonicalize().ok();
+    match (found, root) {
+        (Some(found), Some(root)) if found.starts_with(&root) => Ok(found),
+        _ => {
+            let message = format!("the volume at {} has no folder {subpath}", folder.display());
+            Err(Refusal::new(RefusalKind::Invalid, message).hint("make it in the volume first"))
+        }
+    }
+}
+
+/// The configs and secrets of a service as mounts of files, and what changes with their contents.
+fn file_mounts(
+    app: &App,
+    service: &Service,
+    paths: &Paths,
+) -> Result<(Vec<ResolvedMount>, Vec<String>), Refusal> {
+    let (mut mounts, mut marks) = (Vec::new(), Vec::new());
+    for file in &service.files {
+        let declared = match file.kind {
+            FileKind::Config => &app.configs,
+            FileKind::Secret => &app.secrets,
+        };
+        let Some(source) = declared.get(&file.source) else {
+            let message = format!("{}: {} is not declared", service.name, file.source);
+            return Err(Refusal::new(RefusalKind::Invalid, message));
+        };
+        let path = file_source(app, file, source, paths).map_err(|refusal| prefixed(service, refusal))?;
+        marks.push(path.display().to_string());
+        let source = ResolvedSource::Bind(path);
+        mounts.push(ResolvedMount { source, target: file.target.clone(), read_only: true });
+    }
+    Ok((mounts, marks))
+}
+
+/// The file of the host itself, or a copy of the content under a name that follows from it: a new content is a new
+/// file, and replicas that still run keep the one they have.
+fn file_source(app: &App, file: &FileMount, source: &FileSource, paths: &Paths) -> Result<PathBuf, Refusal> {
+    use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
+    let content = match source {
+        FileSource::File(path) => {
+            let content = std::fs::read(path).map_err(|error| {
+                let message = format!("cannot read {} for {}: {error}", path.display(), file.source);
+                Refusal::new(RefusalKind::Invalid, message).hint("make it, or correct the path")
+            })?;
+            if file.uid.is_none() && file.gid.is_none() && file.mode.is_none() {
+                return Ok(path.clone());
+            }
+            content
+        }
+        FileSource::Content(text) | FileSource::Environment { value: text, .. } => text.clone().into_bytes(),
+    };
+    let (uid, gid, mode) = (file.uid.unwrap_or(0), file.gid.unwrap_or(0), file.mode.unwrap_or(0o444));
+    let mut digest = Sha256::new();
+    digest.update(format!("{uid} {gid} {mode} "));
+    digest.update(&content);
+    let name: String = digest.finalize().iter().take(16).map(|byte| format!("{byte:02x}")).collect();
+    let folder = paths.project(&app.name).join("files");
+    let path = folder.join(name);
+    if path.exists() {
+        return Ok(path);
+    }
+    let failed = |error: std::io::Error| {
+        Refusal::new(
+            RefusalKind::Host,
+            format!("cannot write {} for {}: {error}", path.display(), file.source),
+        )
+    };
+    std::fs::create_dir_all(&folder).map_err(failed)?;
+    std::fs::set_permissions(&folder, std::fs::Permissions::from_mode(0o700)).map_err(failed)?;
+    let fresh = path.with_extension(std::process::id().to_string());
+    // Of an earlier supervisor by the same number, if it is there at all.
+    let _ = std::fs::remove_file(&fresh);
+    let mut options = std::fs::OpenOptions::new();
+    let mut written = options.write(true).create_new(true).mode(0o600).open(&fresh).map_err(failed)?;
+    std::io::Write::write_all(&mut written, &content).map_err(failed)?;
+    let asked = file.uid.is_some() || file.gid.is_some();
+    match std::os::unix::fs::fchown(&written, Some(uid), Some(gid)) {
+        Err(error) if asked => {
+            let hint = "as an ordinary user leave out uid and gid: all files are that user's";
+            return Err(failed(error).hint(hint));
+        }
+        _ => {}
+    }
+    written.set_permissions(std::fs::Permissions::from_mode(mode)).map_err(failed)?;
+    std::fs::rename(&fresh, &path).map_err(failed)?;
+    Ok(path)
 }
 
 fn prefixed(service: &Service, refusal: Refusal) -> Refusal {
@@ -258,7 +364,7 @@ fn volume_folder(
 }
 
 /// Changes with everything that a running replica would have to be replaced for; not with counts or ports.
-fn config_hash(service: &Service, image_id: &str, networks: &[NetworkSpec]) -> String {
+fn config_hash(service: &Service, image_id: &str, networks: &[NetworkSpec], files: &[String]) -> String {
     let relevant = Service {
         replicas: 0,
         ports: Vec::new(),
@@ -269,7 +375,8 @@ fn config_hash(service: &Service, image_id: &str, networks: &[NetworkSpec]) -> S
         build: None,
         ..service.clone()
     };
-    let text = serde_json::to_vec(&(relevant, image_id, networks)).unwrap_or_default();
+    let mut text = serde_json::to_vec(&(relevant, image_id, networks)).unwrap_or_default();
+    text.extend(files.iter().flat_map(|file| file.bytes()));
     let digest = Sha256::digest(&text);
     digest.iter().take(8).map(|byte| format!("{byte:02x}")).collect()
 }
@@ -327,11 +434,11 @@ mod tests {
     #[test]
     fn the_hash_ignores_what_needs_no_new_replica() {
         let service = Service { name: "web".into(), replicas: 1, ..Service::default() };
-        let hash = config_hash(&service, "sha256:1", &[]);
+        let hash = config_hash(&service, "sha256:1", &[], &[]);
         let scaled = Service { replicas: 9, ..service.clone() };
-        assert_eq!(config_hash(&scaled, "sha256:1", &[]), hash);
+        assert_eq!(config_hash(&scaled, "sha256:1", &[], &[]), hash);
         let changed = Service { user: Some("1".into()), ..service.clone() };
-        assert_ne!(config_hash(&changed, "sha256:1", &[]), hash);
-        assert_ne!(config_hash(&service, "sha256:2", &[]), hash);
+        assert_ne!(config_hash(&changed, "sha256:1", &[], &[]), hash);
+        assert_ne!(config_hash(&service, "sha256:2", &[], &[]), hash);
     }
 }

@@ -127,6 +127,7 @@ pub fn spec(project: &str, network: &NetworkSpec, service: &str, ordinal: u32, a
         log: LogPolicy::default(),
         stop_signal: 15,
         stop_grace_period: Duration::from_secs(5),
+        sandbox: Default::default(),
     }
 }
 

@@ -150,6 +150,25 @@ fn main() {
                 }
             }
         }
+        "mode" => {
+            use std::os::unix::fs::MetadataExt;
+            let found = std::fs::metadata(argument).expect("a path");
+            println!("{:o} {} {}", found.mode() & 0o7777, found.uid(), found.gid());
+        }
+        "question" => {
+            let name = args[3].as_bytes();
+            let mut question = vec![0x12, 0x34, 1, 0, 0, 1, 0, 0, 0, 0, 0, 0, name.len() as u8];
+            question.extend(name);
+            question.extend([0, 0, 1, 0, 1]);
+            let socket = UdpSocket::bind("0.0.0.0:0").expect("bind");
+            socket.set_read_timeout(Some(Duration::from_secs(8))).expect("a timeout");
+            let mut buffer = [0u8; 512];
+            let answer = socket.connect(argument).and_then(|()| socket.send(&question)).and_then(|_| socket.recv(&mut buffer));
+            match answer {
+                Ok(_) => println!("{}", buffer[3] & 0xf),
+                Err(error) => println!("{error}"),
+            }
+        }
         "list" => println!("{}", names(argument)),
         "flood" => {
             let mut out = std::io::BufWriter::new(std::io::stdout());
