@@ -27,7 +27,7 @@ use std::path::Path;
 use throng_model::run::Run;
 
 pub use files::{ReportError, Written};
-pub use time_page::{Happening, MAX_THINGS, PlotUnit, TimePage, TimePlot, TimeSeries};
+pub use time_page::{Happening, MAX_THINGS, PlotUnit, Thing, TimePage, TimePlot, TimeSeries};
 
 /// The report of a run: one HTML file that needs no network and no other file.
 pub fn html(run: &Run) -> String {

@@ -28,8 +28,8 @@ pub struct TimePage {
     pub lead: Vec<String>,
     /// What was learnt, in sentences.
     pub lessons: Vec<String>,
-    /// What is compared, by name; each has its colour everywhere.
-    pub things: Vec<String>,
+    /// What is compared; each has its colour everywhere.
+    pub things: Vec<Thing>,
     /// Rows: what is measured, and its text for each thing.
     pub figures: Vec<(String, Vec<String>)>,
     /// How to read the plots.
@@ -39,9 +39,25 @@ pub struct TimePage {
     /// Where the time axis ends, in seconds.
     pub horizon: f64,
     pub happenings: Vec<Happening>,
+    /// The file that has all of them, where the page does not.
+    pub happenings_file: String,
     /// What it was made with: names and values.
     pub facts: Vec<(String, String)>,
     pub footer: String,
+}
+
+#[derive(Debug, Clone, Default)]
+pub struct Thing {
+    /// Short, for the head of a column.
+    pub name: String,
+    /// What it is, in a few words.
+    pub about: String,
+}
+
+impl Thing {
+    fn told(&self) -> String {
+        if self.about.is_empty() { self.name.clone() } else { format!("{}: {}", self.name, self.about) }
+    }
 }
 
 #[derive(Debug, Clone)]
@@ -136,7 +152,7 @@ pub fn html(page: &TimePage) -> String {
 pub fn text(page: &TimePage, width: usize) -> String {
     let mut out = String::new();
     for (index, thing) in page.things.iter().enumerate() {
-        out.push_str(&wrap(&format!("[{}] ", index + 1), thing, width));
+        out.push_str(&wrap(&format!("[{}] ", index + 1), &thing.told(), width));
     }
     let names = page.figures.iter().map(|(name, _)| name.chars().count()).max().unwrap_or(0);
     let block = (width.saturating_sub(names) / (FIGURE_ROOM + 2)).max(1);
@@ -167,7 +183,8 @@ fn figures(page: &TimePage) -> String {
         String::from("<div class=\"scroll\" tabindex=\"0\"><table><thead><tr><th scope=\"col\">figure</th>");
     for (index, thing) in page.things.iter().enumerate() {
         let class = Ink::Series(index).class();
-        let _ = write!(out, "<th scope=\"col\"><span class=\"chip {class}\"></span>{}</th>", escape(thing));
+        let _ =
+            write!(out, "<th scope=\"col\"><span class=\"chip {class}\"></span>{}</th>", escape(&thing.name));
     }
     out.push_str("</tr></thead><tbody>");
     for (name, values) in &page.figures {
@@ -186,7 +203,7 @@ fn plots(page: &TimePage) -> String {
     let figure = Figure {
         heading: String::new(),
         note: page.note.clone(),
-        key: key.map(|(index, thing)| (Ink::Series(index), Sign::Line, thing.clone())).collect(),
+        key: key.map(|(index, thing)| (Ink::Series(index), Sign::Line, thing.told())).collect(),
         charts: page.plots.iter().map(|plot| chart(plot, page.horizon)).collect(),
         ..Figure::default()
     };
@@ -197,6 +214,12 @@ fn chart(plot: &TimePlot, horizon: f64) -> Chart {
     let unit = plot.unit.unit();
     let values = plot.series.iter().flat_map(|series| &series.points).map(|point| point.1);
     let top = values.chain(plot.levels.iter().map(|level| level.0)).fold(0.0, f64::max);
+    // Round in the unit of the ticks: minutes or hours rather than seconds.
+    let divisor = unit.axis(top).0;
+    let y = match Scale::from_zero(top / divisor) {
+        Scale::Linear { low, high } => Scale::Linear { low, high: high * divisor },
+        other => other,
+    };
     let levels = plot.levels.iter().map(|(y, label)| Mark::Level { y: *y, label: label.clone() });
     let mut marks: Vec<Mark> = levels.collect();
     marks.extend(plot.series.iter().map(mark));
@@ -210,7 +233,7 @@ fn chart(plot: &TimePlot, horizon: f64) -> Chart {
         title: plot.title.clone(),
         description: format!("{}: {}.", plot.title, told.join(", ")),
         x: Axis::new(Scale::Linear { low: 0.0, high: horizon.max(1.0) }, Unit::Seconds, "time"),
-        y: Axis::new(Scale::from_zero(top), unit, &plot.label),
+        y: Axis::new(y, unit, &plot.label),
         height: plot.height,
         marks,
     }
@@ -267,8 +290,9 @@ fn happenings(page: &TimePage) -> String {
     if page.happenings.len() > MAX_HAPPENINGS {
         let _ = write!(
             out,
-            "<p class=\"aside\">{MAX_HAPPENINGS} of {}, evenly chosen.</p>",
-            page.happenings.len()
+            "<p class=\"aside\">{MAX_HAPPENINGS} of {}, evenly chosen; {} has them all.</p>",
+            page.happenings.len(),
+            escape(&page.happenings_file)
         );
     }
     out.push_str("<ol class=\"stages\">");
@@ -303,6 +327,10 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
+    fn thing(name: &str) -> Thing {
+        Thing { name: name.into(), about: "about it".into() }
+    }
+
     fn page() -> TimePage {
         let series = |thing: Option<usize>, name: &str, steps| TimeSeries {
             thing,
@@ -312,7 +340,7 @@ mod tests {
         };
         TimePage {
             title: "a <b> & two".into(),
-            things: vec!["one".into(), "</script>".into()],
+            things: ["one", "</script>"].map(thing).into(),
             lessons: vec!["They differ.".into()],
             figures: vec![("cost".into(), vec!["1".into(), "20 %".into()])],
             plots: vec![TimePlot {
@@ -338,6 +366,7 @@ mod tests {
                 })
                 .collect(),
             facts: vec![("seed".into(), "1".into())],
+            happenings_file: "all.csv".into(),
             ..TimePage::default()
         }
     }
@@ -346,7 +375,7 @@ mod tests {
     fn a_page_is_well_formed_and_holds_what_it_was_given() {
         let html = html(&page());
         assert!(html.contains("a &lt;b&gt; &amp; two") && html.contains("because &lt;i&gt;"));
-        assert!(html.contains("40 of 100, evenly chosen"));
+        assert!(html.contains("40 of 100, evenly chosen; all.csv has them all"));
         assert_eq!(html.matches("<svg").count(), html.matches("</svg>").count());
         for part in html.split("<svg").skip(1) {
             let svg = format!("<svg{}</svg>", part.split("</svg>").next().unwrap_or_default());
@@ -358,14 +387,14 @@ mod tests {
     #[test]
     fn the_terminal_has_blocks_that_fit() {
         let mut page = page();
-        page.things = (0..8).map(|i| format!("spec {i}")).collect();
+        page.things = (0..8).map(|i| thing(&format!("spec {i}"))).collect();
         page.figures = vec![("replica-hours".into(), (0..8).map(|i| format!("{i}00.5")).collect())];
         for width in [30, 80, 200] {
             let text = text(&page, width);
             assert!(text.lines().all(|line| line.chars().count() <= width), "{text}");
             assert_eq!(text.matches("00.5").count(), 8, "{text}");
         }
-        assert!(text(&page, 80).contains("[8] spec 7\n"));
+        assert!(text(&page, 80).contains("[8] spec 7: about it\n"));
     }
 
     proptest! {

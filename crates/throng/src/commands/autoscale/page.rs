@@ -2,7 +2,7 @@
 
 use super::simulate::{Load, Simulated};
 use throng_autoscale::simulate::{Figures, Period, Scenario, Unit};
-use throng_report::{Happening, PlotUnit, TimePage, TimePlot, TimeSeries};
+use throng_report::{Happening, PlotUnit, Thing, TimePage, TimePlot, TimeSeries};
 
 const MISSING: &str = "–";
 /// Costs or times that differ by less than this share are called the same.
@@ -11,10 +11,9 @@ const SAME: f64 = 0.01;
 /// The page of a comparison; the terminal shows its lead, figures and lessons.
 pub fn page(load: &Load, scenario: &Scenario, simulated: &[Simulated]) -> TimePage {
     let demand = &load.demand;
-    let things: Vec<String> = simulated
+    let things = simulated
         .iter()
-        .map(|simulated| format!("{}: {}", simulated.name, simulated.manifest.described()))
-        .collect();
+        .map(|simulated| Thing { name: simulated.name.clone(), about: simulated.manifest.described() });
     let names: Vec<&str> = simulated.iter().map(|simulated| simulated.name.as_str()).collect();
     let subject = match names.as_slice() {
         [only] => (*only).to_owned(),
@@ -45,7 +44,7 @@ pub fn page(load: &Load, scenario: &Scenario, simulated: &[Simulated]) -> TimePa
         kicker: "throng autoscale simulate".into(),
         lead: vec![lead],
         lessons: lessons(simulated),
-        things,
+        things: things.collect(),
         figures: figures(simulated),
         note: "All pictures share the time axis, and periods.csv holds all that they show. Replicas that start count \
                as replicas, but do not serve yet."
@@ -53,6 +52,7 @@ pub fn page(load: &Load, scenario: &Scenario, simulated: &[Simulated]) -> TimePa
         plots: plots(load, simulated),
         horizon: demand.length() as f64,
         happenings,
+        happenings_file: "scalings.csv".into(),
         facts: facts(load, scenario),
         footer: "Written by throng. Decisions are those of Kubernetes 1.34; the world around them is simulated, and \
                  simpler than yours."
