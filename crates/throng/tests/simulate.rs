@@ -96,6 +96,9 @@ fn the_same_seed_gives_the_same_result() {
     assert_eq!(data["specs"][0]["name"], "web");
     assert!(data["specs"][0]["figures"]["replicaHours"].as_f64().is_some_and(|hours| hours > 1.0));
     assert_eq!(data["specs"][0].get("periods"), None, "only files have what changes over time");
+    spec(&bench, "high", 95, 40);
+    let high = bench.ok(&simulate(&["--spec", "high.yaml", "--synthetic", "step"]));
+    high.prints("* Note: CPU alone never makes it scale up").prints("demand not served");
     let bare: Value = serde_json::from_str(&run(&["--capacity", "10", "--replicas", "3"])).expect("JSON");
     assert!(bare["specs"][0]["figures"]["unservedPercent"].as_f64().is_some_and(|percent| percent > 1.0));
 }

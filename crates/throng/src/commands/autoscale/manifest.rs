@@ -15,6 +15,7 @@ const KIND: &str = "HorizontalPodAutoscaler";
 const KEYS: [&str; 5] = ["apiVersion", "kind", "metadata", "spec", "status"];
 
 /// A spec that an API server would take, and where it stands.
+#[derive(Debug)]
 pub struct Manifest {
     pub name: String,
     pub file: PathBuf,
@@ -180,11 +181,11 @@ mod tests {
         let text = format!(
             "{HEAD}metadata: {{name: web, labels: {{a: b}}}}\nspec:\n  maxReplicas: 5\nstatus: {{x: 1}}\n"
         );
-        let web = manifest(&text).map_err(|findings| findings[0].to_string()).expect("a manifest");
+        let web = manifest(&text).expect("a manifest");
         assert_eq!((web.name.as_str(), web.spec.max_replicas), ("web", 5));
         assert_eq!(web.described(), "1 to 5 replicas, cpu at 80 %");
         let unnamed =
-            manifest(&format!("{HEAD}spec: {{maxReplicas: 5, behavior: {{}}}}")).ok().expect("a manifest");
+            manifest(&format!("{HEAD}spec: {{maxReplicas: 5, behavior: {{}}}}")).expect("a manifest");
         assert_eq!(unnamed.name, "hpa");
     }
 
@@ -227,13 +228,13 @@ mod tests {
             ),
             (json.into(), 1, 93, "spec.maxReplicas: 0 is below 1"),
         ] {
-            let findings = manifest(&text).err().expect("findings");
+            let findings = manifest(&text).expect_err("findings");
             let place = findings[0].location.as_ref().map(|at| (at.line, at.column));
             assert_eq!(place, Some((line, column)), "{text}: {}", findings[0]);
             assert!(findings[0].message.contains(message), "{text}: {}", findings[0]);
             assert!(findings[0].hint.is_some());
         }
-        let two = manifest(&format!("{HEAD}spec: {{maxReplicas: 1}}\n---\n{HEAD}")).err().expect("findings");
+        let two = manifest(&format!("{HEAD}spec: {{maxReplicas: 1}}\n---\n{HEAD}")).expect_err("findings");
         assert!(two[0].hint.as_deref().is_some_and(|hint| hint.contains("--spec")), "{}", two[0]);
         assert!(read(Path::new("/nowhere/hpa.yaml"), false).is_err());
     }

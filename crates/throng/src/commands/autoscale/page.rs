@@ -143,84 +143,74 @@ fn compared(simulated: &[Simulated]) -> Option<String> {
 }
 
 fn plots(load: &Load, simulated: &[Simulated]) -> Vec<TimePlot> {
+    let unit = load.demand.unit;
+    let (asked, lost) = match unit {
+        Unit::Requests => ("requests", "requests given up"),
+        Unit::Cores => ("cores", "cores' worth given up"),
+    };
+    // All specs have seen the same demand.
     let demand = simulated.first().map(|first| TimeSeries {
         thing: None,
         name: "demand".into(),
         steps: false,
         points: points(&first.outcome.periods, |period| Some((middle(period), period.demand))),
     });
-    let each = |steps: bool, point: &dyn Fn(&Period) -> Option<(f64, f64)>| -> Vec<TimeSeries> {
-        let series = |(thing, simulated): (usize, &Simulated)| {
-            let periods = &simulated.outcome.periods;
-            let mut points = points(periods, point);
-            if let (true, Some(last), Some((_, value))) = (steps, periods.last(), points.last().copied()) {
-                points.push((end(last), value));
-            }
-            TimeSeries { thing: Some(thing), name: simulated.name.clone(), steps, points }
-        };
-        simulated.iter().enumerate().map(series).collect()
-    };
-    let plot = |id, title: &str, label: &str, unit, height, series| TimePlot {
-        id,
-        title: title.into(),
-        label: label.into(),
-        unit,
-        height,
-        series,
-        levels: Vec::new(),
-    };
-    let unit = load.demand.unit;
-    let waits = match unit {
-        Unit::Requests => "requests given up",
-        Unit::Cores => "core-seconds given up",
-    };
-    let label = match unit {
-        Unit::Requests => "requests",
-        Unit::Cores => "cores",
-    };
+    let lines = |point: &dyn Fn(&Period) -> Option<(f64, f64)>| each(simulated, false, point);
+    let replicas = each(simulated, true, &|period| Some((period.at as f64, period.replicas as f64)));
+    let busy = lines(&|period| Some((middle(period), period.utilization? / 100.0)));
+    let over = lines(&|period| Some((end(period), period.over_target_seconds_so_far as f64)));
+    let hours = lines(&|period| Some((end(period), period.replica_hours_so_far)));
     let mut plots = vec![
-        plot("demand", "Demand", label, demand_unit(unit), 130.0, demand.into_iter().collect()),
-        plot(
-            "replicas",
-            "Replicas",
-            "replicas",
-            PlotUnit::Count,
-            150.0,
-            each(true, &|p| Some((p.at as f64, p.replicas as f64))),
-        ),
+        plot("demand", "Demand", asked, demand_unit(unit), 130.0, demand.into_iter().collect()),
+        plot("replicas", "Replicas", "replicas", PlotUnit::Count, 150.0, replicas),
         TimePlot {
             levels: targets(simulated),
             ..plot(
-                "utilisation",
+                "busy",
                 "Utilisation of ready replicas",
                 "CPU in use, of the request",
                 PlotUnit::Share,
                 150.0,
-                each(false, &|p| Some((middle(p), p.utilization? / 100.0))),
+                busy,
             )
         },
-        plot(
-            "over",
-            "Time over target, added up",
-            "time over target",
-            PlotUnit::Seconds,
-            110.0,
-            each(false, &|p| Some((end(p), p.over_target_seconds_so_far as f64))),
-        ),
-        plot(
-            "hours",
-            "Replica-hours, added up",
-            "replica-hours",
-            PlotUnit::Number,
-            110.0,
-            each(false, &|p| Some((end(p), p.replica_hours_so_far))),
-        ),
+        plot("over", "Time over target, added up", "time over target", PlotUnit::Seconds, 110.0, over),
+        plot("hours", "Replica-hours, added up", "replica-hours", PlotUnit::Number, 110.0, hours),
     ];
     if simulated.iter().any(|simulated| simulated.outcome.figures.unserved > 0.0) {
-        let unserved = each(false, &|p| Some((middle(p), p.unserved / p.seconds.max(1) as f64)));
-        plots.insert(3, plot("unserved", "Demand not served", waits, demand_unit(unit), 90.0, unserved));
+        let unserved =
+            lines(&|period| Some((middle(period), period.unserved / period.seconds.max(1) as f64)));
+        plots.insert(3, plot("unserved", "Demand not served", lost, demand_unit(unit), 90.0, unserved));
     }
     plots
+}
+
+fn plot(
+    id: &'static str,
+    title: &str,
+    label: &str,
+    unit: PlotUnit,
+    height: f64,
+    series: Vec<TimeSeries>,
+) -> TimePlot {
+    TimePlot { id, title: title.into(), label: label.into(), unit, height, series, levels: Vec::new() }
+}
+
+/// One line for each spec. Steps go on to the end of the last period.
+fn each(
+    simulated: &[Simulated],
+    steps: bool,
+    point: &dyn Fn(&Period) -> Option<(f64, f64)>,
+) -> Vec<TimeSeries> {
+    let series = |(thing, simulated): (usize, &Simulated)| {
+        let periods = &simulated.outcome.periods;
+        let mut points = points(periods, point);
+        if let (true, Some(last), Some((_, value))) = (steps, periods.last(), points.last().copied()) {
+            points.push((end(last), value));
+        }
+        TimeSeries { thing: Some(thing), name: simulated.name.clone(), steps, points }
+    };
+    simulated.iter().enumerate().map(series).collect()
 }
 
 fn middle(period: &Period) -> f64 {
