@@ -204,6 +204,7 @@ fn sandbox(sandbox: &Sandbox, map: &mut Map<String, Value>) {
     set(map, "domainname", sandbox.domain.clone());
     set(map, "shm_size", sandbox.shm_size.map(|bytes| bytes.to_string()));
     set(map, "oom_score_adj", sandbox.oom_score);
+    set(map, "init", sandbox.init.then_some(true));
     set(map, "post_start", list(&sandbox.post_start, hook));
     set(map, "pre_stop", list(&sandbox.pre_stop, hook));
 }

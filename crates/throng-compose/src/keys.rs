@@ -357,7 +357,7 @@ const KEYS: &[Key] = &[
     honoured("services.*.healthcheck.start_interval"),
     honoured("services.*.hostname"),
     honoured("services.*.image"),
-    warned("services.*.init", "the command is process 1: it gets signals itself and must wait for its children").unless(&["false"]),
+    honoured("services.*.init"),
     refused("services.*.ipc", "every replica has message queues and shared memory of its own").unless(&["private", "none", "shareable"]),
     warned("services.*.isolation", "it is for Windows").unless(&["default"]),
     honoured("services.*.labels"),

@@ -65,6 +65,7 @@ fn host_config(spec: &ReplicaSpec, root: &Path, resolv: Option<&Path>) -> HostCo
         group_add: some(&sandbox.groups),
         sysctls: (!sandbox.sysctls.is_empty()).then(|| sandbox.sysctls.clone().into_iter().collect()),
         ulimits: ulimits(sandbox),
+        init: sandbox.init.then_some(true),
         shm_size: sandbox.shm_size.map(signed),
         oom_score_adj: sandbox.oom_score.map(i64::from),
         extra_hosts: (!sandbox.hosts.is_empty()).then(|| sandbox.hosts.iter().map(extra_host).collect()),

@@ -29,7 +29,8 @@ pub const BUSY_PAUSE: Duration = Duration::from_millis(5);
 pub const SHARED_SYS: usize = 0;
 pub const BLANK: usize = 1;
 pub const DISK: usize = 2;
-pub const MAX_BROUGHT: usize = 3;
+pub const INIT: usize = 3;
+pub const MAX_BROUGHT: usize = 4;
 
 /// One system call, or a few that belong together. Paths are the host's before [`Op::EnterRoot`] or [`Op::EnterBlank`],
 /// the replica's after.
@@ -157,6 +158,8 @@ pub enum Op {
         helper: u32,
     },
     Execute(Program),
+    /// Executes the first process that the job brings along as [`INIT`], with the arguments that it needs for the program.
+    ExecuteInit(Program),
 }
 
 #[derive(Debug)]
@@ -205,6 +208,12 @@ impl Program {
         };
         let (argv, envp) = (pointers(&arguments), pointers(&environment));
         Program { candidates, _arguments: arguments, _environment: environment, argv, envp }
+    }
+
+    /// With the arguments of [`sys::init`]: the paths to try, an empty one, and the program's own.
+    pub fn under_init(self, arguments: Vec<CString>) -> Self {
+        let all = self.candidates.iter().cloned().chain([CString::default()]).chain(arguments).collect();
+        Program::new(self.candidates, all, self._environment)
     }
 }
 
@@ -318,6 +327,9 @@ impl Child<'_> {
             Op::Filter(filter) => sys::install_filter(filter),
             Op::Notify { filter, helper } => self.notify(filter, *helper),
             Op::Execute(program) => execute(program),
+            Op::ExecuteInit(program) => {
+                Err(sys::execveat(self.job.number(INIT), &program.argv.0, &program.envp.0))
+            }
             _ => self.carry_out_on_files(op),
         }
     }

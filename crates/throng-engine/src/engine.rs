@@ -92,6 +92,8 @@ pub struct Core {
     /// Projects whose replicas on disk have been taken over.
     loaded: tokio::sync::Mutex<BTreeSet<String>>,
     networks: Mutex<HashMap<String, NetworkSpec>>,
+    /// See [`crate::sys::init`].
+    pub init: OnceLock<Arc<OwnedFd>>,
     /// Name servers of replicas that have their own.
     pub resolvers: Arc<Resolvers>,
     /// What was odd about replicas that were taken over, by name.
@@ -311,6 +313,7 @@ impl Core {
             replicas: Mutex::default(),
             loaded: tokio::sync::Mutex::default(),
             networks: Mutex::default(),
+            init: OnceLock::new(),
             resolvers: Arc::default(),
             notes: Mutex::default(),
         })

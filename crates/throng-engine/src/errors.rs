@@ -132,6 +132,7 @@ fn describe(op: &Op) -> String {
         Op::BoundCapabilities(_) | Op::SetCapabilities(_) => "drop capabilities".into(),
         Op::Filter(_) | Op::NoNewPrivileges => "restrict its system calls".into(),
         Op::Execute(_) => "execute its program".into(),
+        Op::ExecuteInit(_) => "execute the first process of its own (init: true)".into(),
         _ => "prepare it".into(),
     }
 }

@@ -180,7 +180,7 @@ fn exec_ops(
     ops.extend(plan::beginning(&lists)?);
     ops.extend(confine::oom_score(&spec.sandbox)?);
     ops.push(Op::Join { pidfd: running.pidfd.as_raw_fd(), flags });
-    ops.extend(plan::ending(&confinement, process, &identity, &spec.hostname)?);
+    ops.extend(plan::ending(&confinement, process, &identity, &spec.hostname, false)?);
     Ok(ops)
 }
 
@@ -285,6 +285,7 @@ impl Step {
             &self.process,
             &identity,
             STEP_HOST_NAME,
+            false,
         )?);
         let started = core
             .spawner

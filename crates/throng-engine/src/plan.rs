@@ -432,6 +432,7 @@ pub fn ending(
     process: &Process,
     identity: &Identity,
     host_name: &str,
+    init: bool,
 ) -> Outcome<Vec<Op>> {
     let cwd = if process.cwd.is_empty() { "/" } else { &process.cwd };
     let mut ops = Vec::new();
@@ -441,7 +442,11 @@ pub fn ending(
     ops.extend(restrictions(confinement, identity));
     ops.push(Op::ChangeDirectory { path: text(cwd)? });
     ops.push(Op::DieWithParent(false));
-    ops.push(Op::Execute(program(process, identity, host_name)?));
+    let program = program(process, identity, host_name)?;
+    ops.push(match init {
+        true => Op::ExecuteInit(program.under_init(strings(&process.args)?)),
+        false => Op::Execute(program),
+    });
     Ok(ops)
 }
 

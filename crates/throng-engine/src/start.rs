@@ -1,6 +1,6 @@
 //! Starting one replica: what the parent prepares, what it does while the child prepares itself, and what is recorded.
 
-use crate::child::{DISK, Job, Op, SHARED_SYS};
+use crate::child::{DISK, INIT, Job, Op, SHARED_SYS};
 use crate::confine::{self, Confinement};
 use crate::disk::{self, Disk};
 use crate::engine::Core;
@@ -158,6 +158,9 @@ impl<'a> Attempt<'a> {
         let mut job = self.core.ground.job(namespaces, self.ops(&identity, view)?);
         job.brought[SHARED_SYS] = sys.map(Arc::new);
         job.brought[DISK] = self.brought_disk()?;
+        if spec.sandbox.init {
+            job.brought[INIT] = Some(core_init(self.core)?);
+        }
         let starting = self.core.spawner.spawn(job).map_err(|failure| self.explain(&[], failure, &layers))?;
         let job = starting.job();
         let assisted = self.assist(&starting);
@@ -321,7 +324,7 @@ impl<'a> Attempt<'a> {
             let (batch, requests) = legs_addressed(&self.legs);
             ops.push(Op::Network { batch, requests });
         }
-        ops.extend(plan::ending(&confinement, &spec.process, identity, &spec.hostname)?);
+        ops.extend(plan::ending(&confinement, &spec.process, identity, &spec.hostname, spec.sandbox.init)?);
         Ok(ops)
     }
 
@@ -390,6 +393,15 @@ impl<'a> Attempt<'a> {
         self.replica.inner().interfaces.clear();
         state::forget_begun(&self.replica.folder);
     }
+}
+
+/// The file of the first process that is ours, made when it is first needed.
+fn core_init(core: &Core) -> Result<Arc<OwnedFd>> {
+    if let Some(file) = core.init.get() {
+        return Ok(file.clone());
+    }
+    let file = crate::sys::init::file().map_err(|e| host("cannot make the first process (init: true)", e))?;
+    Ok(core.init.get_or_init(|| Arc::new(file)).clone())
 }
 
 /// Whether a process has a user namespace that is not the engine's.

@@ -1,6 +1,7 @@
 //! System calls that the child makes, and the making of the child. With [`crate::child`] the only unsafe code of the
 //! workspace. Everything the child calls is async-signal-safe: no allocation, no lock, no panic.
 
+pub mod init;
 pub mod loops;
 pub mod notify;
 pub mod rtnetlink;
@@ -553,6 +554,17 @@ pub fn execve(path: &CStr, argv: &[*const c_char], envp: &[*const c_char]) -> Er
     }
     // SAFETY: C strings and vectors ended by a null.
     unsafe { libc::execve(path.as_ptr(), argv.as_ptr(), envp.as_ptr()) };
+    Errno::last()
+}
+
+/// As [`execve`], of the file behind a descriptor.
+pub fn execveat(file: RawFd, argv: &[*const c_char], envp: &[*const c_char]) -> Errno {
+    if argv.last() != Some(&null()) || envp.last() != Some(&null()) {
+        return Errno(libc::EINVAL);
+    }
+    let flags = libc::AT_EMPTY_PATH;
+    // SAFETY: C strings and vectors ended by a null.
+    unsafe { libc::syscall(libc::SYS_execveat, file, c"".as_ptr(), argv.as_ptr(), envp.as_ptr(), flags) };
     Errno::last()
 }
 

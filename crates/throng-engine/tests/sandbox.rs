@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 use throng_engine::dns::{Lookup, Resolve, serve};
 use throng_model::app::Swap;
-use throng_model::replica::{ReplicaSpec, ReplicaState, ResolvedMount, ResolvedSource};
+use throng_model::replica::{Exit, ReplicaSpec, ReplicaState, ResolvedMount, ResolvedSource};
 use throng_model::sandbox::{Hook, HostAddress, Sandbox, Ulimit};
 use throng_runtime::Runtime;
 
@@ -280,6 +280,39 @@ async fn a_hook_that_fails_or_takes_too_long() {
     let begin = Instant::now();
     engine.stop(&spec.id, 1, 15, Duration::from_secs(2)).await.expect("stopped");
     assert!(begin.elapsed() < PATIENCE, "the hook had the grace period and no more: {:?}", begin.elapsed());
+    bench.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_init_hands_signals_on_and_ends_as_the_program_does() {
+    needs_root!("an_init_hands_signals_on_and_ends_as_the_program_does");
+    let bench = Bench::new("engine-init", 68).await;
+    let engine = &bench.engine;
+    let init = || Sandbox { init: true, ..Sandbox::default() };
+    // Process 1 itself would not be ended by a signal that it has not asked for.
+    let mut spec = staying(&bench, "web", 1, init());
+    spec.process.user = "1234".into();
+    assert_eq!(inside(&bench, &spec, &["cat", "/proc/2/comm"]).await, "probe\n");
+    let status = inside(&bench, &spec, &["cat", "/proc/2/status"]).await;
+    assert!(status.contains("SigBlk:\t0000000000000000") && status.contains("Uid:\t1234\t"), "{status}");
+    let begin = Instant::now();
+    let exit = engine.stop(&spec.id, 1, 15, PATIENCE).await.expect("stopped");
+    assert_eq!(exit, Exit::Code { code: 128 + 15 });
+    assert!(begin.elapsed() < PATIENCE, "it was asked, not killed");
+    for (ordinal, args, code) in [(2, ["exit", "7"], 7), (3, ["print", "x"], 0)] {
+        let spec = ReplicaSpec { sandbox: init(), ..bench.spec("end", ordinal, &args) };
+        engine.create(&spec).await.expect("created");
+        engine.start(&spec.id, 1).await.expect("started");
+        let exit = engine.stop(&spec.id, 1, 18, PATIENCE).await.expect("ends by itself");
+        assert_eq!(exit, Exit::Code { code }, "{args:?}");
+    }
+    // Found by PATH, tried in turn.
+    let mut spec = ReplicaSpec { sandbox: init(), ..bench.spec("path", 4, &["print", "found"]) };
+    spec.process.args[0] = "probe".into();
+    spec.process.env.push("PATH=/nowhere:/".into());
+    engine.create(&spec).await.expect("created");
+    engine.start(&spec.id, 1).await.expect("started");
+    assert_eq!(engine.stop(&spec.id, 1, 18, PATIENCE).await.expect("ended"), Exit::Code { code: 0 });
     bench.end().await;
 }
 

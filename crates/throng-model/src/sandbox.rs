@@ -34,6 +34,8 @@ pub struct Sandbox {
     pub post_start: Vec<Hook>,
     /// Run inside before the process is asked to leave, within its grace period.
     pub pre_stop: Vec<Hook>,
+    /// The first process is one that hands signals on and waits for the children of others, and starts the program.
+    pub init: bool,
     /// Notes for other programs, kept and not read.
     pub annotations: BTreeMap<String, String>,
 }

@@ -65,6 +65,7 @@ pub(super) fn read(
             }
         }
     }
+    sandbox.init = section.take("init").and_then(|node| node.boolean(findings)).unwrap_or_default();
     if let Some(node) = section.take("annotations") {
         sandbox.annotations = node.text_map(findings).unwrap_or_default();
     }

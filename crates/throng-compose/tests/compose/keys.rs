@@ -370,6 +370,7 @@ const PAIRS: &[(&str, &str, &str)] = &[
     ("services.*.domainname", "web: {domainname: a.example}", "web: {domainname: b.example}"),
     ("services.*.extra_hosts", "web: {extra_hosts: ['a:1.1.1.1']}", "web: {extra_hosts: {a: host-gateway}}"),
     ("services.*.group_add", "web: {group_add: [1]}", "web: {group_add: [a]}"),
+    ("services.*.init", "web: {init: true}", "web: {init: false}"),
     ("services.*.label_file", "web: {label_file: a.env}", "web: {label_file: [b.env]}"),
     ("services.*.links", "web: {links: [db]}", "web: {links: ['db:database']}"),
     ("services.*.logging", "web: {logging: {options: {max-size: 1m}}}", "web: {logging: {}}"),

@@ -30,6 +30,7 @@ services:
     stop_signal: SIGQUIT
     stop_grace_period: 1h
     read_only: true
+    init: true
     cap_add: [net_admin]
     cap_drop: [ALL]
     group_add: [1, audio]
