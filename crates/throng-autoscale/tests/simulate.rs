@@ -6,12 +6,12 @@ use serde_json::{Value, json};
 use std::time::{Duration, Instant};
 use throng_autoscale::simulate::trace::{self, Between, TraceOptions};
 use throng_autoscale::simulate::{
-    Demand, Outcome, Scenario, Shape, Source, Synthetic, Unit, World, simulate, simulate_watched,
+    Demand, MemoryUse, Outcome, Scenario, Shape, Source, Synthetic, Unit, World, simulate, simulate_watched,
 };
 use throng_autoscale::spec::RawSpec;
 use throng_autoscale::{Case, Controller, Spec, decide};
 
-/// A day of ten thousand replicas in an unoptimised program on a busy machine. The released one takes 0.1 s.
+/// A day of ten thousand replicas in an unoptimised program on a busy machine. The released one takes a hundredth of a second.
 const DAY_MOST: Duration = Duration::from_secs(10);
 
 fn spec(value: Value) -> Spec {
@@ -125,10 +125,18 @@ fn what_the_world_lacks_is_refused_with_its_path() {
     let demand = steps(&[(0, 1.0), (100, 1.0)]);
     let memory = json!([{"type": "Resource", "resource": {"name": "memory", "target": {"type": "Utilization", "averageUtilization": 50}}}]);
     let unknown = json!([cpu(50)[0], {"type": "Pods", "pods": {"metric": {"name": "x"}, "target": {"type": "AverageValue", "averageValue": "5"}}}]);
+    let container = |name: &str| {
+        let target = json!({"type": "Utilization", "averageUtilization": 50});
+        json!({"type": "ContainerResource", "containerResource": {"name": "cpu", "container": name, "target": target}})
+    };
     for (value, path) in [
         (json!({"maxReplicas": 5, "metrics": memory}), "spec.metrics[0].resource.name"),
         (json!({"maxReplicas": 5, "metrics": unknown}), "spec.metrics[1].pods.metric.name"),
         (json!({"maxReplicas": 1_000_001}), "spec.maxReplicas"),
+        (
+            json!({"maxReplicas": 5, "metrics": [container("a"), container("b")]}),
+            "spec.metrics[1].containerResource.container",
+        ),
     ] {
         let error = simulate(&spec(value), &demand, &Scenario::default()).expect_err(path);
         assert_eq!(error.path.as_deref(), Some(path));
@@ -138,6 +146,26 @@ fn what_the_world_lacks_is_refused_with_its_path() {
     let often = Scenario { sync_period: 1, ..Scenario::default() };
     let error = simulate(&spec(json!({"maxReplicas": 5})), &Demand::synthetic(&long), &often);
     assert!(error.is_err_and(|error| error.hint.contains("--sync-period")));
+}
+
+#[test]
+fn one_container_is_a_replica_and_memory_does_not_follow_the_load() {
+    let target = json!({"type": "Utilization", "averageUtilization": 60});
+    let container = json!({"name": "cpu", "container": "web", "target": target});
+    let metrics = json!([{"type": "ContainerResource", "containerResource": container}]);
+    let demand = steps(&[(0, 90.0), (300, 240.0), (900, 240.0)]);
+    let of_container =
+        run(&spec(json!({"maxReplicas": 9, "metrics": metrics})), &demand, &Scenario::default());
+    let of_replica = run(&spec(json!({"maxReplicas": 9, "metrics": cpu(60)})), &demand, &Scenario::default());
+    assert_eq!((&of_container.periods, of_container.figures), (&of_replica.periods, of_replica.figures));
+    let metrics = json!([{"type": "Resource", "resource": {"name": "memory", "target": target}}]);
+    let size = |text: &str| text.parse().expect("a size");
+    let memory = Some(MemoryUse { request: size("100Mi"), usage: size("90Mi") });
+    let scenario =
+        Scenario { world: World { memory, ..World::default() }, replicas: Some(4), ..Scenario::default() };
+    let outcome = run(&spec(json!({"maxReplicas": 9, "metrics": metrics})), &demand, &scenario);
+    // 90 % stay 90 %, however many there are: such a spec climbs to its maximum.
+    assert_eq!(counts(&outcome), [(0, 4, 6), (30, 6, 9)]);
 }
 
 #[test]

@@ -6,6 +6,7 @@ use sample::{CLASSIC, Shape, classic, crowd};
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
 use std::time::{Duration, Instant};
+use throng_report::{Happening, PlotUnit, Thing, TimePage, TimePlot, TimeSeries};
 
 const LONGEST: Duration = Duration::from_secs(90);
 
@@ -86,8 +87,35 @@ fn pages() -> Vec<(&'static str, String)> {
         ("hostile", throng_report::html(&hostile)),
         ("compare", throng_report::compare_html(&[classic(CLASSIC), repeated])),
         ("crowd", throng_report::html(&crowd(40, 50))),
+        ("time", throng_report::time_html(&over_time(text))),
         ("empty", throng_report::html(&throng_model::run::Run::default())),
     ]
+}
+
+/// A page of what is no run, with the same text everywhere.
+fn over_time(text: &str) -> TimePage {
+    let series =
+        TimeSeries { thing: Some(0), name: text.into(), steps: true, points: vec![(0.0, 1.0), (90.0, 3.0)] };
+    TimePage {
+        title: text.into(),
+        lead: vec![text.into()],
+        lessons: vec![text.into()],
+        things: vec![Thing { name: text.into(), about: text.into() }],
+        figures: vec![(text.into(), vec![text.into()])],
+        plots: vec![TimePlot {
+            id: "x",
+            title: text.into(),
+            label: text.into(),
+            unit: PlotUnit::Count,
+            height: 100.0,
+            series: vec![series],
+            levels: vec![(2.0, text.into())],
+        }],
+        horizon: 100.0,
+        happenings: vec![Happening { at: 5.0, thing: 0, title: text.into(), text: text.into() }],
+        facts: vec![(text.into(), text.into())],
+        ..TimePage::default()
+    }
 }
 
 #[test]

@@ -191,6 +191,10 @@ fn what_is_wrong_with_a_manifest_or_a_trace_is_told_with_its_place() {
     bench
         .fails(2, &simulate(&["--spec", "web.yaml", "--synthetic", "day", "--startup", "1500ms"]))
         .says("whole seconds");
+    let long = ["--synthetic", "day", "--duration", "31d", "--sync-period", "5s"];
+    bench
+        .fails(2, &simulate(&[&["--spec", "web.yaml"], &long[..]].concat()))
+        .says("looks of all controllers");
     let nine = ["--spec", "web.yaml"].repeat(9);
     bench
         .fails(2, &simulate(&[&nine[..], &["--trace", "load.csv"]].concat()))

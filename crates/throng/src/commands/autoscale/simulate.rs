@@ -8,18 +8,22 @@ use crate::cli::{
 };
 use crate::failure::{Failure, Kind, Result, io};
 use crate::terminal::{width, wrap};
+use serde::Serialize;
 use serde_json::{Value, json};
 use std::io::Read;
 use std::path::Path;
 use throng_autoscale::simulate::trace::{self, Between, TraceError, TraceOptions};
 use throng_autoscale::simulate::{
-    self, Demand, MemoryUse, Outcome, Scenario, Shape, Synthetic, Unit, Unsupported, World,
+    self, Demand, Figures, MemoryUse, Outcome, Period, Scaling, Scenario, Shape, Synthetic, Unit,
+    Unsupported, World,
 };
 use throng_autoscale::{Age, Controller};
 use throng_model::diagnostic::{Diagnostic, Location};
 
 /// Specs in one comparison, as many as there are colours to tell them apart.
 const SPECS_MOST: usize = throng_report::MAX_THINGS;
+/// Looks of all controllers together, so that what is kept and written of them stays below a few hundred megabytes.
+const LOOKS_MOST: usize = simulate::LOOKS_MOST;
 /// Of simulation.json and of `--format json`.
 const VERSION: u32 = 1;
 /// Noise of a made-up load, which would otherwise be smoother than any real one.
@@ -54,6 +58,13 @@ pub fn run(arguments: &SimulateArguments) -> Result<()> {
     let scenario = scenario(&arguments.world, &arguments.controller);
     let manifests = manifests(arguments)?;
     let load = load(&arguments.demand)?;
+    let looks = load.demand.length() / scenario.sync_period.max(1) as usize * manifests.len();
+    if looks > LOOKS_MOST {
+        let message =
+            format!("{looks} looks of all controllers are more than {LOOKS_MOST}, the most that are kept");
+        let hint = "compare fewer specs at once, simulate a shorter time, or raise --sync-period";
+        return Err(Failure::new(Kind::Input, message).hint(hint));
+    }
     let names = names(&manifests);
     let mut simulated = Vec::with_capacity(manifests.len());
     for (name, manifest) in names.into_iter().zip(manifests) {
@@ -66,7 +77,7 @@ pub fn run(arguments: &SimulateArguments) -> Result<()> {
         None => None,
     };
     match arguments.format {
-        SimulateFormat::Json => outln!("{}", document(&load, &scenario, &simulated, false)),
+        SimulateFormat::Json => outln!("{}", document(&load, &scenario, &simulated, false)?),
         SimulateFormat::Text => {
             let page = page::page(&load, &scenario, &simulated);
             outln!("{}", wrap(&page.lead.join(" "), width()));
@@ -218,7 +229,7 @@ fn write(
     };
     let page = throng_report::time_html(&page::page(load, scenario, simulated));
     let files = vec![
-        ("simulation.json", document(load, scenario, simulated, true).to_string().into_bytes()),
+        ("simulation.json", document(load, scenario, simulated, true)?.into_bytes()),
         ("summary.csv", csv(simulate::summary_csv(&named))?),
         ("periods.csv", csv(simulate::periods_csv(&named))?),
         ("scalings.csv", csv(simulate::scalings_csv(&named))?),
@@ -228,50 +239,74 @@ fn write(
     Ok(throng_report::write_files(folder, files)?.report)
 }
 
-/// Everything as JSON; what changes over time only where it is asked for.
-fn document(load: &Load, scenario: &Scenario, simulated: &[Simulated], series: bool) -> Value {
-    let Controller {
-        tolerance,
-        cpu_initialization_period,
-        initial_readiness_delay,
-        downscale_stabilization,
-        configurable_tolerance,
-    } = scenario.controller;
-    let specs: Vec<Value> = simulated
-        .iter()
-        .map(|Simulated { name, manifest, outcome }| {
-            let mut spec = json!({
-                "name": name, "file": manifest.file, "described": manifest.described(),
-                "figures": outcome.figures, "notes": outcome.notes,
-            });
-            if series {
-                spec["periods"] = json!(outcome.periods);
-                spec["scalings"] = json!(outcome.scalings);
-            }
-            spec
-        })
-        .collect();
-    let mut world = json!(scenario.world);
-    if let Some(memory) = scenario.world.memory {
-        world["memoryRequest"] = json!(memory.request.binary());
-        world["memoryUsage"] = json!(memory.usage.binary());
+/// Everything as JSON.
+#[derive(Serialize)]
+struct Document<'a> {
+    version: u32,
+    load: Value,
+    world: Value,
+    controller: Value,
+    specs: Vec<SpecDocument<'a>>,
+}
+
+#[derive(Serialize)]
+struct SpecDocument<'a> {
+    name: &'a str,
+    file: &'a Path,
+    described: String,
+    figures: &'a Figures,
+    notes: &'a [String],
+    /// What changes over time, only where it is asked for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    periods: Option<&'a [Period]>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    scalings: Option<&'a [Scaling]>,
+}
+
+fn document(load: &Load, scenario: &Scenario, simulated: &[Simulated], series: bool) -> Result<String> {
+    let demand = &load.demand;
+    let document = Document {
+        version: VERSION,
+        load: json!({
+            "source": load.source, "unit": demand.unit, "begins": demand.begins, "seconds": demand.length(),
+            "mean": demand.mean(), "peak": demand.peak(), "noisePercent": load.noise * 100.0, "seed": load.seed,
+        }),
+        world: world_document(&scenario.world),
+        controller: controller_document(scenario),
+        specs: simulated.iter().map(|one| spec_document(one, series)).collect(),
+    };
+    serde_json::to_string(&document).map_err(|error| io("write JSON", &error.into()))
+}
+
+fn spec_document(one: &Simulated, series: bool) -> SpecDocument<'_> {
+    SpecDocument {
+        name: &one.name,
+        file: &one.manifest.file,
+        described: one.manifest.described(),
+        figures: &one.outcome.figures,
+        notes: &one.outcome.notes,
+        periods: series.then_some(&one.outcome.periods),
+        scalings: series.then_some(&one.outcome.scalings),
     }
+}
+
+fn world_document(world: &World) -> Value {
+    let mut document = json!(world);
+    if let Some(memory) = world.memory {
+        document["memoryRequest"] = json!(memory.request.binary());
+        document["memoryUsage"] = json!(memory.usage.binary());
+    }
+    document
+}
+
+fn controller_document(scenario: &Scenario) -> Value {
+    let controller = &scenario.controller;
     json!({
-        "version": VERSION,
-        "load": {
-            "source": load.source, "unit": load.demand.unit, "begins": load.demand.begins,
-            "seconds": load.demand.length(), "mean": load.demand.mean(), "peak": load.demand.peak(),
-            "noisePercent": load.noise * 100.0, "seed": load.seed,
-        },
-        "world": world,
-        "controller": {
-            "syncPeriodSeconds": scenario.sync_period,
-            "tolerance": tolerance,
-            "cpuInitializationPeriodSeconds": cpu_initialization_period.whole_seconds(),
-            "initialReadinessDelaySeconds": initial_readiness_delay.whole_seconds(),
-            "downscaleStabilizationSeconds": downscale_stabilization.whole_seconds(),
-            "configurableTolerance": configurable_tolerance,
-        },
-        "specs": specs,
+        "syncPeriodSeconds": scenario.sync_period,
+        "tolerance": controller.tolerance,
+        "cpuInitializationPeriodSeconds": controller.cpu_initialization_period.whole_seconds(),
+        "initialReadinessDelaySeconds": controller.initial_readiness_delay.whole_seconds(),
+        "downscaleStabilizationSeconds": controller.downscale_stabilization.whole_seconds(),
+        "configurableTolerance": controller.configurable_tolerance,
     })
 }
