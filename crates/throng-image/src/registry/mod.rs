@@ -83,7 +83,8 @@ impl TransferProgress for crate::build::Silent {
 
 /// A client for the registry of `reference`.
 fn client(reference: &Reference, options: &RegistryOptions) -> Result<Client> {
-    let registry = reference.resolve_registry();
+    // As people write it; the one behind docker.io is called otherwise.
+    let registry = reference.registry();
     // An error means that the process has chosen a provider before, which is as good.
     let _ = rustls::crypto::ring::default_provider().install_default();
     let refused =
@@ -110,7 +111,7 @@ fn client(reference: &Reference, options: &RegistryOptions) -> Result<Client> {
 
 /// The client's error in this crate's words.
 fn registry_error(reference: &Reference, error: OciDistributionError) -> ImageError {
-    let registry = reference.resolve_registry().to_string();
+    let registry = reference.registry().to_string();
     let unauthorized =
         || ImageError::Unauthorized { registry: registry.clone(), reference: familiar(reference) };
     let missing = || ImageError::NotInRegistry { registry: registry.clone(), what: familiar(reference) };
@@ -149,8 +150,20 @@ fn registry_error(reference: &Reference, error: OciDistributionError) -> ImageEr
             registry,
             reason: short(&format!("it answered with status {code}: {message}")),
         },
+        OciDistributionError::RequestError(error) => {
+            ImageError::Registry { registry, reason: short(&root(error)) }
+        }
         _ => ImageError::Registry { registry, reason: short(&chain(&error)) },
     }
+}
+
+/// What an error comes down to. Those around it of an HTTP client say at length that a request was sent.
+fn root(error: &dyn Error) -> String {
+    let mut root = error;
+    while let Some(cause) = root.source() {
+        root = cause;
+    }
+    root.to_string()
 }
 
 /// An error and its causes in one line, each part once.

@@ -180,9 +180,6 @@ impl Puller<'_> {
     }
 
     fn broken(&self, reason: String) -> ImageError {
-        ImageError::Registry {
-            registry: self.reference.resolve_registry().into(),
-            reason: super::short(&reason),
-        }
+        ImageError::Registry { registry: self.reference.registry().into(), reason: super::short(&reason) }
     }
 }
