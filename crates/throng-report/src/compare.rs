@@ -36,7 +36,7 @@ struct Matched<'d, 'a> {
 }
 
 /// Stages match by name; the second stage of a name matches the second of that name.
-fn matched<'d, 'a>(all: &'d [Data<'a>]) -> Vec<Matched<'d, 'a>> {
+fn all_matched<'d, 'a>(all: &'d [Data<'a>]) -> Vec<Matched<'d, 'a>> {
     let mut found: Vec<(&str, usize, Matched)> = Vec::new();
     for (run, data) in all.iter().enumerate() {
         let mut seen: std::collections::BTreeMap<&str, usize> = Default::default();
@@ -52,7 +52,14 @@ fn matched<'d, 'a>(all: &'d [Data<'a>]) -> Vec<Matched<'d, 'a>> {
             found[index].2.loads[run] = Some(load);
         }
     }
-    found.into_iter().map(|(_, _, matched)| matched).take(MAX_STAGES).collect()
+    found.into_iter().map(|(_, _, matched)| matched).collect()
+}
+
+/// As many as a page shows.
+fn matched<'d, 'a>(all: &'d [Data<'a>]) -> Vec<Matched<'d, 'a>> {
+    let mut matched = all_matched(all);
+    matched.truncate(MAX_STAGES);
+    matched
 }
 
 /// Short names that tell the runs apart: the id, and the variables that differ.
@@ -117,6 +124,46 @@ pub fn html(runs: &[Run]) -> String {
         footer: "Written by throng. A ratio alone does not tell chance from cause: repeat a run to see how far it scatters.".into(),
     }
     .html()
+}
+
+/// Every run and every stage: what limits a page does not limit programs.
+pub fn json(runs: &[Run]) -> serde_json::Value {
+    use serde_json::json;
+    const KEYS: [(Metric, &str); 7] = [
+        (Metric::Rate, "rate"),
+        (Metric::Mean, "mean_us"),
+        (Metric::P50, "p50_us"),
+        (Metric::P95, "p95_us"),
+        (Metric::P99, "p99_us"),
+        (Metric::Max, "max_us"),
+        (Metric::Errors, "failed_share"),
+    ];
+    let all: Vec<Data> = runs.iter().map(Data::of).collect();
+    let figures = |load: &Option<&Load>, base: Option<&Load>| {
+        let Some(load) = load else { return serde_json::Value::Null };
+        let each = KEYS.iter().map(|(metric, key)| {
+            let Some(spread) = load.spread(*metric) else { return ((*key).to_owned(), json!(null)) };
+            let ratio = ratio(base.and_then(|base| base.middle(*metric)), Some(spread.middle));
+            let value = json!({
+                "median": spread.middle, "lowest": spread.low, "highest": spread.high,
+                "repetitions": spread.repetitions, "ratio": ratio,
+            });
+            ((*key).to_owned(), value)
+        });
+        serde_json::Value::Object(each.collect())
+    };
+    let stages = all_matched(&all).into_iter().map(|stage| {
+        let base = stage.loads.first().copied().flatten();
+        let runs: Vec<_> = stage.loads.iter().map(|load| figures(load, base)).collect();
+        json!({"stage": stage.name, "runs": runs})
+    });
+    let told = runs.iter().map(|run| {
+        json!({
+            "id": run.id, "project": run.project, "title": run.title, "started_at": run.started_at,
+            "seconds": run.seconds, "outcome": run.outcome, "variables": run.variables,
+        })
+    });
+    json!({"runs": told.collect::<Vec<_>>(), "stages": stages.collect::<Vec<_>>()})
 }
 
 fn runs_table(runs: &[Run], labels: &[String]) -> String {

@@ -45,6 +45,12 @@ pub fn compare_text(runs: &[Run], width: usize) -> String {
     compare::text(runs, width)
 }
 
+/// The same differences for programs: the runs, and for each load stage its figures in each run (latencies in
+/// microseconds, medians of repetitions with their range; `null` where a run has no such stage).
+pub fn compare_json(runs: &[Run]) -> serde_json::Value {
+    compare::json(runs)
+}
+
 /// Writes `report.html`, `run.json`, the CSV files of everything plotted and `latencies.hlog` into the folder, which
 /// is made if it is missing. Either all files of the new report are there at the end or, on an error while they are
 /// prepared, none of them has been touched; each is replaced in one step.
