@@ -351,7 +351,11 @@ impl FromStr for ImageSpec {
         let wrong = || {
             LoadError::spec(
                 format!("{text:?} is not a picture's size"),
-                "write WIDTHxHEIGHT, as in 640x480 or 640x480.png",
+                format!(
+                    "write WIDTHxHEIGHT, as in 640x480 or 640x480.png: each from 1 to {}, and at most \
+                     {MAX_PICTURE_PIXELS} pixels",
+                    u16::MAX
+                ),
             )
         };
         let (size, format) = match text.split_once('.') {
@@ -377,7 +381,7 @@ impl ImageSpec {
         if pixels == 0 || pixels > MAX_PICTURE_PIXELS {
             return Err(LoadError::spec(
                 format!("{} × {} pixels are not between 1 and {MAX_PICTURE_PIXELS}", self.width, self.height),
-                "choose another size",
+                "choose another size, such as 640x480",
             ));
         }
         match self.format {
