@@ -103,22 +103,23 @@ pub async fn run(
     }
 }
 
-/// Why a stage could not be carried out, in words for the report.
 /// Why a stage could not be carried out, in words, and the cluster's own kind of reason if it was the cluster's.
 struct StageError {
     text: String,
     kind: Option<ClusterErrorKind>,
+    /// What the replica that is to blame wrote last.
+    log: Vec<String>,
 }
 
 impl From<String> for StageError {
     fn from(text: String) -> StageError {
-        StageError { text, kind: None }
+        StageError { text, kind: None, log: Vec::new() }
     }
 }
 
 impl From<ClusterError> for StageError {
     fn from(error: ClusterError) -> StageError {
-        StageError { text: explain(&error), kind: Some(error.kind) }
+        StageError { text: explain(&error), kind: Some(error.kind), log: error.log }
     }
 }
 
@@ -156,6 +157,7 @@ impl Runner<'_> {
                 self.observer.refused(kind);
             }
             stage.error = Some(error.text);
+            stage.log = error.log;
         }
         stage
     }

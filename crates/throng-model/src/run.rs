@@ -80,6 +80,9 @@ pub struct Stage {
     pub thresholds: Vec<ThresholdResult>,
     /// Error text if the stage failed to carry out.
     pub error: Option<String>,
+    /// What a replica that failed it wrote last, a line each with its name before it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub log: Vec<String>,
 }
 
 /// What a load made of a service. Latencies are in microseconds.

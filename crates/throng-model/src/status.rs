@@ -38,6 +38,9 @@ impl Readiness {
 pub struct Status {
     pub project: String,
     pub directory: PathBuf,
+    /// Compose files that it was made from, absolute.
+    #[serde(default)]
+    pub files: Vec<PathBuf>,
     /// `local`, or the daemon: `docker 20.10.24 (unix:///var/run/docker.sock)`.
     #[serde(default)]
     pub on: String,
@@ -60,6 +63,9 @@ pub struct ServiceStatus {
     /// What each replica is limited to.
     #[serde(default)]
     pub limits: Resources,
+    /// As the Compose file has them.
+    #[serde(default)]
+    pub labels: BTreeMap<String, String>,
 }
 
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -76,7 +82,8 @@ pub struct ReplicaStatus {
     pub ordinal: u32,
     pub image: String,
     pub command: String,
-    /// `created`, `starting`, `running`, `exited`, `failed`, `leaving`.
+    /// `created`, `starting`, `running`, `restarting` (it has ended and will be started again), `exited`, `failed`,
+    /// `leaving`.
     pub state: String,
     /// `starting`, `healthy`, `unhealthy`, or empty without a health check.
     pub health: String,
@@ -84,6 +91,9 @@ pub struct ReplicaStatus {
     pub error: Option<String>,
     pub restarts: u32,
     pub addresses: Vec<Ipv4Addr>,
+    /// Names of the networks that these are in, in the same order.
+    #[serde(default)]
+    pub networks: Vec<String>,
     pub created_at: SystemTime,
     pub started_at: Option<SystemTime>,
     pub finished_at: Option<SystemTime>,

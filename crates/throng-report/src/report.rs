@@ -241,6 +241,10 @@ fn stages(run: &Run) -> String {
         if let Some(error) = &stage.error {
             let _ = write!(out, "<p class=\"missed\">{}</p>", escape(&cut(error)));
         }
+        if !stage.log.is_empty() {
+            let lines: Vec<String> = stage.log.iter().map(|line| escape(&cut(line))).collect();
+            let _ = write!(out, "<pre class=\"log\">{}</pre>", lines.join("\n"));
+        }
         out.push_str("</div></li>");
     }
     out.push_str("</ol>");

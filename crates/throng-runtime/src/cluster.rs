@@ -19,6 +19,8 @@ pub struct ClusterError {
     pub kind: ClusterErrorKind,
     pub message: String,
     pub hint: Option<String>,
+    /// What a replica that failed wrote last, a line each with its name before it.
+    pub log: Vec<String>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -140,6 +140,8 @@ pub struct Applied {
     /// Front doors that the app has anew; existing ones stay as they are.
     pub fronts: Fronts,
     pub dns: BTreeMap<String, DnsServer>,
+    /// What replicas that this makes leave get instead of their own grace period.
+    pub grace: Option<Duration>,
 }
 
 /// What is known of a replica beside what planning needs.

@@ -4,7 +4,7 @@
 use crate::actor::{Applied, Current, Fixed, Handles, Order};
 use crate::front::{self, Fronts};
 use crate::paths::Paths;
-use crate::protocol::{Refusal, RefusalKind};
+use crate::protocol::{Manner, Refusal, RefusalKind};
 use crate::spec;
 use crate::state::{self, Durable, STATE_VERSION};
 use std::collections::{BTreeMap, BTreeSet};
@@ -19,14 +19,27 @@ const NETWORKS_WITHIN: Duration = Duration::from_secs(30);
 
 /// Makes an app wanted: looks up images, makes networks, binds ports, and only then hands it to the actor, so
 /// that a refusal leaves everything as it was.
-pub async fn apply(fixed: &Arc<Fixed>, handles: &Handles, app: App, only: &[String]) -> Result<(), Refusal> {
+pub async fn apply(
+    fixed: &Arc<Fixed>,
+    handles: &Handles,
+    app: App,
+    only: &[String],
+    manner: Manner,
+) -> Result<(), Refusal> {
     let current = handles.ask(|reply| Order::Current { reply }).await?;
-    let app = restrict(app, only, &current.durable.app)?;
+    let files = if manner.files.is_empty() { current.durable.files.clone() } else { manner.files };
+    let (app, chosen) = restrict(app, only, manner.no_deps, &current.durable.app)?;
+    let mut recreated = current.durable.recreated.clone();
+    recreated.retain(|name, _| app.services.contains_key(name));
+    for name in app.services.keys().filter(|name| manner.recreate && chosen.contains(*name)) {
+        *recreated.entry(name.clone()).or_default() += 1;
+    }
     let mut made = Vec::new();
-    let result = prepare_app(fixed, &current, app, &mut made).await;
+    let result = prepare_app(fixed, &current, app, recreated, &mut made).await;
     let result = match result {
-        Ok(applied) => {
-            let applied = Box::new(applied);
+        Ok(mut applied) => {
+            applied.durable.files = files;
+            let applied = Box::new(Applied { grace: manner.grace, ..applied });
             handles.ask(|reply| Order::Adopt { applied, reply }).await.and_then(|inner| inner)
         }
         Err(refusal) => Err(refusal),
@@ -41,10 +54,17 @@ pub async fn apply(fixed: &Arc<Fixed>, handles: &Handles, app: App, only: &[Stri
     result
 }
 
-/// The chosen services and what they depend on; others stay as they are now.
-fn restrict(mut app: App, only: &[String], current: &App) -> Result<App, Refusal> {
+/// The chosen services and, unless they are left alone, what they depend on; others stay as they are now. Also says which
+/// those were that were chosen by name, or all.
+fn restrict(
+    mut app: App,
+    only: &[String],
+    alone: bool,
+    current: &App,
+) -> Result<(App, BTreeSet<String>), Refusal> {
     if only.is_empty() {
-        return Ok(app);
+        let all = app.services.keys().cloned().collect();
+        return Ok((app, all));
     }
     let mut chosen = BTreeSet::new();
     let mut open: Vec<String> = only.to_vec();
@@ -54,7 +74,7 @@ fn restrict(mut app: App, only: &[String], current: &App) -> Result<App, Refusal
             Refusal::new(RefusalKind::NotFound, format!("no service {name} in {}", app.name))
                 .hint(format!("it has: {}", known.join(", ")))
         })?;
-        if chosen.insert(name) {
+        if chosen.insert(name) && !alone {
             open.extend(service.depends_on.keys().cloned());
         }
     }
@@ -62,25 +82,38 @@ fn restrict(mut app: App, only: &[String], current: &App) -> Result<App, Refusal
     for (name, service) in &current.services {
         app.services.entry(name.clone()).or_insert_with(|| service.clone());
     }
+    if alone {
+        // Nothing can be waited for that is not there.
+        let there: BTreeSet<String> = app.services.keys().cloned().collect();
+        for service in app.services.values_mut() {
+            service.depends_on.retain(|name, _| there.contains(name));
+        }
+    }
     for (name, network) in &current.networks {
         app.networks.entry(name.clone()).or_insert_with(|| network.clone());
     }
-    Ok(app)
+    Ok((app, only.iter().cloned().collect()))
 }
 
 async fn prepare_app(
     fixed: &Arc<Fixed>,
     current: &Current,
     app: App,
+    recreated: BTreeMap<String, u64>,
     made: &mut Vec<String>,
 ) -> Result<Applied, Refusal> {
     let networks = make_networks(fixed, &current.durable, &app, made).await?;
     let prepared = {
-        let (fixed, app, networks) = (fixed.clone(), app.clone(), networks.clone());
+        let (fixed, app, networks, recreated) =
+            (fixed.clone(), app.clone(), networks.clone(), recreated.clone());
         let look_up = move || -> Result<BTreeMap<String, spec::Prepared>, Refusal> {
             let services = app.services.iter();
             let prepared = services.map(|(name, service)| {
-                let prepared = spec::prepare(&app, service, &networks, &fixed.store, &fixed.paths)?;
+                let mut prepared = spec::prepare(&app, service, &networks, &fixed.store, &fixed.paths)?;
+                // What is to be made anew differs from what is there by nothing else.
+                if let Some(times) = recreated.get(name) {
+                    prepared.config_hash += &format!("-{times}");
+                }
                 Ok((name.clone(), prepared))
             });
             prepared.collect()
@@ -105,9 +138,11 @@ async fn prepare_app(
         app,
         networks,
         chosen_ports,
+        recreated,
+        files: Vec::new(),
         going_down: false,
     };
-    Ok(Applied { durable, prepared, fronts, dns })
+    Ok(Applied { durable, prepared, fronts, dns, grace: None })
 }
 
 /// Front doors for ports that this process does not listen on yet.

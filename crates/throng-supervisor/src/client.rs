@@ -2,14 +2,14 @@
 
 use crate::backend::{Asked, On};
 use crate::paths::Paths;
-use crate::protocol::{Exec, MESSAGE_MOST, Refusal, RefusalKind, Reply, Request, Target};
+use crate::protocol::{Exec, MESSAGE_MOST, Manner, Refusal, RefusalKind, Reply, Request, Target};
 use crate::server::LISTENING;
 use crate::steps;
 use async_trait::async_trait;
 use std::collections::BTreeMap;
 use std::io::Read;
 use std::net::SocketAddr;
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::path::PathBuf;
 use std::time::{Duration, SystemTime};
 use throng_model::app::App;
@@ -188,7 +188,12 @@ impl Client {
 
     /// Makes the app wanted; it is reached later (see [`Client::wait`]).
     pub async fn apply(&self, app: &App, only: &[String]) -> Result<()> {
-        let request = Request::Apply { app: Box::new(app.clone()), only: only.to_vec() };
+        self.apply_so(app, only, Manner::default()).await
+    }
+
+    /// As [`Client::apply`], in a manner of one's own.
+    pub async fn apply_so(&self, app: &App, only: &[String], manner: Manner) -> Result<()> {
+        let request = Request::Apply { app: Box::new(app.clone()), only: only.to_vec(), manner };
         self.ask(&request).await.map(|_| ())
     }
 
@@ -249,12 +254,18 @@ impl Client {
 
     /// Runs a command in a replica with this process' own standard input and outputs.
     pub async fn exec(&self, exec: Exec) -> Result<Exit> {
+        let (stdin, stdout, stderr) = (std::io::stdin(), std::io::stdout(), std::io::stderr());
+        self.exec_with(exec, [stdin.as_fd(), stdout.as_fd(), stderr.as_fd()]).await
+    }
+
+    /// Runs a command in a replica with these as its standard input, output and error output.
+    pub async fn exec_with(&self, exec: Exec, io: [BorrowedFd<'_>; 3]) -> Result<Exit> {
         let mut exchange = self.open(&Request::Exec { exec }).await?;
         match exchange.next().await? {
             Reply::SendDescriptors => {}
             other => return Err(self.unexpected(&other)),
         }
-        exchange.send_descriptors().await?;
+        exchange.send_descriptors(io).await?;
         match exchange.next().await? {
             Reply::Exited { exit } => Ok(exit),
             other => Err(self.unexpected(&other)),
@@ -329,7 +340,7 @@ pub fn projects(paths: &Paths) -> Vec<String> {
     names
 }
 
-fn tail(path: &std::path::Path, most: u64) -> std::io::Result<Vec<u8>> {
+pub(crate) fn tail(path: &std::path::Path, most: u64) -> std::io::Result<Vec<u8>> {
     use std::io::{Seek, SeekFrom};
     let mut file = std::fs::File::open(path)?;
     let length = file.metadata()?.len();
@@ -416,12 +427,10 @@ impl Exchange {
         }
     }
 
-    async fn send_descriptors(&mut self) -> Result<()> {
+    async fn send_descriptors(&mut self, descriptors: [BorrowedFd<'_>; 3]) -> Result<()> {
         use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags, sendmsg};
-        let (stdin, stdout, stderr) = (std::io::stdin(), std::io::stdout(), std::io::stderr());
         let stream = self.stream.get_ref();
         let sent = stream.async_io(tokio::io::Interest::WRITABLE, || {
-            let descriptors = [stdin.as_fd(), stdout.as_fd(), stderr.as_fd()];
             let mut space = [std::mem::MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(3))];
             let mut ancillary = SendAncillaryBuffer::new(&mut space);
             ancillary.push(SendAncillaryMessage::ScmRights(&descriptors));
@@ -499,6 +508,10 @@ impl From<ClientError> for ClusterError {
                 RefusalKind::Host => ClusterErrorKind::Host,
             },
         };
-        ClusterError { kind, message: error.to_string(), hint: error.hint() }
+        let log = match &error {
+            ClientError::Refused(refusal) => refusal.log.clone(),
+            _ => Vec::new(),
+        };
+        ClusterError { kind, message: error.to_string(), hint: error.hint(), log }
     }
 }

@@ -19,6 +19,7 @@ mod actor;
 mod apply;
 mod backend;
 mod front;
+mod last_words;
 mod listing;
 pub mod metrics;
 mod names;

@@ -83,12 +83,21 @@ fn hopeless(view: &ReplicaView, policy: RestartPolicy) -> bool {
     }
 }
 
-pub fn replica(id: &ReplicaId, view: &ReplicaView, detail: &Detail, checked: bool) -> ReplicaStatus {
+/// `checked`: it has a health check.
+pub fn replica(
+    id: &ReplicaId,
+    view: &ReplicaView,
+    detail: &Detail,
+    checked: bool,
+    policy: RestartPolicy,
+) -> ReplicaStatus {
+    let again = |exit| restart::delay(policy, exit, view.streak).is_some();
     let state = match (&view.phase, detail.leaving) {
         (_, true) => "leaving",
         (Phase::Created, _) if view.busy => "starting",
         (Phase::Created, _) => "created",
         (Phase::Running { .. }, _) => "running",
+        (Phase::Exited { exit, .. }, _) if again(*exit) => "restarting",
         (Phase::Exited { .. }, _) => "exited",
         (Phase::Failed { .. }, _) => "failed",
     };
@@ -114,6 +123,7 @@ pub fn replica(id: &ReplicaId, view: &ReplicaView, detail: &Detail, checked: boo
         error: detail.error.clone(),
         restarts: detail.restarts,
         addresses: detail.networks.iter().map(|attachment| attachment.address).collect(),
+        networks: detail.networks.iter().map(|attachment| attachment.network.clone()).collect(),
         created_at: detail.created_at,
         started_at: detail.started_at,
         finished_at: detail.finished_at,

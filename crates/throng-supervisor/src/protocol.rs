@@ -19,7 +19,12 @@ pub const MESSAGE_MOST: usize = 64 << 20;
 pub enum Request {
     /// Make the app so. `only`: these services and what they depend on; empty means all.
     /// Answered by `Done` once the new state is wanted (not yet reached).
-    Apply { app: Box<App>, only: Vec<String> },
+    Apply {
+        app: Box<App>,
+        only: Vec<String>,
+        #[serde(default)]
+        manner: Manner,
+    },
     /// Change replica counts. Answered by `Done`.
     Scale { replicas: BTreeMap<String, u32> },
     /// Wait until these services (all if empty) have all wanted replicas ready and no other one is left.
@@ -51,6 +56,20 @@ pub enum Request {
     Lease { volumes: bool },
     /// On a lease's connection: give the lease up without taking the app down. Answered by `Done`.
     Release,
+}
+
+/// How an app is made wanted.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Manner {
+    /// Without what the chosen services depend on.
+    pub no_deps: bool,
+    /// Replicas of the chosen services are replaced even if nothing about them has changed.
+    pub recreate: bool,
+    /// What replaced and surplus replicas get to leave, instead of their services' own grace periods.
+    pub grace: Option<Duration>,
+    /// Compose files that the app was read from, for whoever lists apps.
+    pub files: Vec<PathBuf>,
 }
 
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -101,6 +120,9 @@ pub struct Refusal {
     pub kind: RefusalKind,
     pub message: String,
     pub hint: Option<String>,
+    /// What a replica that failed wrote last, a line each with its name before it.
+    #[serde(default)]
+    pub log: Vec<String>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -120,7 +142,7 @@ pub enum RefusalKind {
 
 impl Refusal {
     pub fn new(kind: RefusalKind, message: impl Into<String>) -> Refusal {
-        Refusal { kind, message: message.into(), hint: None }
+        Refusal { kind, message: message.into(), hint: None, log: Vec::new() }
     }
 
     pub fn hint(mut self, hint: impl Into<String>) -> Refusal {
@@ -137,6 +159,6 @@ impl From<RuntimeError> for Refusal {
             ErrorKind::Stale => RefusalKind::App,
             ErrorKind::Host => RefusalKind::Host,
         };
-        Refusal { kind, message: error.message, hint: error.hint }
+        Refusal { hint: error.hint, ..Refusal::new(kind, error.message) }
     }
 }

@@ -5,8 +5,8 @@ use crate::apply::apply;
 use crate::backend::{Backend, On};
 use crate::names::Directory;
 use crate::paths::Paths;
-use crate::protocol::{Exec, MESSAGE_MOST, Refusal, RefusalKind, Reply, Request};
-use crate::{room, silent, state, walls};
+use crate::protocol::{Exec, MESSAGE_MOST, Manner, Refusal, RefusalKind, Reply, Request};
+use crate::{last_words, room, silent, state, walls};
 use std::collections::BTreeMap;
 use std::io::Write;
 use std::os::fd::OwnedFd;
@@ -156,7 +156,7 @@ pub async fn serve(options: ServeOptions) -> Result<(), ServeError> {
         let _ = handles.orders.send(said).await;
     }
     if let Some(durable) = durable.filter(|durable| !durable.going_down)
-        && let Err(refusal) = apply(&fixed, &handles, durable.app, &[]).await
+        && let Err(refusal) = apply(&fixed, &handles, durable.app, &[], Manner::default()).await
     {
         tracing::error!("the last known definition cannot be taken up: {refusal}");
     }
@@ -319,6 +319,16 @@ impl Connection {
         self.send(&Reply::Error { error: walls::named(error) }).await
     }
 
+    /// Refuses with what the replica that is to blame wrote last.
+    async fn refuse_quoting(
+        &mut self,
+        error: Refusal,
+        services: &BTreeMap<String, throng_model::status::Readiness>,
+    ) -> std::io::Result<()> {
+        let log = last_words::of(&self.fixed, &self.handles, services).await;
+        self.refuse(Refusal { log, ..error }).await
+    }
+
     async fn answer(&mut self, result: Result<Reply, Refusal>) -> std::io::Result<()> {
         match result {
             Ok(reply) => self.send(&reply).await,
@@ -333,8 +343,8 @@ impl Connection {
 
     async fn serve(&mut self, request: Request) -> std::io::Result<()> {
         match request {
-            Request::Apply { app, only } => {
-                let result = apply(&self.fixed, &self.handles, *app, &only).await;
+            Request::Apply { app, only, manner } => {
+                let result = apply(&self.fixed, &self.handles, *app, &only, manner).await;
                 self.answer(result.map(|()| Reply::Done)).await
             }
             Request::Scale { replicas } => {
@@ -388,9 +398,8 @@ impl Connection {
                 let reason = readiness.waiting.clone().or(readiness.trouble.clone());
                 let reason = reason.unwrap_or_else(|| "the app is being taken down".into());
                 let refusal = Refusal::new(RefusalKind::App, format!("{name} does not come up: {reason}"));
-                return self
-                    .refuse(refusal.hint(format!("see `throng logs {name}` and `throng ps --all`")))
-                    .await;
+                let alone = BTreeMap::from([(name.clone(), readiness.clone())]);
+                return self.refuse_quoting(refusal, &alone).await;
             }
             if !chosen.is_empty() && chosen.values().all(|readiness| readiness.settled()) {
                 return self.send(&Reply::Done).await;
@@ -398,7 +407,7 @@ impl Connection {
             match tokio::time::timeout_at(deadline, readiness.changed()).await {
                 Ok(Ok(())) => {}
                 Ok(Err(_)) => return self.refuse(taken_down()).await,
-                Err(_) => return self.refuse(not_in_time(&chosen, timeout)).await,
+                Err(_) => return self.refuse_quoting(not_in_time(&chosen, timeout), &chosen).await,
             }
         }
     }
@@ -542,7 +551,6 @@ fn not_in_time(services: &BTreeMap<String, throng_model::status::Readiness>, tim
         .collect();
     let after = throng_model::units::format_duration(timeout);
     Refusal::new(RefusalKind::App, format!("not ready after {after}: {}", behind.join("; ")))
-        .hint("see `throng logs` and `throng ps --all`, or wait longer with --wait-timeout")
 }
 
 /// Three descriptors, sent in one message with a single byte.

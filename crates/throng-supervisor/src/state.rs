@@ -25,6 +25,12 @@ pub struct Durable {
     /// after this process has been replaced.
     #[serde(default)]
     pub chosen_ports: BTreeMap<String, BTreeMap<u16, u16>>,
+    /// How often replicas of a service were to be replaced though nothing about them had changed.
+    #[serde(default)]
+    pub recreated: BTreeMap<String, u64>,
+    /// Compose files that the app was read from.
+    #[serde(default)]
+    pub files: Vec<PathBuf>,
     pub going_down: bool,
 }
 

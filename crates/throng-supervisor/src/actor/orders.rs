@@ -78,6 +78,7 @@ impl Actor {
         }
         self.save(&applied.durable)?;
         self.durable = applied.durable;
+        self.grace = applied.grace;
         self.informed = true;
         self.wanted.services = applied.prepared.iter().map(|(name, p)| (name.clone(), wanted(p))).collect();
         self.prepared = applied.prepared;
@@ -126,6 +127,7 @@ impl Actor {
         let path = self.fixed.paths.state_file(&self.fixed.project);
         let written = state::write(&path, &durable).map_err(not_saved)?;
         self.durable = durable;
+        self.grace = None;
         self.count(&replicas);
         self.uncommitted = Some((written, before));
         Ok(())

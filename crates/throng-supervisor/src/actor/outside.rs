@@ -132,6 +132,7 @@ impl Actor {
                     readiness: self.service_readiness(name),
                     published: published.collect(),
                     limits: prepared.service.resources,
+                    labels: prepared.service.labels.clone(),
                 };
                 (name.clone(), status)
             })
@@ -139,13 +140,15 @@ impl Actor {
         let replicas =
             self.world.iter().zip(self.details.values()).flat_map(|((service, views), details)| {
                 let checked = self.prepared.get(service).is_some_and(|prepared| prepared.health.is_some());
+                let policy = self.restart_policy(service);
                 views.iter().zip(details.values()).map(move |((ordinal, view), detail)| {
-                    listing::replica(&self.id(&(service.clone(), *ordinal)), view, detail, checked)
+                    listing::replica(&self.id(&(service.clone(), *ordinal)), view, detail, checked, policy)
                 })
             });
         Status {
             project: self.fixed.project.clone(),
             directory: self.durable.app.directory.clone(),
+            files: self.durable.files.clone(),
             on: self.fixed.backend.on(),
             isolation: self.fixed.backend.isolation().into(),
             lost: self.fixed.backend.lost(),

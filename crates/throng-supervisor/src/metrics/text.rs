@@ -25,7 +25,7 @@ pub struct Head<'a> {
     pub replicas_most: usize,
 }
 
-const STATES: [&str; 6] = ["created", "starting", "running", "leaving", "exited", "failed"];
+const STATES: [&str; 7] = ["created", "starting", "running", "restarting", "leaving", "exited", "failed"];
 
 /// All figures. `rows` come in the order of services and ordinals.
 pub fn text(head: &Head<'_>, metrics: &Metrics, rows: &[Row]) -> String {
@@ -284,6 +284,7 @@ mod tests {
             error: None,
             restarts: 0,
             addresses: vec![],
+            networks: vec![],
             created_at: SystemTime::UNIX_EPOCH,
             started_at: None,
             finished_at: None,
