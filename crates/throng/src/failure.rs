@@ -60,6 +60,8 @@ pub struct Failure {
     /// Lower-case fragment; empty when everything has been said already.
     pub message: String,
     pub hint: Option<String>,
+    /// What a replica that failed wrote last, shown between the message and the hint.
+    pub log: Vec<String>,
     /// Findings that point at a file, shown instead of the message.
     pub diagnostics: Vec<Diagnostic>,
 }
@@ -68,7 +70,7 @@ pub type Result<T> = std::result::Result<T, Failure>;
 
 impl Failure {
     pub fn new(kind: Kind, message: impl Into<String>) -> Failure {
-        Failure { kind, message: message.into(), hint: None, diagnostics: Vec::new() }
+        Failure { kind, message: message.into(), hint: None, log: Vec::new(), diagnostics: Vec::new() }
     }
 
     pub fn hint(mut self, hint: impl Into<String>) -> Failure {
@@ -84,6 +86,9 @@ impl Failure {
         }
         if !self.message.is_empty() {
             eprintln!("{} {}", style.red("error:"), self.message);
+        }
+        for line in &self.log {
+            eprintln!("  {}", style.dim(line));
         }
         if let Some(hint) = &self.hint {
             eprintln!("{} {hint}", style.cyan("hint:"));
@@ -112,7 +117,7 @@ impl From<ClusterErrorKind> for Kind {
 
 impl From<ClusterError> for Failure {
     fn from(error: ClusterError) -> Failure {
-        Failure { hint: error.hint, ..Failure::new(error.kind.into(), error.message) }
+        Failure { hint: error.hint, log: error.log, ..Failure::new(error.kind.into(), error.message) }
     }
 }
 

@@ -9,12 +9,11 @@ mod failure;
 mod project;
 mod terminal;
 
-use clap::Parser;
 use rustix::process::{Resource, getrlimit, setrlimit};
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    let arguments = cli::Arguments::parse();
+    let arguments = cli::parse();
     allow_open_files();
     match commands::run(arguments) {
         Ok(code) => code,

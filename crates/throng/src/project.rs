@@ -6,10 +6,11 @@ use crate::terminal::Style;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use throng_compose::{LoadOptions, Loaded};
+use throng_experiment::schema::MAX_REPLICAS;
 use throng_model::app::App;
 use throng_model::diagnostic::Diagnostic;
 use throng_supervisor::Asked;
-use throng_supervisor::client::{self, Choice, Client};
+use throng_supervisor::client::{self, Choice, Client, ClientError};
 use throng_supervisor::paths::Paths;
 
 /// What every command knows.
@@ -49,20 +50,38 @@ impl Context {
             project_name: self.project.project_name.clone(),
             profiles: self.project.profile.clone(),
             environment,
-        })?;
+        })
+        .map_err(|diagnostics| self.missing_file(&here).unwrap_or_else(|| diagnostics.into()))?;
         warn(&loaded.warnings);
         Ok(loaded)
+    }
+
+    /// A file that was named and is not there.
+    fn missing_file(&self, here: &Path) -> Option<Failure> {
+        let named = self.project.file.iter().filter(|file| *file != Path::new("-"));
+        let missing = named.map(|file| here.join(file)).find(|file| !file.exists())?;
+        let message = format!("no Compose file {}", missing.display());
+        Some(Failure::new(Kind::Input, message).hint(format!(
+            "-f and COMPOSE_FILE name files, from {} on; without them it is compose.yaml here or further up",
+            here.display()
+        )))
     }
 
     /// The name of the app that a command about a running one means: as given, or that of the Compose file here,
     /// or, without a file, the only one that is up.
     pub fn name(&self) -> Result<String> {
+        self.name_if_any()?
+            .ok_or_else(|| Failure::new(Kind::NotFound, "no app is up").hint("start one with `throng up -d`"))
+    }
+
+    /// As [`Context::name`]; `None` if nothing names an app and none is up.
+    fn name_if_any(&self) -> Result<Option<String>> {
         if let Some(name) = &self.project.project_name {
             if !Paths::is_project_name(name) {
                 return Err(Failure::new(Kind::Input, format!("{name:?} cannot be the name of a project"))
                     .hint("use lower-case letters, digits, - and _, and begin with a letter or digit"));
             }
-            return Ok(name.clone());
+            return Ok(Some(name.clone()));
         }
         let quiet = LoadOptions {
             files: self.project.file.clone(),
@@ -73,18 +92,32 @@ impl Context {
             ..LoadOptions::default()
         };
         match throng_compose::load(&quiet) {
-            Ok(loaded) => Ok(loaded.app.name),
+            Ok(loaded) => Ok(Some(loaded.app.name)),
             Err(diagnostics) => match client::projects(&self.paths).as_slice() {
-                [only] if self.project.file.is_empty() => Ok(only.clone()),
-                [] if self.project.file.is_empty() => {
-                    Err(Failure::new(Kind::NotFound, "no app is up").hint("start one with `throng up -d`"))
-                }
+                [only] if self.project.file.is_empty() => Ok(Some(only.clone())),
+                [] if self.project.file.is_empty() => Ok(None),
                 names if self.project.file.is_empty() => {
                     Err(Failure::new(Kind::NotFound, "there is no Compose file here and several apps are up")
                         .hint(format!("name one with -p: {}", names.join(", "))))
                 }
-                _ => Err(diagnostics.into()),
+                _ => Err(std::env::current_dir()
+                    .ok()
+                    .and_then(|here| self.missing_file(&here))
+                    .unwrap_or_else(|| diagnostics.into())),
             },
+        }
+    }
+
+    /// The supervisor of the app that is meant, or, if that one is not up, what to say about it.
+    pub async fn running_if_up(&self) -> Result<std::result::Result<Client, String>> {
+        let Some(name) = self.name_if_any()? else { return Ok(Err("no app is up".into())) };
+        match Client::find(&self.paths, &name, &self.choice()).await {
+            Ok(client) => {
+                say_notes(&client);
+                Ok(Ok(client))
+            }
+            Err(error @ ClientError::NotUp(_)) => Ok(Err(error.to_string())),
+            Err(error) => Err(error.into()),
         }
     }
 
@@ -122,13 +155,19 @@ pub fn parse_scale(texts: &[String], app: Option<&App>) -> Result<BTreeMap<Strin
             Failure::new(Kind::Input, format!("{text:?} {why}")).hint("write SERVICE=N, as in web=3")
         };
         let (service, count) = text.split_once('=').ok_or_else(|| wrong("names no count"))?;
-        let count = count.parse().map_err(|_| wrong("has a count that is not a whole number"))?;
+        let count =
+            count.parse().ok().filter(|count| u64::from(*count) <= MAX_REPLICAS).ok_or_else(|| {
+                wrong(&format!("has a count that is not a whole number from 0 to {MAX_REPLICAS}"))
+            })?;
         if let Some(app) = app.filter(|app| !app.services.contains_key(service)) {
             let known: Vec<&str> = app.services.keys().map(String::as_str).collect();
             return Err(Failure::new(Kind::NotFound, format!("no service {service} in {}", app.name))
                 .hint(format!("it has: {}", known.join(", "))));
         }
-        counts.insert(service.to_owned(), count);
+        if counts.insert(service.to_owned(), count).is_some() {
+            return Err(Failure::new(Kind::Input, format!("{service} is given two counts"))
+                .hint("name each service once"));
+        }
     }
     Ok(counts)
 }
@@ -142,7 +181,9 @@ mod tests {
         let texts = |all: &[&str]| all.iter().map(|text| text.to_string()).collect::<Vec<_>>();
         let counts = parse_scale(&texts(&["web=3", "db=0"]), None).expect("two counts");
         assert_eq!(counts, BTreeMap::from([("db".into(), 0), ("web".into(), 3)]));
-        for wrong in ["web", "web=", "web=-1", "web=x", "web=1.5"] {
+        assert!(parse_scale(&texts(&[&format!("web={MAX_REPLICAS}")]), None).is_ok());
+        assert_eq!(parse_scale(&texts(&["web=1", "web=1"]), None).expect_err("twice").kind, Kind::Input);
+        for wrong in ["web", "web=", "web=-1", "web=x", "web=1.5", &format!("web={}", MAX_REPLICAS + 1)] {
             assert_eq!(parse_scale(&texts(&[wrong]), None).expect_err(wrong).kind, Kind::Input);
         }
         let app = App { name: "shop".into(), ..App::default() };

@@ -217,6 +217,12 @@ impl Progress {
         self.end(&style.green("✔"), message);
     }
 
+    /// It has come to its end, but not to what was hoped for.
+    pub fn warned(self, message: &str) {
+        let style = Style::for_stderr();
+        self.end(&style.yellow("!"), message);
+    }
+
     pub fn failed(self, message: &str) {
         let style = Style::for_stderr();
         self.end(&style.red("✘"), message);

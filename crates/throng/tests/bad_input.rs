@@ -48,22 +48,30 @@ services:
 fn files_and_names_that_are_not_there() {
     let bench = Bench::anywhere();
     bench.fails(2, &["config"]).says("no Compose file in").says("hint: create compose.yaml");
-    bench.fails(2, &["-f", "nothing.yaml", "config"]).says("nothing.yaml");
-    bench.fails(2, &["run", "nothing"]).says("cannot read nothing");
+    for command in [&["config"][..], &["ps"], &["up", "-d"]] {
+        let done = bench.fails(2, &[&["-f", "nothing.yaml"], command].concat());
+        done.says("no Compose file").says("app/nothing.yaml").says("hint: -f and COMPOSE_FILE name files");
+    }
+    bench.fails(2, &["run", "nothing"]).says("cannot read nothing").says("hint: name a folder");
     bench.fails(2, &["run"]).says("no experiment.yaml in .").says("hint:");
-    bench.fails(3, &["ps"]).says("no app is up").says("hint: start one with `throng up -d`");
-    bench.fails(3, &["-p", "nobody", "ps"]).says("no app nobody is up").says("hint:");
+    bench.fails(3, &["logs"]).says("no app is up").says("hint: start one with `throng up -d`");
+    bench.fails(3, &["-p", "nobody", "logs"]).says("no app nobody is up").says("hint:");
     bench
         .fails(2, &["-p", "../nobody", "ps"])
         .says("\"../nobody\" cannot be the name of a project")
         .says("hint:");
     bench.fails(3, &["report", "nothing"]).says("no run nothing").says("hint: see `throng runs`");
     bench.fails(3, &["report"]).says("no run has been recorded");
+    for path in ["../../nowhere/x", "./x.json", "x/y"] {
+        bench.fails(3, &["report", path]).says(&format!("no run {path}")).says("hint: see `throng runs`");
+    }
     bench.fails(3, &["compare", "one", "two"]).says("no run one");
     bench.fails(3, &["tag", "nothing", "something"]).says("nothing");
     bench.fails(2, &["nonsense"]).says("nonsense");
     bench.fails(2, &["scale"]).says("SERVICE=N");
     bench.fails(2, &["scale", "web"]).says("\"web\" names no count").says("hint: write SERVICE=N");
+    bench.fails(2, &["scale", "web=100001"]).says("from 0 to 100000");
+    bench.fails(2, &["scale", "web=1", "web=2"]).says("web is given two counts").says("hint: name each");
     bench.assert_clean();
 }
 
@@ -115,7 +123,14 @@ fn an_image_that_is_not_there_and_cannot_be_fetched() {
     // Nobody listens there: a registry that cannot be reached.
     let port = web::free_port();
     bench.compose(&format!("services:\n  web: {{image: '127.0.0.1:{port}/nothing:1'}}\n"));
-    bench.fails(5, &["up", "-d"]).says(&format!("127.0.0.1:{port}"));
+    let registry = format!("127.0.0.1:{port}");
+    let done = bench.fails(5, &["up", "-d"]);
+    done.says(&format!(
+        "error: image {registry}/nothing:1 (service web) is neither here nor to be fetched from {registry}: Connection refused"
+    ));
+    done.says("hint: `throng images` lists what is here; build it").says("see to the network");
+    let error = done.err.lines().find(|line| line.starts_with("error:")).expect("an error");
+    assert!(!error.contains("http") && error.len() < 160, "short, and no address of an API: {error}");
     bench.assert_clean();
 }
 

@@ -75,7 +75,7 @@ fn an_app_comes_up_is_seen_scales_and_goes() {
 
     bench.ok(&["down"]).says("everything removed");
     bench.assert_clean();
-    bench.fails(3, &["ps"]).says("no app").says("hint: start it with `throng up -d`");
+    bench.fails(3, &["logs"]).says("no app").says("hint: start it with `throng up -d`");
 }
 
 #[test]

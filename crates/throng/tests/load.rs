@@ -74,6 +74,11 @@ fn a_target_that_cannot_be_reached_is_counted_and_can_be_required() {
     let load = &result(&done)["result"];
     assert_eq!((&load["requests"], &load["succeeded"]), (&3.into(), &0.into()));
     bench.fails(1, &["load", &url, "-n", "3", "--require", "errors<1%"]).prints("ERROR");
+    let none = bench.ok(&["load", &url, "-n", "3"]);
+    none.prints("–").says("3 requests, none succeeded: 3 × connect (nobody listens there");
+    assert!(!none.out.contains("0 µs") && !none.err.contains('✔'), "{}{}", none.out, none.err);
+    assert_eq!(load["latency"]["percentiles"]["50"], Value::Null, "no latency is not a latency of 0");
+    assert_eq!(load["latency"]["max"], Value::Null);
     bench.fails(3, &["load", "web"]).says("no app is up");
     bench.fails(2, &["load", "ftp://localhost/"]).says("ftp");
     bench.fails(2, &["load", &url, "--rate", "10"]).says("--duration");
@@ -85,6 +90,35 @@ fn a_target_that_cannot_be_reached_is_counted_and_can_be_required() {
 }
 
 #[test]
+fn what_cannot_be_loaded_is_answered_with_what_can() {
+    let bench = Bench::anywhere();
+    let url = format!("http://127.0.0.1:{}/", free_port());
+    for (target, said, hint) in [
+        ("127.0.0.1:8899", "127.0.0.1 is an address", "write http://127.0.0.1:8899"),
+        ("localhost:8899/", "localhost is an address", "write http://localhost:8899/"),
+        ("http://", "empty host", "write a URL such as http://"),
+        ("http://127.0.0.1:99999/", "invalid port", "ports go from 1 to 65535"),
+        ("web:99999", "\"99999\" is not a port", "write a URL, or SERVICE:PORT"),
+        ("http://nowhere.invalid/", "cannot resolve nowhere.invalid", "check the name"),
+    ] {
+        bench.fails(2, &["load", target]).says(said).says(&format!("hint: {hint}"));
+    }
+    bench.fails(3, &["load", "example.test:80"]).says("if it is a host, write http://example.test:80");
+    for (flags, said) in [
+        (&["--rate", "0", "-d", "1s"][..], "above 0"),
+        (&["--rate", "-5", "-d", "1s"], "above 0"),
+        (&["--threads", "0"], "from 1 to 256"),
+        (&["--clients", "0"], "1..=100000"),
+        (&["--image", "99999x99999"], "each from 1 to 65535"),
+        (&["--image", "60000x60000"], "not between 1 and 50000000"),
+        (&["--arrivals", "constant"], "--rate"),
+        (&["--max-connections", "5"], "--rate"),
+    ] {
+        bench.fails(2, &[&["load", &url], flags].concat()).says(said);
+    }
+}
+
+#[test]
 fn a_log_of_histograms_is_written() {
     let (bench, server) = (Bench::anywhere(), Server::start(Duration::from_millis(1)));
     bench.ok(&["load", &server.url(), "-n", "50", "--hdr-log", "latency.hlog"]);
@@ -93,9 +127,15 @@ fn a_log_of_histograms_is_written() {
     // Interval lines carry start, length, maximum and a base64 histogram that begins with its version cookie.
     let line = log.lines().rfind(|line| !line.starts_with(['#', '"'])).expect("an interval");
     assert!(line.split(',').next_back().is_some_and(|encoded| encoded.starts_with("HISTF")), "{line}");
+    let before = server.requests.load(Ordering::SeqCst);
     bench
         .fails(4, &["load", &server.url(), "-n", "1", "--hdr-log", "no/such/folder"])
-        .says("cannot write no/such/folder");
+        .says("cannot write no/such/folder")
+        .says("hint:");
+    assert_eq!(server.requests.load(Ordering::SeqCst), before, "refused before anything is sent");
+    // A full disk shows only at the end; what was measured is printed all the same.
+    let done = bench.fails(4, &["load", &server.url(), "-n", "1", "--hdr-log", "/dev/full"]);
+    done.prints("1 requests in").says("/dev/full").says("hint:");
 }
 
 #[test]

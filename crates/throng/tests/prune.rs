@@ -28,6 +28,9 @@ fn only_what_nothing_uses_is_pruned() {
     bench.fails(2, &["prune"]).says("--force");
     bench.ok(&["prune", "--force"]).prints("Total reclaimed space: 0 B");
     bench.ok(&["prune", "--all", "--volumes", "--dry-run"]).prints("Would remove: image spare:latest");
+    let plan = bench.ok(&["prune", "--all", "--dry-run", "--format", "json"]).out;
+    let plan: serde_json::Value = serde_json::from_str(&plan).expect("JSON");
+    assert_eq!((&plan["Images"][0], &plan["Remains"]), (&"spare:latest".into(), &serde_json::json!([])));
     assert_eq!(names(&bench), ["<none>", "probe", "spare"]);
     let pruned = bench.ok(&["prune", "--all", "--volumes", "--force"]);
     pruned.prints("Untagged: spare:latest").prints("Deleted: sha256:").prints("Total reclaimed space: ");

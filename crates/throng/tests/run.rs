@@ -99,7 +99,14 @@ fn runs_are_listed_reported_again_and_compared() {
     // The project is the same in both names, so it is left out.
     let short = |id: &str| id.trim_end_matches(&format!("-{}", bench.project)).to_owned();
     assert!(page.contains(&short(&first)) && page.contains(&short(&second)));
-    bench.ok(&["compare", "first/run.json", "second/run.json"]).prints("it");
+    bench.ok(&["compare", "first/run.json", "second/"]).prints("it");
+    let compared = bench.ok(&["compare", &first, &second, "--format", "json"]).out;
+    let compared: Value = serde_json::from_str(&compared).expect("JSON");
+    assert_eq!((&compared["runs"][1]["id"], &compared["stages"][0]["stage"]), (&second.into(), &"it".into()));
+    let figures = &compared["stages"][0]["runs"];
+    assert!(figures[0]["p50_us"]["median"].as_f64() > Some(0.0), "{figures}");
+    assert_eq!(figures[0]["rate"]["ratio"], 1.0);
+    assert_eq!(figures[1]["rate"]["repetitions"], 2);
 }
 
 #[test]
@@ -109,7 +116,7 @@ fn a_threshold_that_does_not_hold_fails_the_run_but_not_the_report() {
     let name = "a_threshold_that_does_not_hold_fails_the_run_but_not_the_report";
     let Some(bench) = bench(name, experiment) else { return };
     let done = bench.fails(1, &["run", "--out", "out"]);
-    done.says("required p50<1ms but measured").says("error: 1 thresholds did not hold");
+    done.says("required p50<1ms but measured").says("error: 1 threshold did not hold");
     let run = record(&bench, "out");
     assert_eq!(run["outcome"], "failed");
     assert_eq!(
@@ -137,6 +144,55 @@ fn a_stage_that_cannot_be_carried_out_ends_the_run_with_its_reason() {
         .fails(1, &["run", "--out", "out"])
         .says("stage \"start\"")
         .says("`/probe exit 1` exited with code 1");
+    bench.assert_clean();
+}
+
+#[test]
+fn what_a_failed_replica_said_last_is_in_the_error_and_in_the_record() {
+    let experiment = "stages:\n  - {name: start, up: }\n";
+    let name = "what_a_failed_replica_said_last_is_in_the_error_and_in_the_record";
+    let Some(bench) = bench(name, experiment) else { return };
+    bench.compose(
+        "services:\n  web:\n    image: probe\n    command: [complain, '20', '9']\n    healthcheck: {test: [CMD, /probe, \
+         healthy, '80'], interval: 1s, timeout: 5s}\n",
+    );
+    let done = bench.fails(1, &["run", "--out", "out"]);
+    done.says("error: stage \"start\": web does not come up: replica 1: exited with code 9");
+    done.says("  web-1 | complaint 20").says("  web-1 | complaint 11");
+    let quoted = done.err.matches("complaint").count();
+    assert_eq!(quoted, 10, "ten lines, once:\n{}", done.err);
+    assert!(!done.err.contains("throng logs"), "the app is gone by then:\n{}", done.err);
+    let stage = &record(&bench, "out")["stages"][0];
+    assert_eq!(stage["log"].as_array().expect("lines").len(), 10, "{stage}");
+    let page = std::fs::read_to_string(bench.folder.join("out/report.html")).expect("a page");
+    assert!(page.contains("web-1 | complaint 20"));
+    bench.assert_clean();
+}
+
+#[test]
+fn a_folder_that_cannot_take_the_report_is_told_before_anything_starts() {
+    let name = "a_folder_that_cannot_take_the_report_is_told_before_anything_starts";
+    let Some(bench) = bench(name, EXPERIMENT) else { return };
+    bench.write("file", "");
+    for out in ["/proc/nope", "file/below"] {
+        let done = bench.fails(4, &["run", "--out", out]);
+        done.says("cannot write the report into").says(out).says("hint: choose a folder");
+        assert!(!done.err.contains("[1/"), "no stage has begun:\n{}", done.err);
+    }
+    assert_eq!(bench.ok(&["runs", "--format", "json"]).out, "");
+    // One that was made for nothing goes again, and one that cannot take the report after all costs no figures.
+    bench.compose("services:\n  web: {image: 'not a name'}\n");
+    bench.run(&["run", "--out", "deep/er"]);
+    assert!(!bench.folder.join("deep").exists());
+    bench.compose(APP);
+    bench.write("experiment.yaml", "stages:\n  - {name: start, up: }\n  - {name: rest, pause: 1s}\n");
+    let mut running = bench.spawn(&["run", "--out", "out"]);
+    running.says("[2/2] rest");
+    std::fs::create_dir_all(bench.folder.join("out/report.html")).expect("a folder in the way");
+    let done = running.wait();
+    assert_eq!(done.code, 4, "{}{}", done.out, done.err);
+    done.prints("passed after").says("the run is recorded: `throng report 20");
+    bench.ok(&["report", "latest", "--out", "elsewhere"]).prints("report: elsewhere/report.html");
     bench.assert_clean();
 }
 

@@ -58,7 +58,7 @@ services:
   setup: {image: probe, command: [exit, '3']}
 ",
     );
-    bench.fails(1, &["up", "-d", "--wait"]).says("exited with code 3").says("hint: see `throng logs");
+    bench.fails(1, &["up", "-d", "--wait"]).says("exited with code 3").says("hint: see `throng logs`");
     assert_eq!(bench.states(), [("setup-1".into(), "exited".into())], "front has not started");
 }
 

@@ -41,6 +41,7 @@ pub struct SimulateArguments {
     /// Folder for simulation.html, simulation.json and the CSV files
     #[arg(long, value_name = "DIR")]
     pub out: Option<PathBuf>,
+    /// How the figures are printed
     #[arg(long, value_enum, default_value_t)]
     pub format: SimulateFormat,
 }

@@ -1,20 +1,21 @@
 //! Bringing an app up and down, scaling it, and running commands in it.
 
-use super::images;
-use crate::cli::{DownArguments, ExecArguments, ScaleArguments, UpArguments};
+use super::{images, without_terminal};
+use crate::cli::{DownArguments, ExecArguments, RmiArgument, ScaleArguments, UpArguments};
 use crate::failure::{Failure, Kind, Result};
 use crate::project::{Context, parse_scale, say_notes};
 use crate::terminal::{Progress, Style};
 use std::collections::BTreeMap;
 use std::process::ExitCode;
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 use throng_model::status::{Event, Readiness};
 use throng_supervisor::client::Client;
-use throng_supervisor::protocol::Exec;
+use throng_supervisor::protocol::{Exec, Manner};
 
 pub async fn up(context: &Context, arguments: UpArguments) -> Result<ExitCode> {
     let (interrupted, begin) = (super::interrupted()?, SystemTime::now());
-    let mut app = context.load(None)?.app;
+    let loaded = context.load(None)?;
+    let (mut app, files) = (loaded.app, loaded.files);
     for (service, count) in parse_scale(&arguments.scale, Some(&app))? {
         if let Some(service) = app.services.get_mut(&service) {
             service.replicas = count;
@@ -31,7 +32,9 @@ pub async fn up(context: &Context, arguments: UpArguments) -> Result<ExitCode> {
     }
     let client = Client::start(&context.paths, &app.name, &context.choice()).await?;
     say_notes(&client);
-    client.apply(&app, &arguments.services).await?;
+    let grace = arguments.timeout.map(Duration::from_secs);
+    let manner = Manner { no_deps: arguments.no_deps, recreate: arguments.force_recreate, grace, files };
+    client.apply_so(&app, &arguments.services, manner).await?;
     let detached = arguments.detach || arguments.wait;
     // In the foreground the app lives as long as this command, even if this command is killed.
     let lease = if detached { None } else { Some(client.lease(false).await?) };
@@ -60,7 +63,7 @@ pub async fn up(context: &Context, arguments: UpArguments) -> Result<ExitCode> {
         () = warn_of_walls(&client, begin) => Ok(()),
     };
     let mut progress = Progress::new("down");
-    client.down(false, None, &mut |services| progress.say(&counts(services))).await?;
+    client.down(false, grace, &mut |services| progress.say(&counts(services))).await?;
     progress.done("everything removed");
     drop(lease);
     followed?;
@@ -69,6 +72,7 @@ pub async fn up(context: &Context, arguments: UpArguments) -> Result<ExitCode> {
 
 /// Waits for readiness with a bar.
 pub async fn wait(client: &Client, services: &[String], timeout: Duration, label: &str) -> Result<()> {
+    let begin = Instant::now();
     let mut progress = Progress::new(label);
     let mut last = BTreeMap::new();
     let result = client
@@ -81,22 +85,31 @@ pub async fn wait(client: &Client, services: &[String], timeout: Duration, label
         Ok(()) => progress.done(&counts(&last)),
         Err(_) => progress.failed(&counts(&last)),
     }
-    Ok(result?)
+    result.map_err(|error| {
+        let mut failure = Failure::from(error);
+        if failure.kind == Kind::NotHeld && failure.hint.is_none() {
+            let longer = if begin.elapsed() < timeout { "" } else { ", or wait longer with --wait-timeout" };
+            failure.hint = Some(format!("see `throng logs` and `throng ps --all`{longer}"));
+        }
+        failure
+    })
 }
 
 /// Puts the readiness of services into a bar.
 pub fn show(progress: &mut Progress, services: &BTreeMap<String, Readiness>) {
     let ready: u32 = services.values().map(|r| (r.ready + r.completed).min(r.wanted)).sum();
-    let wanted: u32 = services.values().map(|r| r.wanted).sum();
-    progress.part(u64::from(ready), u64::from(wanted), &counts(services));
+    // Those that are too many have yet to go.
+    let all: u32 = services.values().map(|r| r.wanted.max(r.present)).sum();
+    progress.part(u64::from(ready), u64::from(all), &counts(services));
 }
 
 /// `web 2/3 ready, db waits for …`.
 pub fn counts(services: &BTreeMap<String, Readiness>) -> String {
     let each = services.iter().map(|(name, r)| {
-        let mut text = format!("{name} {}/{} ready", r.ready + r.completed, r.wanted);
+        // Replicas that are to leave are ready until their turn comes; they are counted once, with those that leave.
+        let mut text = format!("{name} {}/{} ready", (r.ready + r.completed).min(r.wanted), r.wanted);
         if r.present > r.wanted {
-            text += &format!(", {} leaving", r.present - r.wanted);
+            text += &format!(", {} still to leave", r.present - r.wanted);
         }
         match (&r.waiting, &r.trouble) {
             (Some(reason), _) => text + &format!(", waits: {reason}"),
@@ -138,12 +151,36 @@ fn warn(event: &Event) {
 }
 
 pub async fn down(context: &Context, arguments: DownArguments) -> Result<()> {
-    let client = context.running().await?;
+    let client = match context.running_if_up().await? {
+        Ok(client) => client,
+        Err(nothing) => {
+            eprintln!("{} {nothing}: nothing to take down", Style::for_stderr().yellow("warning:"));
+            return Ok(());
+        }
+    };
+    let images = match arguments.rmi {
+        Some(which) => service_images(&client, which).await?,
+        None => Vec::new(),
+    };
     let mut progress = Progress::new("down");
     let grace = arguments.timeout.map(Duration::from_secs);
     client.down(arguments.volumes, grace, &mut |services| progress.say(&counts(services))).await?;
     progress.done("everything removed");
-    Ok(())
+    images::remove_unused(context, &images)
+}
+
+/// Images of the app's services: all, or those that have no name but the one that follows from the service's.
+async fn service_images(client: &Client, which: RmiArgument) -> Result<Vec<String>> {
+    let status = client.status().await?;
+    let own = |name: &str| format!("{}-{name}", status.project);
+    let chosen = status.services.iter().filter(|(name, service)| {
+        which == RmiArgument::All
+            || service.image.strip_suffix(":latest").unwrap_or(&service.image) == own(name)
+    });
+    let mut images: Vec<String> = chosen.map(|(_, service)| service.image.clone()).collect();
+    images.sort();
+    images.dedup();
+    Ok(images)
 }
 
 pub async fn scale(context: &Context, arguments: ScaleArguments) -> Result<()> {
@@ -170,6 +207,32 @@ pub async fn exec(context: &Context, arguments: ExecArguments) -> Result<ExitCod
         cwd: arguments.workdir,
         user: arguments.user,
     };
-    let exit = client.exec(exec).await?;
+    let exit = if arguments.no_tty && !arguments.tty {
+        without_terminal::exec(&client, exec).await?
+    } else {
+        client.exec(exec).await?
+    };
     Ok(ExitCode::from(u8::try_from(exit.code()).unwrap_or(255)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn counts_say_how_far_a_service_is() {
+        let ready = |wanted, present, ready| Readiness { wanted, present, ready, ..Readiness::default() };
+        let waiting = Readiness { waiting: Some("db".into()), ..ready(1, 0, 0) };
+        let failing = Readiness { failed: 1, trouble: Some("replica 1: gone".into()), ..ready(2, 2, 1) };
+        for (readiness, text) in [
+            (ready(3, 3, 2), "web 2/3 ready"),
+            // Scaled down from ten thousand: most of them are ready, and none of those is one of the two.
+            (ready(2, 9_198, 2_761), "web 2/2 ready, 9196 still to leave"),
+            (ready(0, 4, 1), "web 0/0 ready, 4 still to leave"),
+            (waiting, "web 0/1 ready, waits: db"),
+            (failing, "web 1/2 ready, replica 1: gone"),
+        ] {
+            assert_eq!(counts(&BTreeMap::from([("web".to_owned(), readiness)])), text);
+        }
+    }
 }

@@ -1,20 +1,20 @@
 //! Images: built, fetched, sent, listed, archived; and made sure of before an app starts.
 
 use crate::cli::{
-    ArchiveArgument, BuildArguments, Format, FormatArguments, PullArguments, PushArguments, RmiArguments,
+    ArchiveArgument, BuildArguments, Format, ImagesArguments, PullArguments, PushArguments, RmiArguments,
     SaveArguments, TagArguments,
 };
 use crate::failure::{Failure, Kind, Result, chain, io};
 use crate::project::Context;
 use crate::terminal::{Progress, Style, table};
 use async_trait::async_trait;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::{IsTerminal, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 use throng_image::{
-    ArchiveFormat, BuildEvent, BuildOptions, BuildProgress, Image, PullOptions, PushOptions, Removed,
-    RunStep, StepRunner, Store, TransferEvent, TransferProgress,
+    ArchiveFormat, BuildEvent, BuildOptions, BuildProgress, Image, ImageError, PullOptions, PushOptions,
+    Removed, RunStep, StepRunner, Store, TransferEvent, TransferProgress,
 };
 use throng_model::app::{App, Service};
 use throng_model::units::format_bytes;
@@ -46,10 +46,37 @@ pub async fn provide(context: &Context, app: &App, policy: BuildPolicy) -> Resul
     }
     for service in services().filter(|service| service.build.is_none()) {
         if store.find(&service.image)?.is_none() {
-            pull_one(&store, &service.image, false).await?;
+            let pulled = pull_one(&store, &service.image, false).await;
+            pulled.map_err(|error| missing(service, error))?;
         }
     }
     Ok(())
+}
+
+/// An image that an app needs is nowhere: what people most often want then is not the registry at all.
+fn missing(service: &Service, error: ImageError) -> Failure {
+    let (image, name) = (&service.image, &service.name);
+    let message = |registry: &str, reason: &str| {
+        format!("image {image} (service {name}) is neither here nor to be fetched from {registry}: {reason}")
+    };
+    let local = format!(
+        "`throng images` lists what is here; build it (`build:` in the Compose file, or `throng build -t {image} .`), \
+         load it (`throng load -i`)"
+    );
+    let (message, hint) = match &error {
+        ImageError::Registry { registry, reason } => {
+            (message(registry, reason), format!("{local}, or see to the network"))
+        }
+        ImageError::NotInRegistry { registry, .. } => {
+            (message(registry, "there is no such image"), format!("{local}, or check the name and the tag"))
+        }
+        ImageError::Unauthorized { registry, .. } => (
+            message(registry, "access is refused"),
+            format!("{local}, or check the name; `docker login {registry}` logs in"),
+        ),
+        _ => return error.into(),
+    };
+    Failure { hint: Some(hint), message, ..error.into() }
 }
 
 async fn build_service(
@@ -274,7 +301,7 @@ impl TransferProgress for TransferShown {
     }
 }
 
-async fn pull_one(store: &Store, name: &str, insecure: bool) -> Result<Image> {
+async fn pull_one(store: &Store, name: &str, insecure: bool) -> std::result::Result<Image, ImageError> {
     let shown = TransferShown::new(&format!("pull {name}"));
     let options = PullOptions { insecure, ..PullOptions::default() };
     match throng_image::pull(store, name, &options, &shown).await {
@@ -284,7 +311,7 @@ async fn pull_one(store: &Store, name: &str, insecure: bool) -> Result<Image> {
         }
         Err(error) => {
             shown.end(Err(()));
-            Err(error.into())
+            Err(error)
         }
     }
 }
@@ -319,9 +346,17 @@ pub async fn push(context: &Context, arguments: PushArguments) -> Result<()> {
     Ok(())
 }
 
-pub fn list(context: &Context, arguments: FormatArguments) -> Result<()> {
+pub fn list(context: &Context, arguments: ImagesArguments) -> Result<()> {
     let mut rows = Vec::new();
-    for image in open_store(context)?.list()? {
+    let images = open_store(context)?.list()?;
+    if arguments.quiet {
+        // An image has a line for each of its names there; an id is printed once.
+        let mut seen = BTreeSet::new();
+        let ids = images.iter().map(|image| short(&image.id)).filter(|id| seen.insert(*id));
+        ids.for_each(|id| outln!("{id}"));
+        return Ok(());
+    }
+    for image in images {
         match arguments.format {
             Format::Json => outln!(
                 "{}",
@@ -362,6 +397,23 @@ pub fn remove(context: &Context, arguments: RmiArguments) -> Result<()> {
         {
             return Err(Failure::new(Kind::Image, format!("image {name} is used by the app {project}"))
                 .hint(format!("take it down first: throng -p {project} down")));
+        }
+        say_removed(&store.remove(name, &throng_supervisor::needed(&context.paths))?.removed);
+    }
+    Ok(())
+}
+
+/// Removes what of these images is here and no other app uses.
+pub fn remove_unused(context: &Context, images: &[String]) -> Result<()> {
+    if images.is_empty() {
+        return Ok(());
+    }
+    let store = open_store(context)?;
+    for name in images {
+        let Some(image) = store.find(name)? else { continue };
+        if let Some(project) = user_of(context, &store, &image)? {
+            eprintln!("image {name} stays: the app {project} uses it");
+            continue;
         }
         say_removed(&store.remove(name, &throng_supervisor::needed(&context.paths))?.removed);
     }

@@ -1,24 +1,42 @@
 //! Commands that show: ps, ls, events, config. JSON has one object a line, with Docker Compose's field names.
 
-use crate::cli::{ConfigArguments, ConfigFormat, EventsArguments, Format, FormatArguments, PsArguments};
-use crate::failure::{Failure, Kind, Result};
+use crate::cli::{ConfigArguments, ConfigFormat, EventsArguments, Format, LsArguments, PsArguments};
+use crate::failure::{Failure, Kind, Result, io};
 use crate::project::Context;
 use crate::terminal::{Style, table};
 use jiff::Timestamp;
 use serde_json::json;
+use std::collections::BTreeSet;
 use std::time::SystemTime;
 use throng_model::status::{Event, ReplicaStatus, Status};
 use throng_supervisor::client::{self, Choice, Client};
 
 pub async fn ps(context: &Context, arguments: PsArguments) -> Result<()> {
-    let status = context.running().await?.status().await?;
+    let client = match context.running_if_up().await? {
+        Ok(client) => client,
+        Err(nothing) => {
+            if arguments.format == Format::Table && !arguments.quiet && !arguments.services_only {
+                out!("{}", table(&PS_HEADINGS, &[]));
+                eprintln!("{nothing}; start it with `throng up -d`");
+            }
+            return Ok(());
+        }
+    };
+    let status = client.status().await?;
     check_services(&status, &arguments.services)?;
+    let states: Vec<_> = arguments.status.iter().chain(&arguments.filter).collect();
     let shown = |replica: &&ReplicaStatus| {
         let chosen = arguments.services.is_empty() || arguments.services.contains(&replica.service);
-        let lives = matches!(replica.state.as_str(), "running" | "starting" | "leaving");
-        chosen && (arguments.all || lives)
+        let lives = matches!(replica.state.as_str(), "running" | "starting" | "restarting" | "leaving");
+        let asked = states.iter().any(|state| state.is(&replica.state));
+        chosen && if states.is_empty() { arguments.all || lives } else { asked }
     };
     let replicas: Vec<&ReplicaStatus> = status.replicas.iter().filter(shown).collect();
+    if arguments.services_only {
+        let services: BTreeSet<&str> = replicas.iter().map(|replica| replica.service.as_str()).collect();
+        services.iter().for_each(|service| outln!("{service}"));
+        return Ok(());
+    }
     if arguments.quiet {
         replicas.iter().for_each(|replica| outln!("{}", replica.name));
         return Ok(());
@@ -31,7 +49,8 @@ pub async fn ps(context: &Context, arguments: PsArguments) -> Result<()> {
         eprintln!("on {}", status.on);
     }
     let hidden = status.replicas.len() - replicas.len();
-    if hidden > 0 && arguments.format == Format::Table && arguments.services.is_empty() {
+    let narrowed = !arguments.services.is_empty() || !states.is_empty();
+    if hidden > 0 && arguments.format == Format::Table && !narrowed {
         eprintln!("{hidden} more not running; see them with --all");
     }
     Ok(())
@@ -50,6 +69,8 @@ pub fn check_services(status: &Status, services: &[String]) -> Result<()> {
         .hint(format!("it has: {}", known.join(", "))))
 }
 
+const PS_HEADINGS: [&str; 6] = ["NAME", "SERVICE", "STATUS", "ADDRESS", "RESTARTS", "PORTS"];
+
 fn ps_table(status: &Status, replicas: &[&ReplicaStatus]) -> String {
     let rows: Vec<Vec<String>> = replicas
         .iter()
@@ -65,7 +86,7 @@ fn ps_table(status: &Status, replicas: &[&ReplicaStatus]) -> String {
             ]
         })
         .collect();
-    table(&["NAME", "SERVICE", "STATUS", "ADDRESS", "RESTARTS", "PORTS"], &rows)
+    table(&PS_HEADINGS, &rows)
 }
 
 fn ports_text(status: &Status, service: &str) -> String {
@@ -86,6 +107,10 @@ fn state_text(replica: &ReplicaStatus) -> String {
             let code = replica.exit.map_or(0, |exit| exit.code());
             let reason = replica.exit.filter(|exit| exit.code() > 128).map(|exit| format!(", {exit}"));
             format!("Exited ({code}{}) {} ago", reason.unwrap_or_default(), since(replica.finished_at))
+        }
+        "restarting" => {
+            let code = replica.exit.map_or(0, |exit| exit.code());
+            format!("Restarting ({code}) {} ago", since(replica.finished_at))
         }
         "failed" => format!("Failed: {}", replica.error.as_deref().unwrap_or("unknown")),
         state => {
@@ -121,8 +146,17 @@ fn ps_json(status: &Status, replica: &ReplicaStatus) -> serde_json::Value {
             "Protocol": "tcp",
         })
     });
+    let labels = status.services.get(&replica.service).into_iter().flat_map(|service| &service.labels);
+    let labels: Vec<String> = labels.map(|(name, value)| format!("{name}={value}")).collect();
     json!({
+        // Every command knows a replica by its name, so that is its id.
+        "ID": replica.name,
         "Name": replica.name,
+        "Names": replica.name,
+        "RunningFor": format!("{} ago", since(Some(replica.created_at))),
+        "Ports": ports_text(status, &replica.service),
+        "Labels": labels.join(","),
+        "Networks": replica.networks.join(","),
         "Project": status.project,
         "On": status.on,
         "Service": replica.service,
@@ -145,9 +179,13 @@ fn time_text(time: SystemTime) -> String {
     Timestamp::try_from(time).map(|time| time.to_string()).unwrap_or_default()
 }
 
-pub async fn ls(context: &Context, arguments: FormatArguments) -> Result<()> {
+pub async fn ls(context: &Context, arguments: LsArguments) -> Result<()> {
     let mut rows = Vec::new();
     for project in client::projects(&context.paths) {
+        if arguments.quiet {
+            outln!("{project}");
+            continue;
+        }
         let found =
             match Client::find(&context.paths, &project, &Choice { on: None, ..context.choice() }).await {
                 Ok(client) => client.status().await.ok(),
@@ -158,14 +196,19 @@ pub async fn ls(context: &Context, arguments: FormatArguments) -> Result<()> {
         let folder = found.as_ref().map(|status| status.directory.display().to_string()).unwrap_or_default();
         let on = found.as_ref().map(|status| status.on.clone()).unwrap_or_default();
         let text = running.map_or_else(|| "unreachable".into(), |count| format!("running({count})"));
+        let files = found.iter().flat_map(|status| &status.files).map(|file| file.display().to_string());
+        let files = files.collect::<Vec<_>>().join(",");
         match arguments.format {
-            Format::Json => {
-                outln!("{}", json!({"Name": project, "Status": text, "On": on, "Directory": folder}))
-            }
+            Format::Json => outln!(
+                "{}",
+                json!({
+                    "Name": project, "Status": text, "ConfigFiles": files, "On": on, "Directory": folder,
+                })
+            ),
             Format::Table => rows.push(vec![project, text, on, folder]),
         }
     }
-    if arguments.format == Format::Table {
+    if arguments.format == Format::Table && !arguments.quiet {
         out!("{}", table(&["NAME", "STATUS", "ON", "DIRECTORY"], &rows));
     }
     Ok(())
@@ -174,23 +217,21 @@ pub async fn ls(context: &Context, arguments: FormatArguments) -> Result<()> {
 pub async fn events(context: &Context, arguments: EventsArguments) -> Result<()> {
     let client = context.running().await?;
     let interrupted = super::interrupted()?;
-    let format = arguments.format;
+    let format = if arguments.json { Format::Json } else { arguments.format };
     let style = Style::for_stdout();
+    let project = client.project();
     let following =
-        client.events(!arguments.no_follow, move |event| outln!("{}", event_line(&event, format, style)));
+        client.events(!arguments.no_follow, |event| outln!("{}", event_line(project, &event, format, style)));
     tokio::select! {
         result = following => Ok(result?),
         () = interrupted.cancelled() => Ok(()),
     }
 }
 
-fn event_line(event: &Event, format: Format, style: Style) -> String {
+fn event_line(project: &str, event: &Event, format: Format, style: Style) -> String {
     let time = time_text(event.at);
     match format {
-        Format::Json => {
-            json!({"time": time, "type": event.kind, "subject": event.subject, "message": event.message})
-                .to_string()
-        }
+        Format::Json => event_json(project, event, &time).to_string(),
         Format::Table => {
             let time = time.get(..23).unwrap_or(&time).replace('T', " ");
             format!(
@@ -204,13 +245,90 @@ fn event_line(event: &Event, format: Format, style: Style) -> String {
     }
 }
 
+/// An event in the words of `docker compose events --json`, beside our own.
+fn event_json(project: &str, event: &Event, time: &str) -> serde_json::Value {
+    // `web-3` is a replica, `web` a service; a service's own name may end like a replica's.
+    let replica = event.subject.rsplit_once('-').filter(|(_, ordinal)| {
+        matches!(event.kind.as_str(), "replica" | "health" | "warning") && ordinal.parse::<u32>().is_ok()
+    });
+    let service = match (replica, event.kind.as_str()) {
+        (Some((service, _)), _) => service,
+        (None, "scale") => &event.subject,
+        _ => "",
+    };
+    let id = replica.map(|_| format!("{project}-{}", event.subject)).unwrap_or_default();
+    let mut attributes = serde_json::Map::new();
+    if replica.is_some() {
+        attributes.insert("name".into(), id.clone().into());
+    }
+    if let Some(code) = event.message.strip_prefix("exited with code ") {
+        attributes.insert("exitCode".into(), code.into());
+    }
+    json!({
+        "time": time, "type": event.kind, "service": service, "id": id, "action": action(event),
+        "attributes": attributes, "subject": event.subject, "message": event.message,
+    })
+}
+
+/// What Docker calls it, where it knows it.
+fn action(event: &Event) -> String {
+    match (event.kind.as_str(), event.message.as_str()) {
+        ("replica", "started") => "start".into(),
+        ("replica", "removed") => "destroy".into(),
+        ("replica", _) => "die".into(),
+        ("health", message) => {
+            format!("health_status: {}", message.split(':').next().unwrap_or_default())
+        }
+        (kind, _) => kind.into(),
+    }
+}
+
 pub fn config(context: &Context, arguments: ConfigArguments) -> Result<()> {
     let app = context.load(None)?.app;
-    match (arguments.quiet, arguments.services, arguments.format) {
-        (true, ..) => {}
-        (_, true, _) => app.services.keys().for_each(|name| outln!("{name}")),
-        (_, _, ConfigFormat::Yaml) => out!("{}", throng_compose::to_yaml(&app)),
-        (_, _, ConfigFormat::Json) => outln!("{:#}", throng_compose::canonical(&app)),
+    if arguments.quiet {
+        return Ok(());
     }
-    Ok(())
+    let lines = |names: BTreeSet<&String>| names.into_iter().map(|name| format!("{name}\n")).collect();
+    let text: String = match arguments.format {
+        _ if arguments.services => lines(app.services.keys().collect()),
+        _ if arguments.images => lines(app.services.values().map(|service| &service.image).collect()),
+        _ if arguments.volumes => lines(app.volumes.keys().collect()),
+        ConfigFormat::Yaml => throng_compose::to_yaml(&app),
+        ConfigFormat::Json => format!("{:#}\n", throng_compose::canonical(&app)),
+    };
+    match arguments.output {
+        Some(path) => {
+            std::fs::write(&path, text).map_err(|error| io(format!("write {}", path.display()), &error))
+        }
+        None => {
+            out!("{text}");
+            Ok(())
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn events_are_told_in_docker_compose_s_words_too() {
+        for (kind, subject, message, service, id, action) in [
+            ("replica", "web-3", "started", "web", "shop-web-3", "start"),
+            ("replica", "a-b-1", "exited with code 9", "a-b", "shop-a-b-1", "die"),
+            ("replica", "web-3", "removed", "web", "shop-web-3", "destroy"),
+            ("health", "web-3", "unhealthy: `x: y` failed", "web", "shop-web-3", "health_status: unhealthy"),
+            ("scale", "web-2", "scaled from 1 to 2", "web-2", "", "scale"),
+            ("app", "shop", "going down", "", "", "app"),
+            ("warning", "host", "a wall", "", "", "warning"),
+        ] {
+            let at = SystemTime::UNIX_EPOCH;
+            let event = Event { at, kind: kind.into(), subject: subject.into(), message: message.into() };
+            let value = event_json("shop", &event, "T");
+            assert_eq!((&value["service"], &value["id"]), (&service.into(), &id.into()), "{value}");
+            assert_eq!((&value["action"], &value["subject"]), (&action.into(), &subject.into()), "{value}");
+            let code = value["attributes"].get("exitCode").and_then(|code| code.as_str());
+            assert_eq!(code, message.strip_prefix("exited with code "), "{value}");
+        }
+    }
 }

@@ -7,10 +7,10 @@ use crate::terminal::{Progress, Style, table};
 use std::process::ExitCode;
 use std::time::{Duration, SystemTime};
 use throng_load::{
-    Arrivals, Body, ImageFormat, ImageSpec, Load, LoadError, LoadSpec, Part, PartContent, RequestSpec,
-    Requests, Schedule, Threshold, default_connections,
+    Arrivals, Body, ErrorKind, ImageFormat, ImageSpec, Load, LoadError, LoadSpec, Part, PartContent,
+    RequestSpec, Requests, Schedule, Threshold, default_connections,
 };
-use throng_model::run::LoadResult;
+use throng_model::run::{LoadResult, ThresholdResult};
 use throng_model::units::{format_bytes, format_micros, parse_duration};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
@@ -25,15 +25,14 @@ pub async fn run(context: &Context, arguments: LoadArguments) -> Result<ExitCode
         arguments.require.iter().map(|text| text.parse().map_err(failure)).collect::<Result<_>>()?;
     let target = target(context, arguments.target.as_deref().unwrap_or_default()).await?;
     let spec = spec(target, &arguments.shape)?;
+    // Before the load: a minute of measuring must not end with a file that cannot be made.
+    let log = arguments.hdr_log.as_deref().map(|path| (open_log(path), path));
+    let log = log.map(|(file, path)| Ok::<_, Failure>((file?, path))).transpose()?;
     let begin = SystemTime::now();
     let load = with_progress(spec, interrupted.clone()).await?;
-    if let Some(path) = &arguments.hdr_log {
-        write_log(&load, begin, path)?;
-    }
     let results: Vec<_> = thresholds.iter().map(|threshold| threshold.evaluate(&load.result)).collect();
     if arguments.json {
-        let value = serde_json::json!({"result": load.result, "thresholds": results});
-        outln!("{value:#}");
+        outln!("{:#}", json(&load.result, &results));
     } else {
         out!("{}", text(&load.result));
         let style = Style::for_stdout();
@@ -42,6 +41,12 @@ pub async fn run(context: &Context, arguments: LoadArguments) -> Result<ExitCode
             outln!("{mark} {}  (measured {})", result.expression, result.measured);
         }
     }
+    if let Some((mut file, path)) = log {
+        throng_load::write_hdr_log(&load, begin, &mut file).map_err(|error| {
+            let hint = "the figures above are complete";
+            Failure::new(Kind::Host, format!("{}: {}", path.display(), chain(&error))).hint(hint)
+        })?;
+    }
     if interrupted.is_cancelled() {
         return Ok(ExitCode::from(Kind::Interrupted.code()));
     }
@@ -49,7 +54,7 @@ pub async fn run(context: &Context, arguments: LoadArguments) -> Result<ExitCode
     if broken > 0 {
         return Err(Failure::new(
             Kind::NotHeld,
-            format!("{broken} of {} thresholds did not hold", results.len()),
+            format!("{broken} of {} did not hold", plural(results.len() as u64, "threshold")),
         ));
     }
     Ok(ExitCode::SUCCESS)
@@ -80,7 +85,12 @@ pub fn duration(text: &str) -> Result<Duration> {
 
 /// A URL as it is; otherwise `SERVICE[:PORT][/PATH]` of the app that is up.
 pub async fn target(context: &Context, text: &str) -> Result<Url> {
-    let wrong = |error: url::ParseError| Failure::new(Kind::Input, format!("{text}: {error}"));
+    let wrong = |error: url::ParseError| {
+        Failure::new(Kind::Input, format!("{text}: {error}")).hint(match error {
+            url::ParseError::InvalidPort => "ports go from 1 to 65535",
+            _ => "write a URL such as http://127.0.0.1:8080/, or SERVICE:PORT as in web:8080",
+        })
+    };
     if text.contains("://") {
         return Url::parse(text).map_err(wrong);
     }
@@ -88,15 +98,31 @@ pub async fn target(context: &Context, text: &str) -> Result<Url> {
     let (service, port) = match place.split_once(':') {
         Some((service, port)) => {
             let port = port.parse().map_err(|_| {
-                Failure::new(Kind::Input, format!("{port:?} is not a port"))
+                Failure::new(Kind::Input, format!("{port:?} is not a port, which goes from 1 to 65535"))
                     .hint("write a URL, or SERVICE:PORT as in web:8080")
             })?;
             (service, Some(port))
         }
         None => (place, None),
     };
-    let address = context.running().await?.endpoint(service, port).await?;
+    if service == "localhost" || service.parse::<std::net::IpAddr>().is_ok() {
+        let message = format!("{service} is an address, not a service of the app that is up");
+        return Err(Failure::new(Kind::Input, message).hint(format!("write http://{text}")));
+    }
+    let client = context.running().await.map_err(|failure| or_url(failure, text))?;
+    let address = client.endpoint(service, port).await.map_err(|error| or_url(error.into(), text))?;
     Url::parse(&format!("http://{address}{}", if path.is_empty() { "/" } else { path })).map_err(wrong)
+}
+
+/// Whoever meant a host learns how to write that.
+fn or_url(failure: Failure, text: &str) -> Failure {
+    match &failure.hint {
+        Some(hint) if failure.kind == Kind::NotFound && text.contains([':', '.']) => {
+            let hint = format!("{hint}; if it is a host, write http://{text}");
+            failure.hint(hint)
+        }
+        _ => failure,
+    }
 }
 
 fn schedule(shape: &LoadShape) -> Result<Schedule> {
@@ -212,7 +238,11 @@ async fn with_progress(spec: LoadSpec, interrupted: CancellationToken) -> Result
             result = &mut load => {
                 return match result {
                     Ok(load) => {
-                        shown.done(&format!("{} requests", load.result.requests));
+                        let requests = plural(load.result.requests, "request");
+                        match load.result.succeeded {
+                            0 => shown.warned(&format!("{requests}, none succeeded: {}", failures(&load.result))),
+                            _ => shown.done(&requests),
+                        }
                         Ok(load)
                     }
                     Err(error) => {
@@ -256,16 +286,47 @@ fn time_left(now: &throng_load::Progress) -> Option<Duration> {
     }
 }
 
-fn write_log(load: &Load, begin: SystemTime, path: &std::path::Path) -> Result<()> {
-    let mut file =
-        std::fs::File::create(path).map_err(|error| io(format!("write {}", path.display()), &error))?;
-    throng_load::write_hdr_log(load, begin, &mut file).map_err(failure)
+fn open_log(path: &std::path::Path) -> Result<std::fs::File> {
+    std::fs::File::create(path).map_err(|error| {
+        io(format!("write {}", path.display()), &error).hint("name a file that can be written with --hdr-log")
+    })
+}
+
+/// The whole result. A latency of nothing is no latency of 0.
+fn json(result: &LoadResult, thresholds: &[ThresholdResult]) -> serde_json::Value {
+    let mut value = serde_json::json!({"result": result, "thresholds": thresholds});
+    if result.latency.count == 0 {
+        let latency = &mut value["result"]["latency"];
+        for figure in ["min", "mean", "stdev", "max"] {
+            latency[figure] = serde_json::Value::Null;
+        }
+        let percentiles = latency["percentiles"].as_object_mut();
+        percentiles.into_iter().flatten().for_each(|(_, figure)| *figure = serde_json::Value::Null);
+    }
+    value
+}
+
+/// `3 × connect, 1 × status 502`, with what can be done about it.
+fn failures(result: &LoadResult) -> String {
+    let each = result.errors.iter().map(|(kind, count)| match ErrorKind::hint(kind) {
+        Some(hint) => format!("{count} × {kind} ({hint})"),
+        None if kind == "connect" => format!("{count} × {kind} (nobody listens there, or nobody answers)"),
+        None => format!("{count} × {kind}"),
+    });
+    let text = each.collect::<Vec<_>>().join(", ");
+    if text.is_empty() { "stopped before the first answer".into() } else { text }
+}
+
+fn plural(count: u64, what: &str) -> String {
+    format!("{count} {what}{}", if count == 1 { "" } else { "s" })
 }
 
 /// What a load came to, for people.
 fn text(result: &LoadResult) -> String {
     let style = Style::for_stdout();
     let latency = &result.latency;
+    // Where nothing succeeded there is no latency.
+    let micros = |figure: u64| if latency.count == 0 { "–".to_owned() } else { format_micros(figure) };
     let mut text = format!("\n{}\n", style.bold(&result.schedule));
     text += &format!(
         "{} requests in {:.2} s, {} succeeded, {:.1}/s, {} sent, {} received\n\n",
@@ -277,15 +338,15 @@ fn text(result: &LoadResult) -> String {
         format_bytes(result.bytes_received)
     );
     let mut headings = vec!["MIN".to_owned(), "MEAN".into()];
-    let mut row = vec![format_micros(latency.min), format_micros(latency.mean as u64)];
+    let mut row = vec![micros(latency.min), micros(latency.mean as u64)];
     for percentile in ["50", "90", "95", "99", "99.9", "99.99"] {
         if let Some(value) = latency.percentiles.get(percentile) {
             headings.push(format!("P{percentile}"));
-            row.push(format_micros(*value));
+            row.push(micros(*value));
         }
     }
     headings.push("MAX".into());
-    row.push(format_micros(latency.max));
+    row.push(micros(latency.max));
     text += &table(&headings.iter().map(String::as_str).collect::<Vec<_>>(), &[row]);
     if !result.errors.is_empty() {
         let rows: Vec<Vec<String>> = result

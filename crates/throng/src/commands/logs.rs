@@ -29,7 +29,7 @@ pub async fn run(context: &Context, arguments: LogsArguments) -> Result<()> {
     let logs = client.log_files(&arguments.services).await?;
     printer.width = logs.iter().map(|(name, _)| name.len()).max().unwrap_or(0);
     for (name, files) in logs {
-        printer.past(&name, &files, arguments.tail)?;
+        printer.past(&name, &files, arguments.tail.0)?;
     }
     if arguments.follow {
         following(&client, &arguments.services, interrupted, &mut printer).await?;

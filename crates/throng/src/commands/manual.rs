@@ -1,15 +1,15 @@
 //! What comes out of the command line's one definition: completions, manual pages, the table of exit codes.
 
-use crate::cli::Arguments;
+use crate::cli;
 use crate::failure::{EXIT_CODES, Result, io};
-use clap::CommandFactory;
 use std::path::Path;
 
 pub fn completions(shell: clap_complete::Shell) {
-    let full = Arguments::command();
+    let full = cli::command();
     // The generators offer hidden commands too, and nobody is to type those that throng starts by itself.
     let shown = full.get_subcommands().filter(|command| !command.is_hide_set());
     let mut command = clap::Command::new("throng")
+        .disable_help_flag(true)
         .args(full.get_arguments())
         .subcommands(shown.cloned().collect::<Vec<_>>());
     clap_complete::generate(shell, &mut command, "throng", &mut std::io::stdout());
@@ -17,7 +17,7 @@ pub fn completions(shell: clap_complete::Shell) {
 
 pub fn pages(folder: &Path) -> Result<()> {
     std::fs::create_dir_all(folder).map_err(|error| io(format!("make {}", folder.display()), &error))?;
-    clap_mangen::generate_to(Arguments::command(), folder)
+    clap_mangen::generate_to(cli::command(), folder)
         .map_err(|error| io(format!("write into {}", folder.display()), &error))
 }
 

@@ -11,10 +11,12 @@ mod logs;
 mod manual;
 mod metrics;
 mod prune;
+mod room;
 mod run;
 mod runs;
 mod supervise;
 mod top;
+mod without_terminal;
 
 use crate::cli::{Arguments, Command};
 use crate::failure::{Failure, Kind, Result, io};

@@ -1,7 +1,7 @@
 //! Removing what nothing uses any more.
 
 use super::images::{open_store, say_removed};
-use crate::cli::PruneArguments;
+use crate::cli::{Format, PruneArguments};
 use crate::failure::{Failure, Kind, Result, io};
 use crate::project::Context;
 use std::collections::BTreeSet;
@@ -26,7 +26,10 @@ pub async fn run(context: &Context, arguments: PruneArguments) -> Result<()> {
     let store = open_store(context)?;
     let plan = Plan::of(&context.paths, &store, &arguments)?;
     if arguments.dry_run {
-        plan.say();
+        match arguments.format {
+            Format::Json => outln!("{:#}", plan.json()),
+            Format::Table => plan.say(),
+        }
         return Ok(());
     }
     if !arguments.force && !confirmed(&plan)? {
@@ -63,6 +66,11 @@ impl Plan {
         };
         let volumes = if arguments.volumes { unused_volumes(paths) } else { Vec::new() };
         Ok(Plan { remains: remains(paths), which, images: images.map(called).collect(), volumes })
+    }
+
+    fn json(&self) -> serde_json::Value {
+        let volumes: Vec<String> = self.volumes.iter().map(|volume| name(volume)).collect();
+        serde_json::json!({"Remains": self.remains, "Images": self.images, "Volumes": volumes})
     }
 
     fn say(&self) {

@@ -1,6 +1,6 @@
 //! `throng run`: an experiment from its file to its report, with everything cleaned up whatever happens.
 
-use super::{app, app::counts, images, load, runs};
+use super::{app, app::counts, images, load, room::Room, runs};
 use crate::cli::RunArguments;
 use crate::failure::{Failure, Kind, Result};
 use crate::project::{Context, warn};
@@ -19,6 +19,9 @@ use throng_model::units::format_micros;
 use throng_runtime::cluster::ClusterErrorKind;
 use throng_supervisor::client::{Client, projects};
 
+const WHAT_TO_NAME: &str = "name a folder with compose.yaml and experiment.yaml, or an experiment file; docs/experiment.md \
+                            says what one says, and examples/ has some";
+
 pub async fn run(context: &Context, arguments: RunArguments) -> Result<ExitCode> {
     let interrupted = super::interrupted()?;
     let (app, experiment) = read(context, &arguments)?;
@@ -30,6 +33,7 @@ pub async fn run(context: &Context, arguments: RunArguments) -> Result<ExitCode>
         return Err(Failure::new(Kind::Host, format!("the app {} is already up", app.name))
             .hint(format!("take it down first: throng -p {} down", app.name)));
     }
+    let room = Room::make(arguments.out.as_deref().unwrap_or(Path::new(runs::FOLDER)))?;
     let policy = if arguments.no_build { images::BuildPolicy::Never } else { images::BuildPolicy::Always };
     tokio::select! {
         result = images::provide(context, &app, policy) => result?,
@@ -44,6 +48,7 @@ pub async fn run(context: &Context, arguments: RunArguments) -> Result<ExitCode>
         eprintln!("{} {}: {lost}", Style::for_stderr().yellow("note:"), status.isolation);
     }
     let id = runs::new_id(context, &app.name).await;
+    let out = arguments.out.clone().unwrap_or_else(|| runs::default_folder(&id));
     let plan = Plan {
         id,
         experiment: &experiment,
@@ -65,7 +70,9 @@ pub async fn run(context: &Context, arguments: RunArguments) -> Result<ExitCode>
         progress.done("nothing is left behind");
     }
     run.summary = throng_report::learn(&run);
-    finish(context, &arguments, &run, shown.refused)
+    let finished = finish(context, &out, &run, shown.refused);
+    drop(room);
+    finished
 }
 
 /// How replicas are kept apart and, unless it is the embedded engine, by what.
@@ -91,8 +98,9 @@ fn read(context: &Context, arguments: &RunArguments) -> Result<(App, Experiment)
     let path = &arguments.experiment;
     let file = if path.is_dir() { experiment_in(path)? } else { path.clone() };
     let folder = file.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    let text = std::fs::read_to_string(&file)
-        .map_err(|error| Failure::new(Kind::Input, format!("cannot read {}: {error}", file.display())))?;
+    let text = std::fs::read_to_string(&file).map_err(|error| {
+        Failure::new(Kind::Input, format!("cannot read {}: {error}", file.display())).hint(WHAT_TO_NAME)
+    })?;
     let app = context.load(Some(folder))?.app;
     let set = parse_set(&arguments.set)?;
     let (experiment, warnings) = throng_experiment::file::parse(&file, &text, &app, &set)?;
@@ -103,8 +111,7 @@ fn read(context: &Context, arguments: &RunArguments) -> Result<(App, Experiment)
 fn experiment_in(folder: &Path) -> Result<PathBuf> {
     let names = ["experiment.yaml", "experiment.yml"];
     names.iter().map(|name| folder.join(name)).find(|path| path.is_file()).ok_or_else(|| {
-        Failure::new(Kind::Input, format!("no {} in {}", names[0], folder.display()))
-            .hint("see docs/experiment.md for what one says, and examples/ for some")
+        Failure::new(Kind::Input, format!("no {} in {}", names[0], folder.display())).hint(WHAT_TO_NAME)
     })
 }
 
@@ -138,31 +145,35 @@ fn details(context: &Context, app: &App) -> BTreeMap<String, String> {
     each.collect()
 }
 
-fn finish(
-    context: &Context,
-    arguments: &RunArguments,
-    run: &Run,
-    refused: Option<ClusterErrorKind>,
-) -> Result<ExitCode> {
-    runs::keep(context, run)?;
-    let out = arguments.out.clone().unwrap_or_else(|| runs::default_folder(&run.id));
-    let written = throng_report::write(run, &out)?;
+fn finish(context: &Context, out: &Path, run: &Run, refused: Option<ClusterErrorKind>) -> Result<ExitCode> {
+    // First what was learnt: no disk can be in its way.
     out!("\n{}", throng_report::summary_text(run, width()));
+    runs::keep(context, run)?;
+    let written = throng_report::write(run, out).map_err(|error| {
+        let failure = Failure::from(error);
+        let recorded = format!("the run is recorded: `throng report {} --out DIR` writes its report", run.id);
+        let hint = failure.hint.iter().cloned().chain([recorded]).collect::<Vec<_>>().join("; ");
+        failure.hint(hint)
+    })?;
     outln!("\nreport: {}", written.report.display());
     match run.outcome {
         Outcome::Passed => Ok(ExitCode::SUCCESS),
         Outcome::Interrupted => Ok(ExitCode::from(Kind::Interrupted.code())),
         Outcome::Failed => {
-            let error = run.stages.iter().find_map(|stage| Some((&stage.name, stage.error.as_ref()?)));
+            let error = run.stages.iter().find_map(|stage| Some((stage, stage.error.as_ref()?)));
             Err(match error {
-                Some((stage, error)) => Failure::new(
-                    refused.map_or(Kind::NotHeld, Kind::from),
-                    format!("stage {stage:?}: {error}"),
-                ),
+                Some((stage, error)) => Failure {
+                    log: stage.log.clone(),
+                    ..Failure::new(
+                        refused.map_or(Kind::NotHeld, Kind::from),
+                        format!("stage {:?}: {error}", stage.name),
+                    )
+                },
                 None => {
                     let all = run.stages.iter().flat_map(|stage| &stage.thresholds);
                     let broken = all.filter(|threshold| !threshold.held).count();
-                    Failure::new(Kind::NotHeld, format!("{broken} thresholds did not hold"))
+                    let plural = if broken == 1 { "" } else { "s" };
+                    Failure::new(Kind::NotHeld, format!("{broken} threshold{plural} did not hold"))
                 }
             })
         }

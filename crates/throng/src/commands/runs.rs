@@ -50,7 +50,12 @@ fn ids(context: &Context) -> Vec<String> {
 /// A run by its name, the beginning of its name, `latest`, or the path of a run.json.
 fn read(context: &Context, name: &str) -> Result<Run> {
     let path = if name.contains('/') || name.ends_with(".json") {
-        PathBuf::from(name)
+        let path = PathBuf::from(name);
+        let path = if path.is_dir() { path.join("run.json") } else { path };
+        if !path.exists() {
+            return Err(missing(format!("no run {name}")));
+        }
+        path
     } else {
         record(context, &find(&ids(context), name)?)
     };
@@ -68,10 +73,12 @@ fn read(context: &Context, name: &str) -> Result<Run> {
     Ok(run)
 }
 
+fn missing(message: String) -> Failure {
+    Failure::new(Kind::NotFound, message)
+        .hint("see `throng runs`, make one with `throng run`, or name a run.json by its path")
+}
+
 fn find(ids: &[String], name: &str) -> Result<String> {
-    let missing = |message: String| {
-        Failure::new(Kind::NotFound, message).hint("see `throng runs`, or make one with `throng run`")
-    };
     if name == "latest" {
         return ids.last().cloned().ok_or_else(|| missing("no run has been recorded".into()));
     }
@@ -132,17 +139,27 @@ pub fn report(context: &Context, arguments: ReportArguments) -> Result<()> {
     Ok(())
 }
 
+/// Where reports go unless told otherwise, each into a folder of its run's name.
+pub const FOLDER: &str = "throng-report";
+
 pub fn default_folder(id: &str) -> PathBuf {
-    Path::new("throng-report").join(id)
+    Path::new(FOLDER).join(id)
 }
 
 pub fn compare(context: &Context, arguments: CompareArguments) -> Result<()> {
     let runs: Vec<Run> = arguments.runs.iter().map(|name| read(context, name)).collect::<Result<_>>()?;
-    out!("{}", throng_report::compare_text(&runs, width()));
+    match arguments.format {
+        Format::Json => outln!("{:#}", throng_report::compare_json(&runs)),
+        Format::Table => out!("{}", throng_report::compare_text(&runs, width())),
+    }
     if let Some(path) = arguments.out {
         let page = throng_report::compare_html(&runs);
         std::fs::write(&path, page).map_err(|error| io(format!("write {}", path.display()), &error))?;
-        outln!("\npage: {}", path.display());
+        match arguments.format {
+            // Standard output is one value.
+            Format::Json => eprintln!("page: {}", path.display()),
+            Format::Table => outln!("\npage: {}", path.display()),
+        }
     }
     Ok(())
 }

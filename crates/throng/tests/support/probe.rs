@@ -144,6 +144,11 @@ fn main() {
             std::thread::sleep(Duration::from_secs(3_600));
         }
         "spin" => spin(Duration::MAX),
+        "terminal" => println!("terminal: {}", std::io::IsTerminal::is_terminal(&std::io::stdout())),
+        "complain" => {
+            (1..=word(2).parse().expect("a number")).for_each(|n: u32| eprintln!("complaint {n}"));
+            std::process::exit(word(3).parse().expect("a code"));
+        }
         "exit" => std::process::exit(word(2).parse().expect("a code")),
         "sleep" => std::thread::sleep(Duration::from_secs(word(2).parse().expect("seconds"))),
         // Connects, with little patience.

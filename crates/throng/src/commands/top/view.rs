@@ -271,6 +271,7 @@ pub mod tests {
             error: None,
             restarts: 1,
             addresses: vec![[10, 0, 0, 2].into()],
+            networks: vec!["shop_default".into()],
             created_at: SystemTime::UNIX_EPOCH,
             started_at: None,
             finished_at: None,
@@ -292,12 +293,14 @@ pub mod tests {
                 ..Readiness::default()
             },
             limits: Default::default(),
+            labels: Default::default(),
             published: vec![],
         };
         let webs = (1..=replicas).map(|n| one("web", n, f64::from(n) / f64::from(replicas), 1 << 20));
         Status {
             project: "shop".into(),
             directory: "/shop".into(),
+            files: vec![],
             on: "local".into(),
             isolation: "container".into(),
             lost: None,
