@@ -64,6 +64,9 @@ pub struct Limits {
     pub idle_timeout: Duration,
     /// Time to make a TCP connection to a backend. Default 2 s.
     pub connect_timeout: Duration,
+    /// How long a request goes on asking where every ready backend that it asks refuses connections: who has just
+    /// started may not listen yet. Default 1 s; zero for not at all.
+    pub listen_timeout: Duration,
     /// Further attempts after the first when repeating is safe. Default 2.
     pub retries: u32,
     /// Time from the end of a request to the head of its answer, then 504. Default none: some work takes long.
@@ -102,6 +105,7 @@ impl Default for Limits {
             idle_total: 1_024,
             idle_timeout: Duration::from_secs(30),
             connect_timeout: Duration::from_secs(2),
+            listen_timeout: Duration::from_secs(1),
             retries: 2,
             response_timeout: None,
             detect_timeout: Duration::from_millis(100),

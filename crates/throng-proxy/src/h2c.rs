@@ -8,6 +8,7 @@ use crate::backends::{BackendState, Lease, Shared};
 use crate::buffer::Buffer;
 use crate::http1::sentence_for;
 use crate::pool::connect;
+use crate::tries::Tries;
 use crate::worker::Context;
 use bytes::{Buf, Bytes};
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
@@ -22,7 +23,6 @@ use std::convert::Infallible;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::pin::Pin;
-use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::task::{self, Poll};
 use std::time::Duration;
@@ -81,10 +81,9 @@ async fn forward(context: &Context, request: Request<Incoming>, peer: IpAddr) ->
         return answer(405, "CONNECT is not offered: this is the front of a service, not a way out.");
     }
     let mut request = prepare(request, peer);
-    let mut tried: Vec<Arc<BackendState>> = Vec::new();
-    let mut retries = shared.limits.retries;
+    let mut tries = Tries::new(shared);
     loop {
-        let lease = match shared.lease(&tried).await {
+        let lease = match tries.lease().await {
             Ok(lease) => lease,
             Err(why) => {
                 let (status, sentence) = sentence_for(why);
@@ -92,26 +91,21 @@ async fn forward(context: &Context, request: Request<Incoming>, peer: IpAddr) ->
             }
         };
         let backend = lease.backend.clone();
-        let again = copy_of(&request);
-        match attempt(context, request, lease).await {
+        let copy = copy_of(&request);
+        let (unsent, unreachable) = match attempt(context, request, lease).await {
             Attempt::Answered(response) => return response,
             Attempt::Late => return fail(shared, 504, "The replica did not answer in time."),
-            Attempt::NoConnection(_) if retries == 0 => {
-                return fail(shared, 502, "No replica of this service accepts connections.");
-            }
-            Attempt::NoConnection(unsent) => {
-                tried.push(backend);
-                request = unsent;
-            }
-            Attempt::NotSent(unsent) if retries > 0 => request = unsent,
-            Attempt::Reset { reused: true } if retries > 0 && again.is_some() => match again {
-                Some(copy) => request = copy,
-                None => return broken(shared),
-            },
-            Attempt::NotSent(_) | Attempt::Reset { .. } => return broken(shared),
+            Attempt::NoConnection(unsent) => (Some(unsent), Some(backend)),
+            Attempt::NotSent(unsent) => (Some(unsent), None),
+            Attempt::Reset { reused } => (copy.filter(|_| reused), None),
+        };
+        let nobody = unreachable.is_some();
+        let Some(unsent) = unsent else { return broken(shared) };
+        if !tries.again(unreachable).await {
+            let sentence = "No replica of this service accepts connections.";
+            return if nobody { fail(shared, 502, sentence) } else { broken(shared) };
         }
-        retries -= 1;
-        shared.counters.retries.fetch_add(1, Relaxed);
+        request = unsent;
     }
 }
 

@@ -27,6 +27,7 @@ mod owner;
 pub mod policy;
 mod pool;
 mod proxy;
+mod tries;
 mod tunnel;
 mod worker;
 

@@ -3,6 +3,7 @@
 use crate::backends::{Lease, Unavailable};
 use crate::buffer::Buffer;
 use crate::pool::connect;
+use crate::tries::Tries;
 use crate::worker::Context;
 use std::sync::atomic::Ordering::Relaxed;
 use tokio::io::{AsyncWriteExt, copy_bidirectional_with_sizes};
@@ -13,19 +14,16 @@ const TUNNEL_BUFFER: usize = 16 << 10;
 
 /// Leases a backend and connects to it; another one takes the place of one that cannot be reached.
 pub(crate) async fn open(context: &Context) -> Result<(TcpStream, Lease), Unavailable> {
-    let shared = &context.shared;
-    let mut tried = Vec::new();
-    for attempt in 0..=shared.limits.retries {
-        let lease = shared.lease(&tried).await?;
-        match connect(shared, context.worker, &lease.backend).await {
-            Ok(stream) => return Ok((stream, lease)),
-            Err(_) => tried.push(lease.backend.clone()),
+    let mut tries = Tries::new(&context.shared);
+    loop {
+        let lease = tries.lease().await?;
+        if let Ok(stream) = connect(&context.shared, context.worker, &lease.backend).await {
+            return Ok((stream, lease));
         }
-        if attempt < shared.limits.retries {
-            shared.counters.retries.fetch_add(1, Relaxed);
+        if !tries.again(Some(lease.backend.clone())).await {
+            return Err(Unavailable::AllTried);
         }
     }
-    Err(Unavailable::AllTried)
 }
 
 /// Serves a client whose protocol nobody here needs to understand.

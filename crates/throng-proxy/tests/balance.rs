@@ -188,6 +188,21 @@ async fn a_refused_connection_is_retried_elsewhere_for_any_method() {
 }
 
 #[tokio::test]
+async fn who_does_not_listen_yet_is_asked_again() {
+    let (address, bound) = dead_address();
+    let proxy = proxy();
+    proxy.set_backends(vec![Backend { name: "late".into(), address }]);
+    let listening = tokio::spawn(async move {
+        tokio::time::sleep(Duration::from_millis(50)).await;
+        drop(bound);
+        tokio::net::TcpListener::bind(address).await.unwrap().accept().await.unwrap().0
+    });
+    let mut client = Wire::connect(proxy.local_addr()).await;
+    client.send("GET / HTTP/1.1\r\nHost: x\r\n\r\n").await;
+    within("a connection", listening).await.unwrap();
+}
+
+#[tokio::test]
 async fn with_every_replica_unreachable_the_answer_is_502() {
     let proxy = proxy();
     let (address, _bound) = dead_address();

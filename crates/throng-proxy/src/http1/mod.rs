@@ -17,6 +17,7 @@ pub(crate) use reply::sentence_for;
 use crate::backends::{BackendState, Lease, Unavailable};
 use crate::buffer::Buffer;
 use crate::pool::{connect, make_room};
+use crate::tries::Tries;
 use crate::worker::Context;
 use body::Body;
 use exchange::{Answer, Download, Failure, Progress, Upload, exchange, expire};
@@ -157,12 +158,11 @@ impl Connection {
         self.request.extend_from_slice(&self.input.filled()[..came_along]);
         self.input.consume(came_along);
         let unread = !body.is_done();
-        let mut tried: Vec<Arc<BackendState>> = Vec::new();
-        let mut retries = self.context.shared.limits.retries;
+        let mut tries = Tries::new(&self.context.shared);
         loop {
             let lease = tokio::select! {
                 biased;
-                lease = self.context.shared.lease(&tried) => lease,
+                lease = tries.lease() => lease,
                 () = client_leaves(&self.client, self.input.is_empty()) => return After::Reset,
             };
             let lease = match lease {
@@ -175,12 +175,9 @@ impl Connection {
                 Attempt::Stale(failure) => (failure, None),
                 Attempt::Failed(failure) => return self.failed(request, failure, unread).await,
             };
-            if retries == 0 {
+            if !tries.again(backend_failed).await {
                 return self.failed(request, failure, unread).await;
             }
-            retries -= 1;
-            self.context.shared.counters.retries.fetch_add(1, Relaxed);
-            tried.extend(backend_failed);
         }
     }
 
