@@ -99,6 +99,12 @@ fn what_waits_is_served_later_or_given_up() {
     assert!((with(0).unserved - 500.0).abs() < 1e-6);
     assert_eq!(with(0).over_target_seconds, 10);
     assert_eq!(with(60).stuck_seconds, 15, "there is no second replica to be had");
+    let outcome = run(&spec, &burst, &Scenario::default());
+    assert!(
+        outcome.notes[0].contains("it was over target for 15 s while at maxReplicas, 1"),
+        "{:?}",
+        outcome.notes
+    );
 }
 
 #[test]

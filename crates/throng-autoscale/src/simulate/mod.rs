@@ -279,8 +279,9 @@ impl<'a> Simulation<'a> {
         }
         if figures.stuck_seconds > 0 {
             notes.push(format!(
-                "it was over target for {} s while at maxReplicas, {}: more replicas were not allowed",
-                figures.stuck_seconds, spec.max_replicas
+                "it was over target for {} while at maxReplicas, {}: more replicas were not allowed",
+                trace::length(figures.stuck_seconds as f64),
+                spec.max_replicas
             ));
         }
         if let Some(failure) = &self.failure {

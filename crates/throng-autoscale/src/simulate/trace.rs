@@ -262,7 +262,7 @@ fn check_holes(rows: &[Row], most: Option<f64>) -> Result<(), TraceError> {
 }
 
 /// A length of time for people: `75 s`, `2 h 05 min`, `3 days 04 h`.
-fn length(seconds: f64) -> String {
+pub(super) fn length(seconds: f64) -> String {
     let whole = seconds.round();
     if seconds < 120.0 {
         let text = format!("{seconds:.3}");
