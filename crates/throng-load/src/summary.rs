@@ -46,24 +46,32 @@ pub(crate) fn result(
         backlog_max,
     };
     let (width, intervals) = timeline::join(record.into_timelines());
-    result.timeline = points(spec.begin_offset, width, &intervals);
+    result.timeline = points(spec.begin_offset, seconds, width, &intervals);
     Ok((result, width, intervals))
 }
+
+/// The least share of an interval that counts as its width: few answers in an instant make no rate.
+const NARROWEST: f64 = 0.05;
 
 fn per_second(count: u64, seconds: f64) -> f64 {
     if seconds > 0.0 { count as f64 / seconds } else { 0.0 }
 }
 
-fn points(offset: f64, width: Duration, intervals: &[Interval]) -> Vec<TimelinePoint> {
-    let width = width.as_secs_f64();
-    let point = |(number, interval): (usize, &Interval)| TimelinePoint {
-        at: offset + (number as f64 + 0.5) * width,
-        width,
-        requests: interval.requests,
-        errors: interval.errors,
-        p50: interval.quantile(0.50),
-        p95: interval.quantile(0.95),
-        max: interval.max(),
+/// The load ends within the last interval, which is only as wide as that: else its rate would seem to fall.
+fn points(offset: f64, seconds: Duration, width: Duration, intervals: &[Interval]) -> Vec<TimelinePoint> {
+    let (end, full) = (seconds.as_secs_f64(), width.as_secs_f64());
+    let point = |(number, interval): (usize, &Interval)| {
+        let begin = number as f64 * full;
+        let width = (end - begin).clamp(full * NARROWEST, full);
+        TimelinePoint {
+            at: offset + begin + width / 2.0,
+            width,
+            requests: interval.requests,
+            errors: interval.errors,
+            p50: interval.quantile(0.50),
+            p95: interval.quantile(0.95),
+            max: interval.max(),
+        }
     };
     intervals.iter().enumerate().map(point).collect()
 }
@@ -240,6 +248,22 @@ mod tests {
         assert_eq!(result.target, "http://web:81/path?q");
         assert_eq!((result.requests, result.succeeded, result.errors["dropped"]), (2, 0, 2));
         assert_eq!((result.begin, result.timeline[0].at, result.backlog_max), (7.0, 7.5, 3));
+    }
+
+    #[test]
+    fn the_last_interval_is_as_wide_as_the_load_went_on() {
+        let of = |seconds: f64| {
+            let all = points(
+                10.0,
+                Duration::from_secs_f64(seconds),
+                Duration::from_secs(1),
+                &[Interval::default(), Interval::default()],
+            );
+            all.iter().map(|point| (point.at, point.width)).collect::<Vec<_>>()
+        };
+        assert_eq!(of(2.0), [(10.5, 1.0), (11.5, 1.0)]);
+        assert_eq!(of(1.25), [(10.5, 1.0), (11.125, 0.25)]);
+        assert_eq!(of(1.0), [(10.5, 1.0), (11.025, NARROWEST)]);
     }
 
     #[test]
