@@ -2,8 +2,8 @@
 //!
 //! Blank lines and lines that start with `#` are skipped, `export ` before a name is ignored, and a colon separates as
 //! well as the equals sign. A value may be bare (ends before ` #`), in single quotes (taken as it is but for `\'`) or in
-//! double quotes (`\n`, `\t`, `\"`, `\\`, `\$`); quoted ones may span lines. Bare and double-quoted values are interpolated, by variables of earlier lines and the environment.
-//! `NAME` alone takes its value from the environment.
+//! double quotes (`\n`, `\t`, `\"`, `\\`, `\$`); quoted ones may span lines. Bare and double-quoted values are
+//! interpolated, by variables of earlier lines and the environment. `NAME` alone takes its value from the environment.
 
 use crate::interpolate::expand;
 use crate::yaml::{Findings, Position};

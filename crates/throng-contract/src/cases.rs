@@ -5,7 +5,9 @@ use std::io::Write;
 use std::net::TcpStream;
 use std::os::fd::OwnedFd;
 use std::time::{Duration, Instant};
+use throng_model::app::Swap;
 use throng_model::replica::{Exit, NetworkSpec, ReplicaSpec, ReplicaState, ResolvedMount, ResolvedSource};
+use throng_model::sandbox::{Hook, HostAddress, Sandbox, Ulimit};
 use throng_runtime::{ErrorKind, ExecSpec, RuntimeError};
 
 macro_rules! cases {
@@ -34,6 +36,8 @@ cases![
     replicas_reach_each_other,
     mounts_are_as_asked,
     a_replica_is_confined,
+    wishes_are_granted,
+    hooks_have_their_moments,
     replicas_are_taken_over,
     what_cannot_start_says_why,
 ];
@@ -353,6 +357,88 @@ async fn a_replica_is_confined(bench: &Bench<'_>) {
     let mut spec = bench.spec("env", 8, &["env"]);
     spec.process.cwd = "/made/here".into();
     assert!(bench.run(&spec).await.1.contains("GREETING=hello\n"));
+}
+
+async fn wishes_are_granted(bench: &Bench<'_>) {
+    let words = |words: &[&str]| words.iter().map(|word| (*word).to_owned()).collect::<Vec<_>>();
+    let files = ["status", "limits", "oom_score_adj"].map(|file| format!("/proc/self/{file}"));
+    let rest = ["/proc/sys/net/core/somaxconn", "/proc/sys/kernel/domainname", "/etc/hosts"];
+    let args: Vec<&str> = ["cat"].into_iter().chain(files.iter().map(String::as_str)).chain(rest).collect();
+    let mut spec = bench.spec("web", 1, &args);
+    spec.sandbox = Sandbox {
+        cap_add: words(&["NET_ADMIN", "CHOWN"]),
+        cap_drop: words(&["ALL"]),
+        groups: words(&["1234"]),
+        ulimits: [("nofile".to_owned(), Ulimit { soft: Some(100), hard: Some(200) })].into(),
+        sysctls: [("net.core.somaxconn".to_owned(), "77".to_owned())].into(),
+        hosts: vec![("printer".into(), HostAddress::Address("192.0.2.9".parse().expect("an address")))],
+        domain: Some("shop.example".into()),
+        oom_score: Some(321),
+        shm_size: Some(1 << 20),
+        ..Sandbox::default()
+    };
+    (spec.resources.cpu_shares, spec.resources.memory) = (Some(512), Some(64 << 20));
+    (spec.resources.memory_reservation, spec.resources.swap) = (Some(32 << 20), Some(Swap::Bytes(16 << 20)));
+    let (exit, text) = bench.run(&spec).await;
+    assert_eq!(exit, Exit::Code { code: 0 }, "{text}");
+    for line in [
+        "CapEff:\t0000000000001001",
+        "CapBnd:\t0000000000001001",
+        "321",
+        "77",
+        "shop.example",
+        "192.0.2.9\tprinter",
+    ] {
+        assert!(text.lines().any(|l| l == line), "no line {line:?} in\n{text}");
+    }
+    let start = |start: &str| text.lines().find(|line| line.starts_with(start)).unwrap_or_default();
+    assert!(start("Groups:").contains("1234"), "{text}");
+    assert_eq!(
+        start("Max open files").split_whitespace().skip(3).take(2).collect::<Vec<_>>(),
+        ["100", "200"]
+    );
+    spec = ReplicaSpec { sandbox: spec.sandbox.clone(), ..bench.spec("shm", 2, &["fill", "/dev/shm/x"]) };
+    assert_eq!(bench.run(&spec).await.1, "1048576 28\n", "memory that is shared has its own size");
+    let mut spec = bench.spec("mode", 3, &["mode", "/narrow"]);
+    let source = ResolvedSource::Tmpfs { size: Some(1 << 16), mode: Some(0o750) };
+    spec.mounts = vec![ResolvedMount { source, target: "/narrow".into(), read_only: false }];
+    assert_eq!(bench.run(&spec).await.1, "750 0 0\n");
+    let mut spec = bench.spec("init", 5, &["sleep", "600"]);
+    spec.sandbox.init = true;
+    bench.launch(&spec).await;
+    // Process 1 itself would not be ended by a signal that it has not asked for.
+    let exit = bench.runtime.stop(&spec.id, 1, 15, PATIENCE).await.expect("stopped");
+    // Which of the two says so, not every back end can tell.
+    assert_eq!(exit.code(), 128 + 15, "{exit:?}");
+    let mut spec = bench.spec("alone", 4, &["list", "/sys/class/net"]);
+    spec.networks.clear();
+    assert_eq!(bench.run(&spec).await.1, "lo\n", "without a network there is only loopback");
+}
+
+async fn hooks_have_their_moments(bench: &Bench<'_>) {
+    let folder = std::env::temp_dir().join(format!("{}-{}", bench.project, std::process::id()));
+    std::fs::create_dir_all(&folder).expect("a folder");
+    let hook = |args: &[&str]| {
+        let command = ["/probe"].iter().chain(args).map(|arg| (*arg).to_owned()).collect();
+        Hook { command, ..Hook::default() }
+    };
+    let mut spec = bench.spec("web", 1, &["serve"]);
+    let source = ResolvedSource::Bind(folder.clone());
+    spec.mounts = vec![ResolvedMount { source, target: "/data".into(), read_only: false }];
+    spec.sandbox.post_start = vec![hook(&["write", "/data/started", "x"])];
+    spec.sandbox.pre_stop = vec![hook(&["write", "/data/stopping", "x"])];
+    bench.launch(&spec).await;
+    assert!(folder.join("started").exists() && !folder.join("stopping").exists());
+    bench.runtime.stop(&spec.id, 1, 9, PATIENCE).await.expect("stopped");
+    assert!(folder.join("stopping").exists());
+    std::fs::remove_dir_all(&folder).expect("removed");
+    let mut spec = bench.spec("bad", 2, &["serve"]);
+    spec.sandbox.post_start = vec![hook(&["exit", "3"])];
+    bench.runtime.create(&spec).await.expect("created");
+    let error = bench.runtime.start(&spec.id, 1).await.expect_err("its hook fails");
+    assert!(error.message.contains("`/probe exit 3` exited with code 3"), "{error}");
+    let state = bench.observe().await.into_iter().find(|seen| seen.id == spec.id).expect("is known").state;
+    assert!(matches!(state, ReplicaState::Exited { .. }), "{state:?}");
 }
 
 async fn replicas_are_taken_over(bench: &Bench<'_>) {

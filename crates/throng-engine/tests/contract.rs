@@ -84,6 +84,8 @@ contract![
     replicas_reach_each_other,
     mounts_are_as_asked,
     a_replica_is_confined,
+    wishes_are_granted,
+    hooks_have_their_moments,
     replicas_are_taken_over,
     what_cannot_start_says_why,
 ];

@@ -14,6 +14,9 @@ use throng_model::replica::{
     Attachment, NetworkSpec, Process, ReplicaId, ReplicaSpec, ResolvedMount, ResolvedSource, RootFs,
 };
 
+/// Bytes of a config's or secret's file that is copied, to have an owner or mode of its own.
+const MAX_COPIED: u64 = 16 << 20;
+
 /// A service with its image looked up: what all of its replicas share.
 #[derive(Debug, Clone)]
 pub struct Prepared {
@@ -51,7 +54,8 @@ pub fn prepare(
     let path = process.env.iter().find_map(|pair| pair.strip_prefix("PATH=")).unwrap_or_default();
     throng_image::check_program(&service.image, &root.layers, program, path)
         .map_err(|error| image_refusal(service, &error))?;
-    let (files, files_hash) = file_mounts(app, service, paths)?;
+    let (files, mut marks) = file_mounts(app, service, paths)?;
+    marks.extend(devices(app, service));
     let mounts = mounts(app, service, &image, &root.layers, files, paths)?;
     let networks: Vec<NetworkSpec> =
         service.networks.keys().filter_map(|key| networks.get(key)).cloned().collect();
@@ -65,7 +69,7 @@ pub fn prepare(
         Some(check) => Some(check.clone()),
         None => image.config.healthcheck.as_ref().and_then(image_health_check),
     };
-    let config_hash = config_hash(service, &image.id, &networks, &files_hash);
+    let config_hash = config_hash(service, &image.id, &networks, &marks);
     let service = service.clone();
     Ok(Prepared { service, root, process, mounts, health, stop_signal, networks, config_hash })
 }
@@ -236,6 +240,17 @@ fn below(folder: PathBuf, subpath: Option<&str>) -> Result<PathBuf, Refusal> {
     }
 }
 
+/// Folders of the host that are volumes of the service, as far as the file names them.
+fn devices(app: &App, service: &Service) -> impl Iterator<Item = String> {
+    let device = |source: &MountSource| match source {
+        MountSource::Volume(key) => {
+            app.volumes.get(key)?.device.as_ref().map(|path| path.display().to_string())
+        }
+        _ => None,
+    };
+    service.mounts.iter().filter_map(move |mount| device(&mount.source))
+}
+
 /// The configs and secrets of a service as mounts of files, and what changes with their contents.
 fn file_mounts(
     app: &App,
@@ -260,17 +275,34 @@ fn file_mounts(
     Ok((mounts, marks))
 }
 
+/// The beginning of a file, which must not be larger than `most` if that is not 0.
+fn read_source(path: &std::path::Path, most: u64) -> std::io::Result<Vec<u8>> {
+    use std::io::{Error, Read};
+    // Looked at before it is opened: to open a pipe may take for ever.
+    if !std::fs::metadata(path)?.is_file() {
+        return Err(Error::other("it is not a file"));
+    }
+    let file = std::fs::File::open(path)?;
+    let mut content = Vec::new();
+    file.take(most + 1).read_to_end(&mut content)?;
+    if most > 0 && content.len() as u64 > most {
+        return Err(Error::other(format!("with uid, gid or mode it may be {most} bytes at most")));
+    }
+    Ok(content)
+}
+
 /// The file of the host itself, or a copy of the content under a name that follows from it: a new content is a new
 /// file, and replicas that still run keep the one they have.
 fn file_source(app: &App, file: &FileMount, source: &FileSource, paths: &Paths) -> Result<PathBuf, Refusal> {
     use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
     let content = match source {
         FileSource::File(path) => {
-            let content = std::fs::read(path).map_err(|error| {
+            let is_own = file.uid.is_none() && file.gid.is_none() && file.mode.is_none();
+            let content = read_source(path, if is_own { 0 } else { MAX_COPIED }).map_err(|error| {
                 let message = format!("cannot read {} for {}: {error}", path.display(), file.source);
                 Refusal::new(RefusalKind::Invalid, message).hint("make it, or correct the path")
             })?;
-            if file.uid.is_none() && file.gid.is_none() && file.mode.is_none() {
+            if is_own {
                 return Ok(path.clone());
             }
             content
@@ -364,7 +396,7 @@ fn volume_folder(
 }
 
 /// Changes with everything that a running replica would have to be replaced for; not with counts or ports.
-fn config_hash(service: &Service, image_id: &str, networks: &[NetworkSpec], files: &[String]) -> String {
+fn config_hash(service: &Service, image_id: &str, networks: &[NetworkSpec], marks: &[String]) -> String {
     let relevant = Service {
         replicas: 0,
         ports: Vec::new(),
@@ -376,7 +408,7 @@ fn config_hash(service: &Service, image_id: &str, networks: &[NetworkSpec], file
         ..service.clone()
     };
     let mut text = serde_json::to_vec(&(relevant, image_id, networks)).unwrap_or_default();
-    text.extend(files.iter().flat_map(|file| file.bytes()));
+    text.extend(marks.iter().flat_map(|mark| mark.bytes()));
     let digest = Sha256::digest(&text);
     digest.iter().take(8).map(|byte| format!("{byte:02x}")).collect()
 }

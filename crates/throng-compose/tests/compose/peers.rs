@@ -301,42 +301,35 @@ fn duration(text: &str) -> Value {
     json!(throng_model::units::parse_duration(text).unwrap().as_secs_f64())
 }
 
+/// What stands there, whether it is a text or a number.
+fn text(value: &Value) -> String {
+    value.as_str().map_or_else(|| value.to_string(), str::to_owned)
+}
+
+fn comparable_port(port: &Value) -> Value {
+    let Value::Object(port) = port else {
+        let short = text(port);
+        return json!(if short.contains('/') { short } else { short + "/tcp" });
+    };
+    let get = |key: &str| port.get(key).map_or(String::new(), text);
+    let host = port.get("host_ip").map_or(String::new(), |ip| text(ip) + ":");
+    let protocol = port.get("protocol").map_or("tcp".into(), text);
+    json!(format!("{host}{}:{}/{protocol}", get("published"), get("target")))
+}
+
+fn comparable_mount(mount: &Value) -> String {
+    let Value::Object(mount) = mount else { return text(mount) };
+    let get = |key: &str| mount.get(key).map_or(String::new(), text);
+    let access = if mount.get("read_only") == Some(&json!(true)) { "ro" } else { "rw" };
+    format!("{}:{}:{access}", get("source"), get("target"))
+}
+
 fn comparable_part(key: &str, part: Value) -> Value {
-    let text = |value: &Value| value.as_str().map_or_else(|| value.to_string(), str::to_owned);
     match (key, part) {
-        ("ports", Value::Array(ports)) => json!(
-            ports
-                .iter()
-                .map(|port| match port {
-                    Value::Object(port) => {
-                        let host = port.get("host_ip").map_or(String::new(), |ip| text(ip) + ":");
-                        let get = |key: &str| port.get(key).map_or(String::new(), text);
-                        format!(
-                            "{host}{}:{}/{}",
-                            get("published"),
-                            get("target"),
-                            port.get("protocol").map_or("tcp".into(), text)
-                        )
-                    }
-                    short =>
-                        Some(text(short)).filter(|s| s.contains('/')).unwrap_or_else(|| text(short) + "/tcp"),
-                })
-                .collect::<Vec<_>>()
-        ),
+        ("ports", Value::Array(ports)) => ports.iter().map(comparable_port).collect(),
         ("volumes", Value::Array(mounts)) => {
-            let mut mounts: Vec<String> = mounts
-                .iter()
-                .map(|mount| match mount {
-                    Value::Object(mount) => {
-                        let read_only = mount.get("read_only") == Some(&json!(true));
-                        let get = |key: &str| mount.get(key).map_or(String::new(), text);
-                        format!("{}:{}:{}", get("source"), get("target"), if read_only { "ro" } else { "rw" })
-                    }
-                    short => text(short),
-                })
-                .collect();
             // The order of mounts at different places says nothing.
-            mounts.sort();
+            let mounts: std::collections::BTreeSet<String> = mounts.iter().map(comparable_mount).collect();
             json!(mounts)
         }
         ("environment", Value::Object(variables)) => {
