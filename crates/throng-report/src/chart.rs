@@ -192,7 +192,7 @@ struct Frame {
 
 const LETTER: f64 = 6.4;
 /// Labels longer than this are cut: a service name may be of any length.
-const LABEL_CHARS: usize = 18;
+const LABEL_CHARS: usize = 24;
 
 impl Chart {
     /// The drawing at one of the fixed widths, as one `svg` element.
