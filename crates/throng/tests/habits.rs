@@ -39,6 +39,9 @@ fn nothing_up_is_nothing_to_list_and_nothing_to_take_down() {
             assert_eq!((list.out.as_str(), list.err.as_str()), ("", ""), "{flags:?}");
         }
     }
+    for flags in [&["-t"][..], &["--timestamps"], &["--since", "5m"], &["--until", "5m"]] {
+        bench.fails(2, &[&["logs"], flags].concat()).says("logs carry no times").says("hint:");
+    }
     assert_eq!(bench.ok(&["ls", "-aq"]).out, "");
     assert_eq!(bench.ok(&["images", "-q"]).out, "");
     bench.assert_clean();

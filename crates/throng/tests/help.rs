@@ -28,6 +28,11 @@ fn every_command_explains_itself_within_the_width_of_a_page() {
         done.prints("Usage: throng");
         let longest = done.out.lines().map(|line| line.chars().count()).max().unwrap_or(0);
         assert!(longest <= 100, "{page:?} is {longest} columns wide");
+        let brief: Vec<&str> = page.iter().map(|word| if *word == "--help" { "-h" } else { word }).collect();
+        assert_eq!(bench.ok(&brief).out, done.out, "{page:?} has one layout");
+        if let Some((_, global)) = done.out.split_once("\nGlobal options:\n") {
+            assert!(!global.contains(":\n  "), "{page:?} goes on with other options:\n{global}");
+        }
     }
     bench.fails(2, &[]).says("Usage: throng");
     bench.ok(&["--version"]).prints(env!("CARGO_PKG_VERSION"));

@@ -91,6 +91,7 @@ fn runs_are_listed_reported_again_and_compared() {
     let runs = bench.ok(&["runs", "--format", "json"]).json();
     let ids: Vec<&str> = runs.iter().filter_map(|run| run["ID"].as_str()).collect();
     assert_eq!(ids, [first.as_str(), &second]);
+    assert_eq!(bench.ok(&["runs", "-q"]).out, format!("{first}\n{second}\n"));
     bench.ok(&["runs"]).prints("passed").prints(&second);
     bench.ok(&["report", "latest", "--out", "again"]).prints("report: again/report.html");
     assert_eq!(record(&bench, "again"), record(&bench, "second"));

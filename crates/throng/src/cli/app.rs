@@ -140,6 +140,15 @@ pub struct LogsArguments {
     /// Do not put the replica's name before each line
     #[arg(long)]
     pub no_log_prefix: bool,
+    /// Refused: nobody notes when a line is written
+    #[arg(short, long, hide = true)]
+    pub timestamps: bool,
+    /// Refused: nobody notes when a line is written
+    #[arg(long, value_name = "TIME", hide = true)]
+    pub since: Option<String>,
+    /// Refused: nobody notes when a line is written
+    #[arg(long, value_name = "TIME", hide = true)]
+    pub until: Option<String>,
 }
 
 /// How many lines from the end; `None` for all of them.
@@ -207,7 +216,7 @@ pub struct MetricsArguments {
 }
 
 const EVENTS_MORE: &str = "\
-    Among them are walls of this host that print nothing where they are met: packets dropped from a full \
+    Among events are walls of this host that print nothing where they are met: packets dropped from a full \
     queue, full tables of neighbours or connections, a packet filter in the way, namespaces that outlive \
     their replicas. The host is looked at every five seconds (THRONG_WALLS_PERIOD, in seconds; 0 for \
     never), and a wall is told once in ten minutes.";

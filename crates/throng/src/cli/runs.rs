@@ -28,6 +28,9 @@ pub struct RunArguments {
 
 #[derive(Debug, Args)]
 pub struct RunsArguments {
+    /// Print names only
+    #[arg(short, long)]
+    pub quiet: bool,
     /// How the list is printed
     #[arg(long, value_enum, default_value_t)]
     pub format: Format,

@@ -1,7 +1,7 @@
 //! What replicas have written, one line at a time, each with its replica's name before it.
 
 use crate::cli::LogsArguments;
-use crate::failure::{Result, io};
+use crate::failure::{Failure, Kind, Result, io};
 use crate::project::Context;
 use crate::terminal::Style;
 use std::collections::BTreeMap;
@@ -23,6 +23,12 @@ const READ_AT_ONCE: usize = 256 << 10;
 const LINE_MOST: usize = 64 << 10;
 
 pub async fn run(context: &Context, arguments: LogsArguments) -> Result<()> {
+    if arguments.timestamps || arguments.since.is_some() || arguments.until.is_some() {
+        let message = "logs carry no times: replicas write them themselves, and nobody notes when";
+        return Err(Failure::new(Kind::Input, message).hint(
+            "have the program write them; --tail N shows the end, -f what comes, `throng events` when replicas came and went",
+        ));
+    }
     let client = context.running().await?;
     let interrupted = super::interrupted()?;
     let mut printer = Printer::new(!arguments.no_log_prefix);

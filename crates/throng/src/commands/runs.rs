@@ -94,6 +94,10 @@ fn find(ids: &[String], name: &str) -> Result<String> {
 pub fn list(context: &Context, arguments: RunsArguments) -> Result<()> {
     let mut rows = Vec::new();
     for id in ids(context) {
+        if arguments.quiet {
+            outln!("{id}");
+            continue;
+        }
         // One damaged record must not hide the others.
         let run = match read(context, &id) {
             Ok(run) => run,
@@ -116,7 +120,7 @@ pub fn list(context: &Context, arguments: RunsArguments) -> Result<()> {
             }
         }
     }
-    if arguments.format == Format::Table {
+    if arguments.format == Format::Table && !arguments.quiet {
         out!("{}", table(&["RUN", "OUTCOME", "TOOK", "TITLE"], &rows));
     }
     Ok(())
