@@ -92,7 +92,7 @@ fn the_example_is_the_classic_exercise() {
         Schedule::Closed {
             clients: 50,
             requests: Requests::PerClient(100),
-            think: Duration::from_millis(30)
+            think: Duration::from_millis(10)
         }
     );
     assert_eq!((load.service.as_deref(), load.port), (Some("web"), Some(8080)));
@@ -348,7 +348,7 @@ experiment.yaml:3:48: error: expected a whole number from 1 to 1000000000000, fo
     );
     check_stage(
         "load: {service: web, requests: 1, image: big}",
-        r#"experiment.yaml:3:46: error: "big" is not a picture's size (hint: write WIDTHxHEIGHT, as in 640x480 or 640x480.png)"#,
+        r#"experiment.yaml:3:46: error: "big" is not a picture's size (hint: write WIDTHxHEIGHT, as in 640x480 or 640x480.png: each from 1 to 65535, and at most 50000000 pixels)"#,
     );
     check_stage(
         "load: {service: web, requests: 1, image: 60000x60000}",

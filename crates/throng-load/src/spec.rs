@@ -381,7 +381,7 @@ impl ImageSpec {
         if pixels == 0 || pixels > MAX_PICTURE_PIXELS {
             return Err(LoadError::spec(
                 format!("{} × {} pixels are not between 1 and {MAX_PICTURE_PIXELS}", self.width, self.height),
-                "choose another size, such as 640x480",
+                "choose another size",
             ));
         }
         match self.format {
