@@ -13,6 +13,9 @@ has no effect, and using it gives a warning at its place. **Refused**: using it 
 be what it was meant to be. Keys that begin with `x-` are left alone; any other key that is not listed here is a warning with
 a suggestion. `*` stands for a name or an element of a list.
 
+Replicas are containers, here or on Docker. With `--isolation process` they are not, and of what surrounds them only `ulimits`
+and hooks take effect; the supervisor says so when an app comes up. On Docker `dns`, `dns_search` and `dns_opt` are refused.
+
 This page is made from the table that the reader itself works by:
 `THRONG_UPDATE_DOCS=1 cargo test -p throng-compose --test docs`.
 ";

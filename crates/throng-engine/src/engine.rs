@@ -226,8 +226,9 @@ impl Core {
             _ => String::new(),
         };
         let processes = format!(
-            "replicas are plain processes that share this host's files, users and network: volumes are not mounted \
-             and service names not resolved{listening} ({why})"
+            "replicas are plain processes that share this host's files, users and network: volumes, configs and \
+             secrets are not mounted, service names not resolved, privileges and kernel parameters not changed\
+             {listening} ({why})"
         );
         Some([Some(processes), limits].into_iter().flatten().collect::<Vec<_>>().join("; "))
     }
