@@ -411,7 +411,7 @@ const KEYS: &[Key] = &[
     honoured("services.*.pre_stop.*.environment"),
     warned("services.*.privileged", "replicas have the privileges of `cap_add` and no devices of the host").unless(&["false"]),
     honoured("services.*.profiles"),
-    warned("services.*.pull_policy", "an image that is not on this host is asked for with `throng pull`").unless(&["missing", "if_not_present", "never"]),
+    warned("services.*.pull_policy", "an image that is not on this host is pulled or built; fetch a newer one with `throng pull`").unless(&["missing", "if_not_present"]),
     warned("services.*.pull_refresh_after", "an image that is on this host is used"),
     honoured("services.*.read_only"),
     honoured("services.*.restart"),
