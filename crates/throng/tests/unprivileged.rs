@@ -77,7 +77,10 @@ impl User {
         let folder = temporary.path().to_path_buf();
         std::fs::create_dir(folder.join("tmp")).expect("a folder");
         let command = folder.join("throng");
-        std::fs::copy(env!("CARGO_BIN_EXE_throng"), &command).expect("a copy");
+        // By another process: this one's writing end would live on in whatever other tests fork meanwhile, and a file
+        // that somebody may still write to is not executed (ETXTBSY).
+        let copied = Command::new("cp").arg(env!("CARGO_BIN_EXE_throng")).arg(&command).status();
+        assert!(copied.is_ok_and(|status| status.success()), "a copy");
         std::fs::set_permissions(&command, std::fs::Permissions::from_mode(0o755)).expect("executable");
         let project = format!("u{uid}-{}", std::process::id());
         let user = User { uid, project, folder, _temporary: temporary, account: None };
