@@ -41,6 +41,7 @@ pub fn spec(
         mounts: Vec::new(),
         networks: vec![Attachment { network: network.name.clone(), address }],
         resources: Resources::default(),
+        sandbox: Default::default(),
         log: LogPolicy::default(),
         stop_signal: 15,
         stop_grace_period: Duration::from_secs(1),
