@@ -302,7 +302,7 @@ async fn replicas_reach_each_other(bench: &Bench<'_>) {
 }
 
 async fn mounts_are_as_asked(bench: &Bench<'_>) {
-    let folder = std::env::temp_dir().join(format!("{}-{}", bench.project, std::process::id()));
+    let folder = bench.lab.folder().join(&bench.project);
     std::fs::create_dir_all(&folder).expect("a folder");
     std::fs::write(folder.join("file"), "from the host\n").expect("a file");
     let mount = |source, target: &str, read_only| ResolvedMount { source, target: target.into(), read_only };
@@ -416,7 +416,7 @@ async fn wishes_are_granted(bench: &Bench<'_>) {
 }
 
 async fn hooks_have_their_moments(bench: &Bench<'_>) {
-    let folder = std::env::temp_dir().join(format!("{}-{}", bench.project, std::process::id()));
+    let folder = bench.lab.folder().join(&bench.project);
     std::fs::create_dir_all(&folder).expect("a folder");
     let hook = |args: &[&str]| {
         let command = ["/probe"].iter().chain(args).map(|arg| (*arg).to_owned()).collect();

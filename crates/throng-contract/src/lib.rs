@@ -12,6 +12,7 @@ pub use image::layer;
 use futures_util::future::BoxFuture;
 use std::net::Ipv4Addr;
 use std::os::fd::OwnedFd;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use throng_model::app::Resources;
@@ -36,6 +37,9 @@ pub trait Lab: Send + Sync {
     /// The second number of its cases' addresses. Labs differ in it: two networks of one subnet on one host would take
     /// each other's packets.
     fn block(&self) -> u8;
+
+    /// A folder of this host whose files can be mounted wherever the back end puts replicas.
+    fn folder(&self) -> &Path;
 }
 
 /// One thing that a runtime must hold.

@@ -36,6 +36,10 @@ impl Lab for There {
     fn block(&self) -> u8 {
         202
     }
+
+    fn folder(&self) -> &Path {
+        self.folder.path()
+    }
 }
 
 /// The same daemon with two more inside.
@@ -62,6 +66,10 @@ impl Lab for Inside<'_> {
 
     fn block(&self) -> u8 {
         203
+    }
+
+    fn folder(&self) -> &Path {
+        self.0.folder()
     }
 }
 

@@ -4,7 +4,7 @@ mod common;
 
 use common::{is_root, options, skip};
 use futures_util::future::BoxFuture;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
 use throng_contract::{CASES, Lab};
 use throng_engine::Engine;
@@ -24,6 +24,10 @@ impl Lab for Here {
 
     fn block(&self) -> u8 {
         201
+    }
+
+    fn folder(&self) -> &Path {
+        self.folder.path()
     }
 
     fn root(&self) -> RootFs {

@@ -265,9 +265,11 @@ fn replicas_are_spread_over_daemons_inside_docker() {
     let name = "replicas_are_spread_over_daemons_inside_docker";
     let Some(there) = There::new(name, "thr-nst", 8) else { return };
     let (bench, project) = (&there.bench, there.bench.project.clone());
-    bench.write("greeting", "from the host");
+    // Nodes see Throng's own folder wherever it is; what is mounted elsewhere, /tmp say, they do not.
+    let greeting = bench.home.join("greeting");
+    std::fs::write(&greeting, "from the host").expect("written");
     bench.compose(
-        "
+        &"
 services:
   web:
     image: probe
@@ -275,11 +277,12 @@ services:
     ports: ['127.0.0.1::80']
     restart: always
     networks: [default, back]
-    volumes: ['shared:/shared', './greeting:/greeting:ro']
+    volumes: ['shared:/shared', 'GREETING:/greeting:ro']
     healthcheck: {test: [CMD, /probe, healthy, '80'], interval: 1s, timeout: 5s, retries: 2}
 networks: {back: {internal: true}}
 volumes: {shared: {}}
-",
+"
+        .replace("GREETING", &greeting.display().to_string()),
     );
     there.ok(&["--on", "docker:2", "up", "-d", "--wait", "--scale", "web=6"]).says("web 6/6 ready");
     let nodes = || named(&there.listed("/containers/json?all=1")).into_iter().map(|(name, _)| name);

@@ -1,6 +1,6 @@
 //! Bringing an app up and down, scaling it, and running commands in it.
 
-use super::{images, without_terminal};
+use super::{images, interrupted, without_terminal};
 use crate::cli::{DownArguments, ExecArguments, RmiArgument, ScaleArguments, UpArguments};
 use crate::failure::{Failure, Kind, Result};
 use crate::project::{Context, parse_scale, say_notes};
@@ -8,6 +8,7 @@ use crate::terminal::{Progress, Style};
 use std::collections::BTreeMap;
 use std::process::ExitCode;
 use std::time::{Duration, Instant, SystemTime};
+use throng_model::replica::Exit;
 use throng_model::status::{Event, Readiness};
 use throng_supervisor::client::Client;
 use throng_supervisor::protocol::{Exec, Manner};
@@ -207,12 +208,19 @@ pub async fn exec(context: &Context, arguments: ExecArguments) -> Result<ExitCod
         cwd: arguments.workdir,
         user: arguments.user,
     };
-    let exit = if arguments.no_tty && !arguments.tty {
-        without_terminal::exec(&client, exec).await?
-    } else {
-        client.exec(exec).await?
+    let work = async {
+        Ok(if arguments.no_tty && !arguments.tty {
+            without_terminal::exec(&client, exec).await?
+        } else {
+            client.exec(exec).await?
+        })
     };
-    Ok(ExitCode::from(u8::try_from(exit.code()).unwrap_or(255)))
+    // Who started this may have it ignore Ctrl-C, as shells do with what they put into the background.
+    let interrupted = interrupted()?;
+    tokio::select! {
+        exit = work => exit.map(|exit: Exit| ExitCode::from(u8::try_from(exit.code()).unwrap_or(255))),
+        () = interrupted.cancelled() => Ok(ExitCode::from(Kind::Interrupted.code())),
+    }
 }
 
 #[cfg(test)]

@@ -18,6 +18,7 @@ use throng_image::{
 };
 use throng_model::app::{App, Service};
 use throng_model::units::format_bytes;
+use throng_walls::{Evidence, explain};
 use tokio::io::AsyncReadExt;
 
 /// When `up` and `run` build.
@@ -65,7 +66,9 @@ fn missing(service: &Service, error: ImageError) -> Failure {
     );
     let (message, hint) = match &error {
         ImageError::Registry { registry, reason } => {
-            (message(registry, reason), format!("{local}, or see to the network"))
+            // A registry that has had enough is neither the network's fault nor a build's.
+            let wall = explain(&Evidence::of_messages([reason.as_str()])).map(|wall| wall.told());
+            (message(registry, reason), wall.unwrap_or_else(|| format!("{local}, or see to the network")))
         }
         ImageError::NotInRegistry { registry, .. } => {
             (message(registry, "there is no such image"), format!("{local}, or check the name and the tag"))
