@@ -94,7 +94,8 @@ pub fn replica(
     let again = |exit| restart::delay(policy, exit, view.streak).is_some();
     let state = match (&view.phase, detail.leaving) {
         (_, true) => "leaving",
-        (Phase::Created, _) if view.busy => "starting",
+        // Also one that is just being started again: how it ended last is of the past already.
+        (Phase::Created | Phase::Exited { .. }, _) if view.busy => "starting",
         (Phase::Created, _) => "created",
         (Phase::Running { .. }, _) => "running",
         (Phase::Exited { exit, .. }, _) if again(*exit) => "restarting",
