@@ -135,6 +135,15 @@ fn read_image(
     service.build = build.and_then(|node| read_build(node, context, findings));
     if let Some(node) = image {
         let Some(text) = node.nonempty(findings) else { return };
+        if matches!(&node.value, Value::Scalar(scalar) if scalar.plain && text.parse::<i64>().is_ok()) {
+            let hint = "quote it if an image is called so";
+            findings.error_with_hint(
+                &node.position,
+                format!("expected an image, found the number {text}"),
+                hint,
+            );
+            return;
+        }
         if !names::is_image(text) {
             let hint = "write [REGISTRY/]NAME[:TAG], with the name in lower case";
             findings.error_with_hint(&node.position, format!("{text:?} is not an image reference"), hint);

@@ -24,6 +24,15 @@ x-more: 1
 }
 
 #[test]
+fn a_number_is_no_image() {
+    check(
+        "services:\n  web: {image: 3}\n",
+        "compose.yaml:2:16: error: expected an image, found the number 3 (hint: quote it if an image is called so)",
+    );
+    check("services:\n  web: {image: '3'}\n", "");
+}
+
+#[test]
 fn not_yaml() {
     check(
         "services: [\n",
