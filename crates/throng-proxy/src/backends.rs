@@ -11,6 +11,7 @@
 //! lease therefore raises the count first and looks at `leaving` after that, while `set_backends` writes `leaving`
 //! first and readers of the count come after; with sequential consistency one of the two sees the other.
 
+use crate::counted::Counted;
 use crate::policy::{SplitMix64, pick_of_two};
 use crate::pool::{IdleCount, WorkerPool};
 use crate::{Backend, Dial, Limits};
@@ -40,9 +41,9 @@ pub(crate) struct BackendState {
 }
 
 impl BackendState {
-    fn new(backend: Backend, idle: &[IdleCount]) -> Self {
+    fn new(backend: &Backend, idle: &[IdleCount]) -> Self {
         BackendState {
-            name: backend.name,
+            name: backend.name.clone(),
             address: backend.address,
             pools: idle.iter().map(|count| WorkerPool::new(count.clone())).collect(),
             connect_failures: AtomicU64::new(0),
@@ -50,10 +51,6 @@ impl BackendState {
             in_flight: AtomicUsize::new(0),
             leaving: AtomicBool::new(false),
         }
-    }
-
-    fn backend(&self) -> Backend {
-        Backend { name: self.name.clone(), address: self.address }
     }
 
     pub fn in_flight(&self) -> usize {
@@ -133,15 +130,6 @@ impl Drop for Lease {
     }
 }
 
-/// Subtracts one when dropped, so that a wait that is given up is not counted for ever.
-struct Counted<'a>(&'a AtomicUsize);
-
-impl Drop for Counted<'_> {
-    fn drop(&mut self) {
-        self.0.fetch_sub(1, SeqCst);
-    }
-}
-
 impl Shared {
     pub fn new(limits: Limits, dial: Option<Dial>, seed: u64) -> Self {
         Shared {
@@ -164,15 +152,16 @@ impl Shared {
         // Held throughout, so that two callers cannot each keep what the other has removed.
         let mut leaving = lock(&self.leaving);
         let old = self.ready.borrow().clone();
-        let mut known: HashMap<Backend, &Arc<BackendState>> =
-            old.iter().map(|backend| (backend.backend(), backend)).collect();
-        let mut named: HashSet<Backend> = HashSet::with_capacity(backends.len());
+        let mut known: HashMap<(&str, SocketAddr), &Arc<BackendState>> =
+            old.iter().map(|backend| ((backend.name.as_str(), backend.address), backend)).collect();
+        let mut named = HashSet::with_capacity(backends.len());
         let mut next: Vec<Arc<BackendState>> = Vec::with_capacity(backends.len());
-        for backend in backends {
-            if !named.insert(backend.clone()) {
+        for backend in &backends {
+            let key = (backend.name.as_str(), backend.address);
+            if !named.insert(key) {
                 continue;
             }
-            let kept = known.remove(&backend).cloned();
+            let kept = known.remove(&key).cloned();
             next.push(kept.unwrap_or_else(|| Arc::new(BackendState::new(backend, &self.idle))));
         }
         let gone: Vec<_> = known.into_values().cloned().collect();
@@ -211,8 +200,7 @@ impl Shared {
 
     /// Waits until nothing is in flight at `name`; false if that has not come to pass within `timeout`.
     pub async fn drained(&self, name: &str, timeout: Duration) -> bool {
-        self.drain_waiters.fetch_add(1, SeqCst);
-        let _waiting = Counted(&self.drain_waiters);
+        let _waiting = Counted::new(&self.drain_waiters);
         let empty = async {
             loop {
                 let emptied = self.emptied.notified();
@@ -259,12 +247,11 @@ impl Shared {
             Err(Unavailable::TimedOut) => {}
             decided => return decided,
         }
-        if self.held.fetch_add(1, SeqCst) >= self.limits.max_held {
-            self.held.fetch_sub(1, SeqCst);
+        let held = Counted::new(&self.held);
+        if held.count() > self.limits.max_held {
             self.counters.hold_overflows.fetch_add(1, SeqCst);
             return Err(Unavailable::TooManyHeld);
         }
-        let _held = Counted(&self.held);
         let mut changes = self.ready.subscribe();
         let released = async {
             loop {

@@ -20,6 +20,7 @@ mod backends;
 mod buffer;
 mod config;
 mod connection;
+mod counted;
 mod detect;
 mod h2c;
 mod http1;

@@ -1,6 +1,7 @@
 //! Connections to backends: making them, and keeping idle ones for the next request.
 
 use crate::backends::{BackendState, Shared, lock};
+use crate::counted::Counted;
 use crate::h2c::Sender;
 use rustix::io::Errno;
 use std::io;
@@ -26,23 +27,7 @@ pub(crate) struct WorkerPool {
 struct Idle {
     stream: TcpStream,
     since: Instant,
-    _counted: Counted,
-}
-
-/// Is counted as long as it lives.
-struct Counted(IdleCount);
-
-impl Counted {
-    fn new(count: &IdleCount) -> Counted {
-        count.fetch_add(1, Relaxed);
-        Counted(count.clone())
-    }
-}
-
-impl Drop for Counted {
-    fn drop(&mut self) {
-        self.0.fetch_sub(1, Relaxed);
-    }
+    _counted: Counted<IdleCount>,
 }
 
 impl WorkerPool {
@@ -68,7 +53,7 @@ impl WorkerPool {
         let mut idle = lock(&self.idle);
         // Looked at under the lock: `clear` comes after the mark was set, so nothing slips in behind it.
         if !backend.is_leaving() && idle.len() < most {
-            idle.push(Idle { stream, since: Instant::now(), _counted: Counted::new(&self.count) });
+            idle.push(Idle { stream, since: Instant::now(), _counted: Counted::new(self.count.clone()) });
         }
     }
 
@@ -94,6 +79,9 @@ impl WorkerPool {
 /// Closes the older half of a worker's idle connections. That looks at every backend, so it is worth its while only
 /// where many are closed at once.
 pub(crate) fn make_room(shared: &Shared, worker: usize) {
+    if shared.idle[worker].load(Relaxed) == 0 {
+        return;
+    }
     let ready = shared.ready();
     let pools = || ready.iter().map(|backend| &backend.pools[worker]);
     let mut ages: Vec<Instant> =

@@ -87,8 +87,10 @@ fn client(reference: &Reference, options: &RegistryOptions) -> Result<Client> {
     let registry = reference.registry();
     // An error means that the process has chosen a provider before, which is as good.
     let _ = rustls::crypto::ring::default_provider().install_default();
-    let refused =
-        |error: &dyn Error| ImageError::Registry { registry: registry.into(), reason: chain(error) };
+    let refused = |error: &(dyn Error + 'static)| ImageError::Registry {
+        registry: registry.into(),
+        reason: chain(error),
+    };
     // The client below builds one with default settings too and cannot report that this failed.
     reqwest::Client::builder().build().map_err(|error| refused(&error))?;
     let loopback = is_loopback(registry);
@@ -157,27 +159,23 @@ fn registry_error(reference: &Reference, error: OciDistributionError) -> ImageEr
     }
 }
 
+/// An error, what caused it, what caused that, and so on.
+fn causes<'a>(error: &'a (dyn Error + 'static)) -> impl Iterator<Item = &'a (dyn Error + 'static)> {
+    std::iter::successors(Some(error), |&error| error.source())
+}
+
 /// What an error comes down to. Those around it of an HTTP client say at length that a request was sent.
-fn root(error: &dyn Error) -> String {
-    let mut root = error;
-    while let Some(cause) = root.source() {
-        root = cause;
-    }
-    root.to_string()
+fn root(error: &(dyn Error + 'static)) -> String {
+    causes(error).last().unwrap_or(error).to_string()
 }
 
 /// An error and its causes in one line, each part once.
-fn chain(error: &dyn Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        let part = error.to_string();
-        if !text.contains(&part) {
-            text = format!("{text}: {part}");
-        }
-        cause = error.source();
-    }
-    text
+fn chain(error: &(dyn Error + 'static)) -> String {
+    causes(error).map(ToString::to_string).fold(String::new(), |text, part| match text.as_str() {
+        "" => part,
+        said if said.contains(&part) => text,
+        _ => format!("{text}: {part}"),
+    })
 }
 
 fn short(text: &str) -> String {
