@@ -131,6 +131,7 @@ impl<'a> Bench<'a> {
             stop_signal: 15,
             stop_grace_period: Duration::from_secs(5),
             sandbox: Default::default(),
+            node: None,
         }
     }
 

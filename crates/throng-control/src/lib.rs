@@ -5,6 +5,7 @@
 //!
 //! - [`plan()`]: launches, retirements, restarts and probes for all services, in dependency order.
 //! - [`health`]: when to probe next, and what a probe's result changes.
+//! - [`place`]: which virtual node a replica is put on, and why there is none for it.
 //! - [`restart`]: whether and when an ended replica starts again.
 //! - [`pace`]: how many replicas may start now, how many health checks the host can afford.
 //! - [`ceiling`]: the search for the largest count that holds.
@@ -14,6 +15,7 @@ pub mod address;
 pub mod ceiling;
 pub mod health;
 pub mod pace;
+pub mod place;
 pub mod plan;
 pub mod restart;
 

@@ -64,6 +64,7 @@ mod tests {
             stop_signal: 15,
             stop_grace_period: Duration::from_secs(1),
             sandbox: Default::default(),
+            node: None,
         }
     }
 

@@ -87,6 +87,7 @@ impl Replica {
             generation: inner.generation,
             config_hash: spec.map(|spec| spec.config_hash.clone()).unwrap_or_default(),
             networks: spec.map(|spec| spec.networks.clone()).unwrap_or_default(),
+            node: None,
             state: inner.state.clone(),
         }
     }

@@ -108,6 +108,7 @@ impl Replica {
         };
         let config_hash = inner.spec.as_ref().map(|s| s.config_hash.clone()).unwrap_or_default();
         let networks = inner.spec.as_ref().map(|s| s.networks.clone()).unwrap_or_default();
-        Observed { id: self.id.clone(), generation: inner.generation, config_hash, networks, state }
+        let node = inner.spec.as_ref().and_then(|s| s.node.clone());
+        Observed { id: self.id.clone(), generation: inner.generation, config_hash, networks, node, state }
     }
 }

@@ -1,5 +1,6 @@
 //! What a Compose file says once every default is filled in and every path is absolute.
 
+use crate::node::{Node, Placement};
 use crate::replica::LogPolicy;
 use crate::sandbox::Sandbox;
 use serde::{Deserialize, Serialize};
@@ -21,6 +22,9 @@ pub struct App {
     pub configs: BTreeMap<String, FileSource>,
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub secrets: BTreeMap<String, FileSource>,
+    /// Virtual nodes; empty means that the host is one place without limits of its own.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub nodes: BTreeMap<String, Node>,
 }
 
 /// An image and a command, and how many replicas of it should run where and with what.
@@ -68,6 +72,8 @@ pub struct Service {
     /// How much of the output is kept; `None` means the runtime's default.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub log: Option<LogPolicy>,
+    #[serde(default, skip_serializing_if = "Placement::is_anywhere")]
+    pub placement: Placement,
 }
 
 fn is_false(value: &bool) -> bool {
@@ -138,6 +144,9 @@ pub struct Resources {
     /// Bytes of memory that are taken away last when the host is short of it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub memory_reservation: Option<u64>,
+    /// Cores that each replica is expected to need: what autoscaling counts in percent of.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cpu_reservation: Option<f64>,
     /// Bytes of swap beside the limit of memory; `None` means none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub swap: Option<Swap>,

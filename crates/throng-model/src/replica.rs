@@ -51,6 +51,9 @@ pub struct ReplicaSpec {
     pub stop_grace_period: Duration,
     #[serde(default, skip_serializing_if = "Sandbox::is_default")]
     pub sandbox: Sandbox,
+    /// The virtual node of its project that it is on.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub node: Option<String>,
 }
 
 /// The read-only layers under a replica's writable one.
@@ -139,6 +142,9 @@ pub struct Observed {
     pub config_hash: String,
     /// Where it is attached, as its specification said.
     pub networks: Vec<Attachment>,
+    /// The virtual node that it is on.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub node: Option<String>,
     pub state: ReplicaState,
 }
 

@@ -94,6 +94,9 @@ pub struct ReplicaStatus {
     /// Names of the networks that these are in, in the same order.
     #[serde(default)]
     pub networks: Vec<String>,
+    /// The virtual node that it is on.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub node: Option<String>,
     pub created_at: SystemTime,
     pub started_at: Option<SystemTime>,
     pub finished_at: Option<SystemTime>,

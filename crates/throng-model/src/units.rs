@@ -60,6 +60,37 @@ pub fn parse_duration(text: &str) -> Result<Duration, UnitError> {
     Duration::try_from_secs_f64(seconds).map_err(|_| wrong())
 }
 
+/// Bits a second as network tools write them: `100mbit`, `1.5gbit`, `64 kbit/s`, `250000`, units in powers of 1,000.
+pub fn parse_bits(text: &str) -> Result<u64, UnitError> {
+    let trimmed = text.trim().to_ascii_lowercase();
+    let split = trimmed.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(trimmed.len());
+    let (number, unit) = trimmed.split_at(split);
+    let wrong = || {
+        UnitError(format!(
+            "{text:?} is not a bandwidth; write a number with kbit, mbit or gbit, as in 100mbit"
+        ))
+    };
+    let number: f64 = number.parse().map_err(|_| wrong())?;
+    let unit = unit.trim().trim_end_matches("/s").trim_end_matches("ps");
+    let factor = match unit {
+        "" | "bit" => 1.0,
+        "k" | "kbit" => 1e3,
+        "m" | "mbit" => 1e6,
+        "g" | "gbit" => 1e9,
+        _ => return Err(wrong()),
+    };
+    let bits = number * factor;
+    if bits.is_finite() && bits < u64::MAX as f64 { Ok(bits.round() as u64) } else { Err(wrong()) }
+}
+
+/// A part of the whole, 0 to 1, as people write it: `1%`, `0.5 %`. A bare number is a percentage, too.
+pub fn parse_percent(text: &str) -> Result<f64, UnitError> {
+    let wrong = || UnitError(format!("{text:?} is not a percentage from 0% to 100%, as in 1% or 0.5%"));
+    let number = text.trim().trim_end_matches('%').trim();
+    let percent: f64 = number.parse().map_err(|_| wrong())?;
+    if (0.0..=100.0).contains(&percent) { Ok(percent / 100.0) } else { Err(wrong()) }
+}
+
 /// `1.5 GiB`, `12.0 MiB`, `312 B`.
 pub fn format_bytes(bytes: u64) -> String {
     const UNITS: [&str; 5] = ["KiB", "MiB", "GiB", "TiB", "PiB"];
@@ -132,6 +163,24 @@ mod tests {
         }
         for text in ["", "5", "s", "1x", "1m3", "--1s"] {
             assert!(parse_duration(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn bandwidths_and_percentages() {
+        for (text, bits) in
+            [("100mbit", 100_000_000), ("1.5 Gbit/s", 1_500_000_000), ("64kbps", 64_000), ("9600", 9_600)]
+        {
+            assert_eq!(parse_bits(text), Ok(bits), "{text}");
+        }
+        for text in ["", "mbit", "-1mbit", "1 mb", "1tbit", "fast"] {
+            assert!(parse_bits(text).is_err(), "{text}");
+        }
+        for (text, share) in [("1%", 0.01), ("0.5 %", 0.005), ("100", 1.0), ("0%", 0.0)] {
+            assert_eq!(parse_percent(text), Ok(share), "{text}");
+        }
+        for text in ["", "%", "101%", "-1%", "NaN", "x"] {
+            assert!(parse_percent(text).is_err(), "{text}");
         }
     }
 

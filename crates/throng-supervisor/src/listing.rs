@@ -125,6 +125,7 @@ pub fn replica(
         restarts: detail.restarts,
         addresses: detail.networks.iter().map(|attachment| attachment.address).collect(),
         networks: detail.networks.iter().map(|attachment| attachment.network.clone()).collect(),
+        node: None,
         created_at: detail.created_at,
         started_at: detail.started_at,
         finished_at: detail.finished_at,

@@ -96,6 +96,7 @@ impl Prepared {
             stop_signal: self.stop_signal,
             stop_grace_period: self.service.stop_grace_period,
             sandbox: self.service.sandbox.clone(),
+            node: None,
         }
     }
 }

@@ -45,6 +45,7 @@ pub fn spec(
         log: LogPolicy::default(),
         stop_signal: 15,
         stop_grace_period: Duration::from_secs(1),
+        node: None,
     }
 }
 

@@ -150,6 +150,7 @@ fn assemble(
         volumes: declared.volumes,
         configs: known(declared.configs),
         secrets: known(declared.secrets),
+        nodes: BTreeMap::new(),
     };
     (app, disabled.into_iter().map(|(name, placed)| (name, placed.service)).collect())
 }

@@ -61,6 +61,7 @@ pub(super) fn read(section: &mut Section<'_>, service: &mut Service, findings: &
         disk,
         cpu_shares: section.take("cpu_shares").and_then(|node| cpu_shares(node, findings)),
         memory_reservation,
+        cpu_reservation: None,
         swap,
     };
 }

@@ -128,6 +128,7 @@ pub fn spec(project: &str, network: &NetworkSpec, service: &str, ordinal: u32, a
         stop_signal: 15,
         stop_grace_period: Duration::from_secs(5),
         sandbox: Default::default(),
+        node: None,
     }
 }
 

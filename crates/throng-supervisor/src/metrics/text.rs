@@ -285,6 +285,7 @@ mod tests {
             restarts: 0,
             addresses: vec![],
             networks: vec![],
+            node: None,
             created_at: SystemTime::UNIX_EPOCH,
             started_at: None,
             finished_at: None,

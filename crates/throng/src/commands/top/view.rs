@@ -272,6 +272,7 @@ pub mod tests {
             restarts: 1,
             addresses: vec![[10, 0, 0, 2].into()],
             networks: vec!["shop_default".into()],
+            node: None,
             created_at: SystemTime::UNIX_EPOCH,
             started_at: None,
             finished_at: None,
