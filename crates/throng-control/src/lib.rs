@@ -4,6 +4,8 @@
 //! specific that whoever carries it out decides nothing. A plan applied to a world that is as wanted is empty.
 //!
 //! - [`plan()`]: launches, retirements, restarts and probes for all services, in dependency order.
+//! - [`rollout`]: how a service gets from one definition to the next, and back.
+//! - [`world`]: the replicas that there are, and what each thing that happens makes of one.
 //! - [`health`]: when to probe next, and what a probe's result changes.
 //! - [`place`]: which virtual node a replica is put on, and why there is none for it.
 //! - [`restart`]: whether and when an ended replica starts again.
@@ -18,8 +20,12 @@ pub mod pace;
 pub mod place;
 pub mod plan;
 pub mod restart;
+pub mod rollout;
+pub mod world;
 
-pub use plan::{Limits, Phase, Plan, ReplicaView, Step, Waiting, Wanted, WantedService, World, plan};
+pub use plan::{Limits, Plan, Step, Waiting, Wanted, WantedService, observe, plan};
+pub use rollout::{Change, Definition, Rollout};
+pub use world::{Phase, ReplicaView, World};
 
 /// Time since an origin of the caller's choice. Only differences matter.
 pub type Time = std::time::Duration;

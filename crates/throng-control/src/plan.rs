@@ -4,17 +4,20 @@
 //!            Launch                    ends              Restart after back-off
 //!  missing ─────────> running ───────────────────> exited ────────────────────> running
 //!                        │  Probe … Probe             │
-//!                        │ surplus, outdated, going down
+//!                        │ surplus, its turn in a roll-out, going down
 //!                        └──────────────> Retire <────┘ ──────> missing
 //! ```
 //!
 //! A replica with a step under way (`busy`) gets no other step until that one has ended.
 
-use crate::health::{Health, Status};
-use crate::{Time, restart};
-use std::collections::BTreeMap;
-use throng_model::app::{Condition, Dependency, HealthCheck, RestartPolicy};
-use throng_model::replica::Exit;
+use crate::Time;
+use crate::health::Status;
+use crate::restart::Rule;
+use crate::rollout::{self, Change, Definition, Rollout};
+use crate::world::{Phase, ReplicaView, World};
+use std::collections::{BTreeMap, BTreeSet};
+use throng_model::app::{Condition, Dependency, HealthCheck};
+use throng_model::update::UpdatePolicy;
 
 /// What should be there.
 #[derive(Debug, Clone, Default)]
@@ -24,53 +27,20 @@ pub struct Wanted {
     pub going_down: bool,
 }
 
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Default)]
 pub struct WantedService {
     pub replicas: u32,
     pub config_hash: String,
-    pub restart: RestartPolicy,
+    pub restart: Rule,
     pub depends_on: BTreeMap<String, Dependency>,
     pub health: Option<HealthCheck>,
-}
-
-/// What is there: per service, replicas by ordinal.
-pub type World = BTreeMap<String, BTreeMap<u32, ReplicaView>>;
-
-#[derive(Debug, Clone)]
-pub struct ReplicaView {
-    pub config_hash: String,
-    pub phase: Phase,
-    pub busy: bool,
-    pub health: Health,
-    /// Restarts since the last clean run.
-    pub streak: u32,
-}
-
-#[derive(Debug, Clone, PartialEq)]
-pub enum Phase {
-    /// Made, or known from an earlier supervisor, but not running.
-    Created,
-    Running {
-        since: Time,
-    },
-    Exited {
-        exit: Exit,
-        at: Time,
-    },
-    /// It could not be launched; tried again like a crash.
-    Failed {
-        at: Time,
-        /// No retry will help (no such program, wrong architecture).
-        permanent: bool,
-    },
-}
-
-impl ReplicaView {
-    /// Whether it may be given work.
-    pub fn ready(&self, check: Option<&HealthCheck>) -> bool {
-        matches!(self.phase, Phase::Running { .. })
-            && (check.is_none() || self.health.status == Status::Healthy)
-    }
+    /// How replicas of another definition are replaced; see [`crate::rollout`].
+    pub update: Option<UpdatePolicy>,
+    pub rollback: Option<UpdatePolicy>,
+    /// What replicas that are not yet replaced were made from, and what a roll-out goes back to.
+    pub previous: Option<Definition>,
+    /// Set by [`observe`] alone, but for what a supervisor remembers.
+    pub rollout: Option<Rollout>,
 }
 
 /// Named bounds on what a single plan may start.
@@ -118,6 +88,18 @@ pub struct Plan {
     pub launches_held: bool,
     /// The longest that a probe is overdue for which there was no room; zero if all due ones fit.
     pub probes_late: Time,
+}
+
+/// Takes in what there is, for roll-outs: see [`rollout::observe`]. What has changed comes back by service.
+pub fn observe(wanted: &mut Wanted, world: &World, now: Time) -> Vec<(String, Change)> {
+    let mut changes = Vec::new();
+    if !wanted.going_down {
+        for (name, service) in &mut wanted.services {
+            let changed = rollout::observe(service, world.get(name), now);
+            changes.extend(changed.into_iter().map(|change| (name.clone(), change)));
+        }
+    }
+    changes
 }
 
 /// Everything that may start now. Pure: the same arguments give the same plan.
@@ -180,20 +162,26 @@ struct DueProbe<'a> {
 }
 
 impl<'a> Planner<'a> {
-    /// Replicas beyond the wanted count, of services that are gone, or of everything when going down.
-    /// When going down, a service waits until all that depend on it have left.
+    /// Replicas beyond the wanted count, of services that are gone, or of everything when going down, and those that
+    /// could not be removed before. When going down, a service waits until all that depend on it have left.
     fn retire_surplus(&mut self) {
         for (name, replicas) in self.world {
-            let service = self.wanted.services.get(name);
-            let keep = match service {
-                Some(service) if !self.wanted.going_down => service.replicas,
-                _ => 0,
-            };
+            let service = self.wanted.services.get(name).filter(|_| !self.wanted.going_down);
             if self.wanted.going_down && self.has_living_dependents(name) {
                 continue;
             }
+            let keep = service.map_or(0, |service| service.replicas);
+            let stand_ins = service.map_or(0, |service| service.stand_ins(Some(replicas), self.now));
+            let stays = |ordinal: u32, view: &ReplicaView| {
+                let stands_in = || {
+                    ordinal <= keep.saturating_add(stand_ins)
+                        && service.is_some_and(|service| !service.is_outdated(ordinal, view))
+                };
+                !view.leaving && (ordinal <= keep || stands_in())
+            };
             // The highest ordinals leave first, as in a StatefulSet.
-            for (&ordinal, _) in replicas.iter().rev().filter(|&(&ordinal, r)| ordinal > keep && !r.busy) {
+            for (&ordinal, _) in replicas.iter().rev().filter(|&(&ordinal, r)| !r.busy && !stays(ordinal, r))
+            {
                 if self.room.retirements == 0 {
                     return;
                 }
@@ -211,12 +199,14 @@ impl<'a> Planner<'a> {
     fn service(&mut self, name: &'a str, service: &'a WantedService) {
         if let Some(waiting) = self.unmet_dependency(name, service) {
             self.plan.waiting.push(waiting);
-            // What already runs is still looked after; nothing new starts.
-            self.tend(name, service);
+            // What already runs is still looked after; nothing new starts, and so nothing is replaced.
+            self.tend(name, service, BTreeSet::new());
             return;
         }
-        let mut existing = self.world.get(name).into_iter().flat_map(BTreeMap::keys).copied().peekable();
-        for ordinal in 1..=service.replicas {
+        let replicas = self.world.get(name);
+        let last = service.replicas.saturating_add(service.stand_ins_to_start(replicas, self.now));
+        let mut existing = replicas.into_iter().flat_map(BTreeMap::keys).copied().peekable();
+        for ordinal in 1..=last {
             if existing.next_if_eq(&ordinal).is_some() {
                 continue;
             }
@@ -227,56 +217,35 @@ impl<'a> Planner<'a> {
             self.room.launches -= 1;
             self.plan.steps.push(Step::Launch { service: name.into(), ordinal });
         }
-        self.replace_outdated(name, service);
-        self.tend(name, service);
+        let replaced = replicas.map(|replicas| service.to_replace(replicas, self.now)).unwrap_or_default();
+        replaced.iter().for_each(|ordinal| self.retire(name, *ordinal));
+        self.tend(name, service, replaced);
     }
 
-    /// One outdated replica at a time, and only while every other one is ready, so that a definition that does
-    /// not work stops at its first replica.
-    fn replace_outdated(&mut self, name: &str, service: &WantedService) {
+    /// Restarts what has ended and probes what is due, but for what is being replaced.
+    fn tend(&mut self, name: &'a str, service: &'a WantedService, replaced: BTreeSet<u32>) {
         let Some(replicas) = self.world.get(name) else { return };
-        let kept = || replicas.range(..=service.replicas);
-        let outdated =
-            kept().find(|(_, replica)| replica.config_hash != service.config_hash && !replica.busy);
-        let Some((&ordinal, _)) = outdated else { return };
-        // A replica that does not run serves nobody: replacing it first costs nothing.
-        let idle = kept().find(|(_, replica)| {
-            replica.config_hash != service.config_hash
-                && !replica.busy
-                && !matches!(replica.phase, Phase::Running { .. })
-        });
-        if let Some((&ordinal, _)) = idle {
-            self.retire(name, ordinal);
-            return;
+        if let Some(proof) = service.next_proof(self.now) {
+            self.wake_at(proof);
         }
-        let complete = kept().count() == service.replicas as usize;
-        let steady = kept().all(|(&other, replica)| {
-            other == ordinal || (!replica.busy && replica.ready(service.health.as_ref()))
-        });
-        if complete && steady {
-            self.retire(name, ordinal);
-        }
-    }
-
-    /// Restarts what has ended and probes what is due.
-    fn tend(&mut self, name: &'a str, service: &'a WantedService) {
-        let Some(replicas) = self.world.get(name) else { return };
-        for (&ordinal, replica) in replicas.range(..=service.replicas) {
-            if replica.busy || replica.config_hash != service.config_hash {
+        let last = service.replicas.saturating_add(service.stand_ins(Some(replicas), self.now));
+        for (&ordinal, replica) in replicas.range(..=last) {
+            if replica.busy || replica.leaving || replaced.contains(&ordinal) {
+                continue;
+            }
+            // Of a definition that nobody knows any more.
+            let Some((_, health)) = service.definition_of(replica) else { continue };
+            if ordinal > service.replicas && service.is_outdated(ordinal, replica) {
                 continue;
             }
             match replica.phase {
                 Phase::Created => self.restart_at(name, ordinal, self.now),
-                Phase::Running { since } => self.note_probe(name, ordinal, service, replica, since),
-                Phase::Exited { exit, at } => {
-                    if let Some(delay) = restart::delay(service.restart, exit, replica.streak) {
-                        self.restart_at(name, ordinal, at + delay);
+                Phase::Running { since } => self.note_probe(name, ordinal, health, replica, since),
+                Phase::Exited { .. } | Phase::Failed { .. } => {
+                    if let Some(at) = service.next_start(replica) {
+                        self.restart_at(name, ordinal, at);
                     }
                 }
-                Phase::Failed { at, permanent: false } => {
-                    self.restart_at(name, ordinal, at + restart::back_off(replica.streak.max(1)));
-                }
-                Phase::Failed { permanent: true, .. } => {}
             }
         }
     }
@@ -285,11 +254,11 @@ impl<'a> Planner<'a> {
         &mut self,
         service: &'a str,
         ordinal: u32,
-        wanted: &WantedService,
+        check: Option<&HealthCheck>,
         replica: &ReplicaView,
         since: Time,
     ) {
-        let Some(check) = &wanted.health else { return };
+        let Some(check) = check else { return };
         let at = replica.health.next_probe(check, since);
         if at > self.now {
             self.wake_at(at);
@@ -367,15 +336,13 @@ impl<'a> Planner<'a> {
         };
         let wanted = target.replicas as usize;
         let ended_badly = |r: &ReplicaView| match r.phase {
-            Phase::Exited { exit, .. } => {
-                !exit.is_success() && restart::delay(target.restart, exit, r.streak).is_none()
-            }
+            Phase::Exited { exit, .. } => !exit.is_success() && target.restart.delay(exit, r.tries).is_none(),
             Phase::Failed { permanent, .. } => permanent,
             _ => false,
         };
         let ok = |r: &ReplicaView| match condition {
             Condition::ServiceStarted => matches!(r.phase, Phase::Running { .. } | Phase::Exited { .. }),
-            Condition::ServiceHealthy => r.ready(target.health.as_ref()),
+            Condition::ServiceHealthy => target.ready(r),
             Condition::ServiceCompletedSuccessfully => {
                 matches!(r.phase, Phase::Exited { exit, .. } if exit.is_success())
             }

@@ -4,6 +4,7 @@ use crate::node::{Node, Placement};
 use crate::replica::LogPolicy;
 use crate::sandbox::Sandbox;
 use serde::{Deserialize, Serialize};
+use crate::update::{RestartPace, UpdatePolicy};
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -57,6 +58,15 @@ pub struct Service {
     pub networks: BTreeMap<String, NetworkAttachment>,
     pub restart: RestartPolicy,
     pub stop_signal: Option<String>,
+    /// At what pace replicas that have ended start again.
+    #[serde(default, skip_serializing_if = "RestartPace::is_default")]
+    pub restart_pace: RestartPace,
+    /// `deploy.update_config`; `None` means one replica at a time, each as soon as all others are ready.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub update: Option<UpdatePolicy>,
+    /// `deploy.rollback_config`; `None` means the defaults.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rollback: Option<UpdatePolicy>,
     /// How long a replica may take to leave after its stop signal. Compose's default is 10 s.
     pub stop_grace_period: Duration,
     /// Profiles that enable this service; empty means always enabled.

@@ -8,6 +8,7 @@
 //! - [`status`]: how an app is doing now: readiness, listings, events, samples.
 //! - [`diagnostic`]: a finding that points at file, line and column.
 //! - [`units`]: sizes, shares and durations as people write them.
+//! - [`update`]: how replicas are replaced, and at what pace they start again.
 
 pub mod app;
 pub mod diagnostic;
@@ -17,3 +18,4 @@ pub mod run;
 pub mod sandbox;
 pub mod status;
 pub mod units;
+pub mod update;

@@ -2,6 +2,7 @@
 
 use crate::app::Resources;
 use crate::replica::{Exit, Statistics};
+use crate::update::UpdateState;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -25,12 +26,28 @@ pub struct Readiness {
     pub waiting: Option<String>,
     /// Waiting longer will not help.
     pub hopeless: bool,
+    /// Set while replicas are being replaced, and after they could not be.
+    #[serde(default)]
+    pub update: Option<Update>,
+}
+
+/// The replacement of a service's replicas by those of another definition.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Update {
+    pub state: UpdateState,
+    /// Replicas that are as wanted and have proved it.
+    pub done: u32,
+    /// New replicas that have failed.
+    pub failed: u32,
+    /// Why it is paused or was taken back.
+    pub reason: Option<String>,
 }
 
 impl Readiness {
     /// All wanted replicas ready (or completed) and none too many.
     pub fn settled(&self) -> bool {
-        self.ready + self.completed >= self.wanted && self.present == self.wanted
+        let updating = self.update.as_ref().is_some_and(|update| update.state != UpdateState::RolledBack);
+        self.ready + self.completed >= self.wanted && self.present == self.wanted && !updating
     }
 }
 
@@ -100,6 +117,9 @@ pub struct ReplicaStatus {
     pub created_at: SystemTime,
     pub started_at: Option<SystemTime>,
     pub finished_at: Option<SystemTime>,
+    /// When it is started again; `None` if it runs or stays as it is.
+    #[serde(default)]
+    pub next_start: Option<SystemTime>,
     pub statistics: Option<Statistics>,
     /// Cores in use over the last second.
     pub cpu: f64,
@@ -108,7 +128,7 @@ pub struct ReplicaStatus {
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Event {
     pub at: SystemTime,
-    /// `replica`, `health`, `scale`, `app`, `warning`.
+    /// `replica`, `health`, `scale`, `update`, `app`, `warning`.
     pub kind: String,
     /// `web-3`, `web`, or the project.
     pub subject: String,

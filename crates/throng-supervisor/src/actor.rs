@@ -7,6 +7,7 @@ mod orders;
 mod outcomes;
 mod outside;
 
+mod rollouts;
 use crate::backend::{Backend, On};
 use crate::front::{self, Fronts};
 use crate::host::Host;
@@ -21,12 +22,13 @@ use crate::state::{self, Durable};
 use crate::steps::{self, Key, Outcome};
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::net::{Ipv4Addr, SocketAddr};
+pub use rollouts::Before;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 use throng_control::address::Addresses;
-use throng_control::health::{Health, Status as HealthStatus};
+use throng_control::health::Status as HealthStatus;
 use throng_control::pace::{Budget, Pace};
-use throng_control::{Limits, Phase, Plan, ReplicaView, Step, Wanted, WantedService, World, restart};
+use throng_control::{Limits, Phase, Plan, ReplicaView, Step, Wanted, WantedService, World};
 use throng_engine::dns::DnsServer;
 use throng_image::Store;
 use throng_model::app::{App, Port};
@@ -150,10 +152,12 @@ pub struct Detail {
     /// Signal and grace period of the definition that it was started with: a later one may not have it any more.
     pub stop: Option<(i32, Duration)>,
     pub generation: u64,
+    /// It is what an earlier supervisor was about, not anything new; then with what services were before.
+    pub resumed: bool,
+    pub before: BTreeMap<String, Before>,
     pub networks: Vec<Attachment>,
     pub image: String,
     pub command: String,
-    pub leaving: bool,
     pub exit: Option<Exit>,
     pub error: Option<String>,
     /// Why it could not be removed when that was tried last.
@@ -220,10 +224,16 @@ pub struct Actor {
     /// The same replicas as in `world`.
     details: Details,
     taken: BTreeMap<String, Addresses>,
+    /// What is wanted of services that no definition has.
+    nothing: WantedService,
     generation: u64,
     pace: Pace,
     budget: Budget,
     host: Host,
+    /// Of services whose replicas are being replaced: what they were made from.
+    before: BTreeMap<String, Before>,
+    /// Roll-outs have changed since they were last saved.
+    rollouts_changed: bool,
     metrics: Metrics,
     /// Launches and restarts under way, and whether more are due.
     starting: usize,
@@ -276,9 +286,12 @@ impl Actor {
             metrics: Metrics::default(),
             starting: 0,
             held: false,
+            nothing: WantedService::default(),
             checks_late_told: None,
             fronts: Fronts::new(),
             dns: BTreeMap::new(),
+            before: BTreeMap::new(),
+            rollouts_changed: false,
             volumes_too: false,
             grace: None,
             waiting: BTreeMap::new(),
@@ -323,14 +336,7 @@ impl Actor {
         }
         self.generation = self.generation.max(replica.generation);
         let key = (replica.id.service, replica.id.ordinal);
-        let view = ReplicaView {
-            config_hash: replica.config_hash,
-            phase,
-            busy: false,
-            health: Health::default(),
-            streak: 0,
-        };
-        self.insert(key, view, detail);
+        self.insert(key, ReplicaView::new(replica.config_hash, phase, false), detail);
     }
 
     fn insert(&mut self, key: Key, view: ReplicaView, detail: Detail) {
@@ -431,6 +437,7 @@ impl Actor {
             if let Some(proxy) = Arc::into_inner(front.proxy) {
                 proxy.shutdown(Duration::from_secs(1)).await;
             }
+        self.save_rollouts();
         }
         // Those that replicas were attached to as well: the definition that named them may have been lost.
         let known = self.durable.networks.values().map(|network| &network.name);
@@ -458,7 +465,6 @@ impl Detail {
             networks,
             image: String::new(),
             command: String::new(),
-            leaving: false,
             exit: None,
             error: None,
             held: None,

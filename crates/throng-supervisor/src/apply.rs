@@ -1,17 +1,17 @@
 //! From an app to what makes it: images looked up, networks made, ports bound. Only then does the actor hear of it, so
 //! that a refusal leaves everything as it was.
 
-use crate::actor::{Applied, Current, Fixed, Handles, Order};
+use crate::actor::{Applied, Before, Current, Fixed, Handles, Order};
 use crate::front::{self, Fronts};
 use crate::paths::Paths;
 use crate::protocol::{Manner, Refusal, RefusalKind};
-use crate::spec;
-use crate::state::{self, Durable, STATE_VERSION};
+use crate::spec::{self, Prepared};
+use crate::state::{self, Durable, Kept, STATE_VERSION};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 use throng_control::address;
-use throng_model::app::{App, Protocol};
+use throng_model::app::{App, Protocol, Service};
 use throng_model::replica::NetworkSpec;
 
 /// The longest wait for other supervisors that make networks at the same moment; each takes milliseconds.
@@ -27,6 +27,32 @@ pub async fn apply(
     manner: Manner,
 ) -> Result<(), Refusal> {
     let current = handles.ask(|reply| Order::Current { reply }).await?;
+    let known = BTreeMap::new();
+    make_wanted(fixed, handles, current, app, only, manner, Origins { resumed: false, known }).await
+}
+
+/// Takes up what an earlier supervisor was about, roll-outs under way included.
+pub async fn resume(fixed: &Arc<Fixed>, handles: &Handles, durable: Durable) -> Result<(), Refusal> {
+    let current = handles.ask(|reply| Order::Current { reply }).await?;
+    let origins = Origins { resumed: true, known: durable.rollouts };
+    make_wanted(fixed, handles, current, durable.app, &[], Manner::default(), origins).await
+}
+
+/// Whether an app is new or what was there before, and then what its services were made from.
+struct Origins {
+    resumed: bool,
+    known: BTreeMap<String, Kept>,
+}
+
+async fn make_wanted(
+    fixed: &Arc<Fixed>,
+    handles: &Handles,
+    current: Current,
+    app: App,
+    only: &[String],
+    manner: Manner,
+    origins: Origins,
+) -> Result<(), Refusal> {
     let files = if manner.files.is_empty() { current.durable.files.clone() } else { manner.files };
     let (app, chosen) = restrict(app, only, manner.no_deps, &current.durable.app)?;
     let mut recreated = current.durable.recreated.clone();
@@ -35,7 +61,7 @@ pub async fn apply(
         *recreated.entry(name.clone()).or_default() += 1;
     }
     let mut made = Vec::new();
-    let result = prepare_app(fixed, &current, app, recreated, &mut made).await;
+    let result = prepare_app(fixed, &current, app, recreated, origins, &mut made).await;
     let result = match result {
         Ok(mut applied) => {
             applied.durable.files = files;
@@ -100,26 +126,16 @@ async fn prepare_app(
     current: &Current,
     app: App,
     recreated: BTreeMap<String, u64>,
+    origins: Origins,
     made: &mut Vec<String>,
 ) -> Result<Applied, Refusal> {
     let networks = make_networks(fixed, &current.durable, &app, made).await?;
-    let prepared = {
-        let (fixed, app, networks, recreated) =
-            (fixed.clone(), app.clone(), networks.clone(), recreated.clone());
-        let look_up = move || -> Result<BTreeMap<String, spec::Prepared>, Refusal> {
-            let services = app.services.iter();
-            let prepared = services.map(|(name, service)| {
-                let mut prepared = spec::prepare(&app, service, &networks, &fixed.store, &fixed.paths)?;
-                // What is to be made anew differs from what is there by nothing else.
-                if let Some(times) = recreated.get(name) {
-                    prepared.config_hash += &format!("-{times}");
-                }
-                Ok((name.clone(), prepared))
-            });
-            prepared.collect()
-        };
-        let joined = tokio::task::spawn_blocking(look_up).await;
-        joined.map_err(|error| {
+    let resumed = origins.resumed;
+    let (prepared, before) = {
+        let (fixed, app) = (fixed.clone(), app.clone());
+        let (networks, recreated) = (networks.clone(), recreated.clone());
+        let work = move || look_up(&fixed, &app, &networks, &recreated, &origins.known);
+        tokio::task::spawn_blocking(work).await.map_err(|error| {
             Refusal::new(RefusalKind::Host, format!("looking up images failed: {error}"))
         })??
     };
@@ -139,10 +155,51 @@ async fn prepare_app(
         networks,
         chosen_ports,
         recreated,
+        rollouts: BTreeMap::new(),
         files: Vec::new(),
         going_down: false,
     };
-    Ok(Applied { durable, prepared, fronts, dns, grace: None })
+    Ok(Applied { durable, prepared, fronts, dns, grace: None, resumed, before })
+}
+
+/// Everything about the services' images. Those of roll-outs that were under way are known by their ids.
+fn look_up(
+    fixed: &Fixed,
+    app: &App,
+    networks: &BTreeMap<String, NetworkSpec>,
+    recreated: &BTreeMap<String, u64>,
+    known: &BTreeMap<String, Kept>,
+) -> Result<(BTreeMap<String, Prepared>, BTreeMap<String, Before>), Refusal> {
+    let (store, paths) = (&*fixed.store, &fixed.paths);
+    let from = |id: &str, hash: &str, app: &App, service: &Service| {
+        let prepared = spec::prepare_from(id, app, service, networks, store, paths);
+        // One that is gone cannot be gone back to; what runs of it goes on.
+        let prepared = prepared.inspect_err(|refusal| tracing::warn!("{}: {refusal}", service.name)).ok()?;
+        Some(Prepared { config_hash: hash.to_owned(), ..prepared })
+    };
+    let (mut prepared, mut before) = (BTreeMap::new(), BTreeMap::new());
+    for (name, service) in &app.services {
+        let kept = known.get(name);
+        let one = match kept.and_then(|kept| from(&kept.image_id, &kept.hash, app, service)) {
+            Some(one) => one,
+            None => {
+                let mut one = spec::prepare(app, service, networks, store, paths)?;
+                // What is to be made anew differs from what is there by nothing else.
+                if let Some(times) = recreated.get(name) {
+                    one.config_hash += &format!("-{times}");
+                }
+                one
+            }
+        };
+        prepared.insert(name.clone(), one);
+        let earlier = kept.and_then(|kept| kept.earlier.as_ref());
+        before.extend(earlier.and_then(|earlier| {
+            let service = earlier.app.services.get(name)?;
+            let prepared = from(&earlier.image_id, &earlier.hash, &earlier.app, service)?;
+            Some((name.clone(), Before { app: earlier.app.clone(), prepared }))
+        }));
+    }
+    Ok((prepared, before))
 }
 
 /// Front doors for ports that this process does not listen on yet.

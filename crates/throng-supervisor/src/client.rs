@@ -203,7 +203,27 @@ impl Client {
 
     /// Waits until the services are as wanted; `progress` is told of every change.
     pub async fn wait(&self, services: &[String], timeout: Duration, progress: Progress<'_>) -> Result<()> {
-        let request = Request::Wait { services: services.to_vec(), timeout };
+        self.wait_for(services, timeout, false, progress).await
+    }
+
+    /// As [`Client::wait`], for what has just been applied: an update that has been rolled back already is an error.
+    pub async fn wait_for_update(
+        &self,
+        services: &[String],
+        timeout: Duration,
+        progress: Progress<'_>,
+    ) -> Result<()> {
+        self.wait_for(services, timeout, true, progress).await
+    }
+
+    async fn wait_for(
+        &self,
+        services: &[String],
+        timeout: Duration,
+        update: bool,
+        progress: Progress<'_>,
+    ) -> Result<()> {
+        let request = Request::Wait { services: services.to_vec(), timeout, update };
         let mut exchange = self.open(&request).await?;
         loop {
             match exchange.next().await? {

@@ -3,16 +3,20 @@
 use crate::actor::Detail;
 use crate::paths::Paths;
 use crate::state;
+use std::time::SystemTime;
 use throng_control::health::Status as HealthStatus;
-use throng_control::{Phase, ReplicaView, restart};
-use throng_model::app::{HealthCheck, RestartPolicy};
+use throng_control::{Phase, ReplicaView, Time, WantedService};
 use throng_model::replica::{ReplicaId, Statistics};
 use throng_model::status::{Readiness, ReplicaStatus};
 
-/// Images that the services of an app run from, as its last known definition names them.
+/// Images that the services of an app run from, as its last known definition names them, and those that it may go back to.
 pub fn images_of(paths: &Paths, project: &str) -> Vec<String> {
     match state::load(&paths.state_file(project)) {
-        Ok(Some(durable)) => durable.app.services.into_values().map(|service| service.image).collect(),
+        Ok(Some(durable)) => {
+            let earlier = |kept: state::Kept| [Some(kept.image_id), kept.earlier.map(|earlier| earlier.image_id)];
+            let named = durable.app.services.into_values().map(|service| service.image);
+            named.chain(durable.rollouts.into_values().flat_map(earlier).flatten()).collect()
+        }
         _ => Vec::new(),
     }
 }
@@ -30,13 +34,12 @@ pub fn volumes_of(paths: &Paths, project: &str) -> Vec<String> {
 /// the service is in vain.
 pub fn readiness<'a>(
     replicas: impl Iterator<Item = (u32, &'a ReplicaView, &'a Detail)>,
-    check: Option<&HealthCheck>,
-    policy: RestartPolicy,
+    wanted: &WantedService,
 ) -> Readiness {
     let mut readiness = Readiness::default();
     for (ordinal, view, detail) in replicas {
         readiness.present += 1;
-        let ready = view.ready(check) && !detail.leaving;
+        let ready = wanted.ready(view);
         readiness.ready += u32::from(ready);
         let error = || detail.error.clone();
         let (failed, trouble) = match &view.phase {
@@ -58,7 +61,8 @@ pub fn readiness<'a>(
             readiness.trouble = Some(format!("replica {ordinal} {held}"));
         }
         readiness.failed += u32::from(failed || detail.held.is_some());
-        readiness.hopeless |= !detail.leaving && hopeless(view, policy);
+        // What a roll-out makes of it is yet to be seen.
+        readiness.hopeless |= !view.leaving && !wanted.decides() && hopeless(view, wanted);
         if let Some(trouble) = trouble {
             readiness.trouble.get_or_insert_with(|| format!("replica {ordinal}: {trouble}"));
         }
@@ -67,41 +71,39 @@ pub fn readiness<'a>(
 }
 
 /// Whether the replica has ended, well or not, and stays so.
-pub fn ended(view: &ReplicaView, policy: RestartPolicy) -> bool {
-    match view.phase {
-        Phase::Exited { exit, .. } => !view.busy && restart::delay(policy, exit, view.streak).is_none(),
-        _ => false,
-    }
+pub fn ended(view: &ReplicaView, wanted: &WantedService) -> bool {
+    matches!(view.phase, Phase::Exited { .. }) && !view.busy && wanted.next_start(view).is_none()
 }
 
-fn hopeless(view: &ReplicaView, policy: RestartPolicy) -> bool {
+fn hopeless(view: &ReplicaView, wanted: &WantedService) -> bool {
     match view.phase {
-        Phase::Exited { exit, .. } => !exit.is_success() && ended(view, policy),
+        Phase::Exited { exit, .. } => !exit.is_success() && ended(view, wanted),
         Phase::Failed { permanent, .. } => permanent,
         Phase::Running { .. } => view.health.status == HealthStatus::Unhealthy,
         Phase::Created => false,
     }
 }
 
-/// `checked`: it has a health check.
+/// What is shown of a replica `now`.
 pub fn replica(
     id: &ReplicaId,
     view: &ReplicaView,
     detail: &Detail,
-    checked: bool,
-    policy: RestartPolicy,
+    wanted: &WantedService,
+    now: Time,
 ) -> ReplicaStatus {
-    let again = |exit| restart::delay(policy, exit, view.streak).is_some();
-    let state = match (&view.phase, detail.leaving) {
+    let again = wanted.next_start(view).filter(|_| !view.busy && !view.leaving);
+    let state = match (&view.phase, view.leaving) {
         (_, true) => "leaving",
         // Also one that is just being started again: how it ended last is of the past already.
         (Phase::Created | Phase::Exited { .. }, _) if view.busy => "starting",
         (Phase::Created, _) => "created",
         (Phase::Running { .. }, _) => "running",
-        (Phase::Exited { exit, .. }, _) if again(*exit) => "restarting",
+        (Phase::Exited { .. }, _) if again.is_some() => "restarting",
         (Phase::Exited { .. }, _) => "exited",
         (Phase::Failed { .. }, _) => "failed",
     };
+    let checked = wanted.definition_of(view).is_some_and(|(_, health)| health.is_some());
     let health = match (checked, &view.phase, view.health.status) {
         (true, Phase::Running { .. }, HealthStatus::Starting) => "starting",
         (true, Phase::Running { .. }, HealthStatus::Healthy) => "healthy",
@@ -129,6 +131,7 @@ pub fn replica(
         created_at: detail.created_at,
         started_at: detail.started_at,
         finished_at: detail.finished_at,
+        next_start: again.map(|at| SystemTime::now() + at.saturating_sub(now)),
         statistics,
         cpu: meter.map_or(0.0, |meter| meter.cpu),
     }

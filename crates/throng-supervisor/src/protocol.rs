@@ -29,7 +29,13 @@ pub enum Request {
     Scale { replicas: BTreeMap<String, u32> },
     /// Wait until these services (all if empty) have all wanted replicas ready and no other one is left.
     /// Answered by any number of `Readiness`, then `Done` or `Error`.
-    Wait { services: Vec<String>, timeout: Duration },
+    /// `update`: for what was just applied, so that an update which has been rolled back already is an error.
+    Wait {
+        services: Vec<String>,
+        timeout: Duration,
+        #[serde(default)]
+        update: bool,
+    },
     /// Answered by `Status`.
     Status,
     /// An address of this host that leads to the ready replicas of a service. Answered by `Endpoint`.

@@ -1,11 +1,11 @@
 //! The supervisor's process: takes the project's lock, adopts what is there, listens, runs the actor.
 
 use crate::actor::{Actor, Fixed, Handles, Order, taken_down};
-use crate::apply::apply;
+use crate::apply::{apply, resume};
 use crate::backend::{Backend, On};
 use crate::names::Directory;
 use crate::paths::Paths;
-use crate::protocol::{Exec, MESSAGE_MOST, Manner, Refusal, RefusalKind, Reply, Request};
+use crate::protocol::{Exec, MESSAGE_MOST, Refusal, RefusalKind, Reply, Request};
 use crate::{last_words, room, silent, state, walls};
 use std::collections::BTreeMap;
 use std::io::Write;
@@ -16,7 +16,8 @@ use std::time::{Duration, SystemTime};
 use throng_control::Limits;
 use throng_engine::IsolationChoice;
 use throng_image::Store;
-use throng_model::status::Event;
+use throng_model::status::{Event, Readiness};
+use throng_model::update::UpdateState;
 use throng_runtime::{ExecIo, ExecSpec};
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::{UnixListener, UnixStream};
@@ -59,6 +60,8 @@ pub struct ServeOptions {
     /// successful check of a replica is not counted.
     pub checks_share: f64,
 }
+
+const PAUSED: &str = "see `throng events` and `throng logs`; `throng up` goes on with it, corrected or as it is";
 
 /// The most bytes of a socket's path (unix(7): 108 with the end mark).
 const SOCKET_PATH_MOST: usize = 107;
@@ -156,7 +159,7 @@ pub async fn serve(options: ServeOptions) -> Result<(), ServeError> {
         let _ = handles.orders.send(said).await;
     }
     if let Some(durable) = durable.filter(|durable| !durable.going_down)
-        && let Err(refusal) = apply(&fixed, &handles, durable.app, &[], Manner::default()).await
+        && let Err(refusal) = resume(&fixed, &handles, durable).await
     {
         tracing::error!("the last known definition cannot be taken up: {refusal}");
     }
@@ -323,7 +326,7 @@ impl Connection {
     async fn refuse_quoting(
         &mut self,
         error: Refusal,
-        services: &BTreeMap<String, throng_model::status::Readiness>,
+        services: &BTreeMap<String, Readiness>,
     ) -> std::io::Result<()> {
         let log = last_words::of(&self.fixed, &self.handles, services).await;
         self.refuse(Refusal { log, ..error }).await
@@ -351,7 +354,7 @@ impl Connection {
                 let result = self.ask(|reply| Order::Scale { replicas, reply }).await;
                 self.answer(result.and_then(|inner| inner).map(|()| Reply::Done)).await
             }
-            Request::Wait { services, timeout } => self.wait(services, timeout).await,
+            Request::Wait { services, timeout, update } => self.wait(services, timeout, update).await,
             Request::Status => {
                 let result = self.ask(|reply| Order::Status { reply }).await;
                 self.answer(result.map(|status| Reply::Status { status: Box::new(status) })).await
@@ -382,7 +385,13 @@ impl Connection {
         }
     }
 
-    async fn wait(&mut self, services: Vec<String>, timeout: Duration) -> std::io::Result<()> {
+    /// `update`: one that was taken back before this began counts, too.
+    async fn wait(
+        &mut self,
+        services: Vec<String>,
+        timeout: Duration,
+        mut update: bool,
+    ) -> std::io::Result<()> {
         let mut readiness = self.handles.readiness.clone();
         let deadline = tokio::time::Instant::now() + timeout;
         loop {
@@ -394,11 +403,8 @@ impl Connection {
                 .collect();
             self.send(&Reply::Readiness { services: chosen.clone() }).await?;
             // First, because nothing is wanted of an app that is being taken down.
-            if let Some((name, readiness)) = chosen.iter().find(|(_, readiness)| readiness.hopeless) {
-                let reason = readiness.waiting.clone().or(readiness.trouble.clone());
-                let reason = reason.unwrap_or_else(|| "the app is being taken down".into());
-                let refusal = Refusal::new(RefusalKind::App, format!("{name} does not come up: {reason}"));
-                let alone = BTreeMap::from([(name.clone(), readiness.clone())]);
+            if let Some((name, refusal)) = given_up(&chosen, update) {
+                let alone = BTreeMap::from([(name.clone(), chosen[&name].clone())]);
                 return self.refuse_quoting(refusal, &alone).await;
             }
             if !chosen.is_empty() && chosen.values().all(|readiness| readiness.settled()) {
@@ -408,6 +414,10 @@ impl Connection {
                 Ok(Ok(())) => {}
                 Ok(Err(_)) => return self.refuse(taken_down()).await,
                 Err(_) => return self.refuse_quoting(not_in_time(&chosen, timeout), &chosen).await,
+            let under_way = |readiness: &Readiness| {
+                readiness.update.as_ref().is_some_and(|update| update.state != UpdateState::RolledBack)
+            };
+            update |= chosen.values().any(under_way);
             }
         }
     }
@@ -540,7 +550,31 @@ impl Connection {
     }
 }
 
-fn not_in_time(services: &BTreeMap<String, throng_model::status::Readiness>, timeout: Duration) -> Refusal {
+/// The first service that waiting longer is of no use for, and why. `update`: a roll-out that was taken back is a reason.
+fn given_up(services: &BTreeMap<String, Readiness>, update: bool) -> Option<(String, Refusal)> {
+    let refusal = |name: &String, readiness: &Readiness| {
+        let rollout = readiness.update.as_ref();
+        let reason = || rollout.and_then(|update| update.reason.clone()).unwrap_or_default();
+        let refuse = |what: &str| Refusal::new(RefusalKind::App, format!("{name}: the update {what}: {}", reason()));
+        match rollout.map(|update| update.state) {
+            Some(UpdateState::Paused) => Some(refuse("is paused").hint(PAUSED)),
+            Some(UpdateState::RollbackPaused) => Some(refuse("could not be rolled back").hint(PAUSED)),
+            Some(UpdateState::RolledBack) if update => {
+                let hint = "the replicas are what they were before; correct the service, then run `throng up` again";
+                Some(refuse("was rolled back").hint(hint))
+            }
+            _ if readiness.hopeless => {
+                let reason = readiness.waiting.clone().or(readiness.trouble.clone());
+                let reason = reason.unwrap_or_else(|| "the app is being taken down".into());
+                Some(Refusal::new(RefusalKind::App, format!("{name} does not come up: {reason}")))
+            }
+            _ => None,
+        }
+    };
+    services.iter().find_map(|(name, readiness)| Some((name.clone(), refusal(name, readiness)?)))
+}
+
+fn not_in_time(services: &BTreeMap<String, Readiness>, timeout: Duration) -> Refusal {
     let behind: Vec<String> = services
         .iter()
         .filter(|(_, readiness)| !readiness.settled())

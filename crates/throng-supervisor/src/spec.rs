@@ -39,7 +39,19 @@ pub fn prepare(
     store: &Store,
     paths: &Paths,
 ) -> Result<Prepared, Refusal> {
-    let image = find_image(service, store)?;
+    prepare_from(&service.image, app, service, networks, store, paths)
+}
+
+/// As [`prepare`], from the image that a service's image name once stood for.
+pub fn prepare_from(
+    image: &str,
+    app: &App,
+    service: &Service,
+    networks: &BTreeMap<String, NetworkSpec>,
+    store: &Store,
+    paths: &Paths,
+) -> Result<Prepared, Refusal> {
+    let image = find_image(image, service, store)?;
     throng_image::check_architecture(&image).map_err(|error| image_refusal(service, &error))?;
     let layers = store.layers(&image).map_err(|error| image_refusal(service, &error))?;
     let root = RootFs {
@@ -101,14 +113,13 @@ impl Prepared {
     }
 }
 
-fn find_image(service: &Service, store: &Store) -> Result<Image, Refusal> {
-    let found = store.find(&service.image).map_err(|error| image_refusal(service, &error))?;
+fn find_image(name: &str, service: &Service, store: &Store) -> Result<Image, Refusal> {
+    let found = store.find(name).map_err(|error| image_refusal(service, &error))?;
     if let Some(image) = &found {
         // An image whose last use is not known goes too early at worst, and never while it is used.
         let _ = store.mark_used(image, SystemTime::now());
     }
     found.ok_or_else(|| {
-        let name = &service.image;
         let hint = match service.build {
             Some(_) => "run `throng build`".to_owned(),
             None => {
@@ -405,6 +416,9 @@ fn config_hash(service: &Service, image_id: &str, networks: &[NetworkSpec], mark
         profiles: Vec::new(),
         health_check: None,
         restart: Default::default(),
+        restart_pace: Default::default(),
+        update: None,
+        rollback: None,
         build: None,
         ..service.clone()
     };

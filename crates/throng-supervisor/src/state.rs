@@ -7,6 +7,7 @@ use crate::backend::On;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use throng_control::Rollout;
 use throng_model::app::App;
 use throng_model::replica::NetworkSpec;
 
@@ -28,10 +29,32 @@ pub struct Durable {
     /// How often replicas of a service were to be replaced though nothing about them had changed.
     #[serde(default)]
     pub recreated: BTreeMap<String, u64>,
+    /// Services on their way to another definition, and those whose last way there was taken back.
+    #[serde(default)]
+    pub rollouts: BTreeMap<String, Kept>,
     /// Compose files that the app was read from.
     #[serde(default)]
     pub files: Vec<PathBuf>,
     pub going_down: bool,
+}
+
+/// Where a roll-out is. Images are known by their ids: what a name stands for may have changed.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Kept {
+    /// Tells replicas of the wanted definition.
+    pub hash: String,
+    pub image_id: String,
+    pub rollout: Option<Rollout>,
+    pub earlier: Option<Earlier>,
+}
+
+/// A definition that a service may go back to.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Earlier {
+    /// With the one service, and the volumes, configs and secrets of its time.
+    pub app: App,
+    pub image_id: String,
+    pub hash: String,
 }
 
 #[derive(Debug, thiserror::Error)]

@@ -1,7 +1,10 @@
 use super::*;
+use crate::health::Health;
+use crate::restart::Tries;
 use proptest::prelude::*;
 use std::time::Duration;
-use throng_model::app::HealthTest;
+use throng_model::app::{HealthTest, RestartPolicy};
+use throng_model::replica::Exit;
 
 const LIMITS: Limits = Limits { launches: 4, retirements: 4, probes: 4, rechecks: 4 };
 
@@ -9,9 +12,8 @@ fn service(replicas: u32) -> WantedService {
     WantedService {
         replicas,
         config_hash: "a".into(),
-        restart: RestartPolicy::Always,
-        depends_on: BTreeMap::new(),
-        health: None,
+        restart: RestartPolicy::Always.into(),
+        ..WantedService::default()
     }
 }
 
@@ -27,13 +29,7 @@ fn every_second() -> HealthCheck {
 }
 
 fn running(hash: &str) -> ReplicaView {
-    ReplicaView {
-        config_hash: hash.into(),
-        phase: Phase::Running { since: Time::ZERO },
-        busy: false,
-        health: Health::default(),
-        streak: 0,
-    }
+    ReplicaView::new(hash.into(), Phase::Running { since: Time::ZERO }, false)
 }
 
 fn wanted(services: &[(&str, WantedService)]) -> Wanted {
@@ -82,12 +78,13 @@ fn surplus_leaves_from_the_top_and_unknown_services_leave_whole() {
 
 #[test]
 fn an_update_replaces_one_replica_and_waits_for_it() {
-    let target = wanted(&[("web", service(2))]);
+    let mut target = wanted(&[("web", service(2))]);
     let both_old = world(&[("web", 1, running("old")), ("web", 2, running("old"))]);
+    assert_eq!(observe(&mut target, &both_old, Time::ZERO), [("web".into(), Change::Begun { total: 2 })]);
     assert_eq!(steps(&plan(&target, &both_old, &LIMITS, Time::ZERO)), ["retire web-1"]);
-    let mut busy = running("a");
-    busy.busy = true;
-    let first_starting = world(&[("web", 1, busy), ("web", 2, running("old"))]);
+    let starting = ReplicaView::new("a".into(), Phase::Created, true);
+    let first_starting = world(&[("web", 1, starting), ("web", 2, running("old"))]);
+    assert!(observe(&mut target, &first_starting, Time::ZERO).is_empty());
     assert_eq!(steps(&plan(&target, &first_starting, &LIMITS, Time::ZERO)), Vec::<String>::new());
 }
 
@@ -148,7 +145,7 @@ fn a_failed_job_makes_its_dependents_hopeless() {
     let condition = Condition::ServiceCompletedSuccessfully;
     web.depends_on.insert("job".into(), Dependency { condition, required: true, restart: false });
     let mut job = service(1);
-    job.restart = RestartPolicy::No;
+    job.restart = RestartPolicy::No.into();
     let mut ended = running("a");
     ended.phase = Phase::Exited { exit: Exit::Code { code: 3 }, at: Time::ZERO };
     let target = wanted(&[("job", job), ("web", web)]);
@@ -165,7 +162,7 @@ fn a_crash_is_restarted_at_once_then_later() {
     replica.phase = Phase::Exited { exit: Exit::Code { code: 1 }, at };
     let first = plan(&target, &world(&[("web", 1, replica.clone())]), &LIMITS, at);
     assert_eq!(steps(&first), ["restart web-1"]);
-    replica.streak = 1;
+    replica.tries = Tries { streak: 1, attempts: 1 };
     let second = plan(&target, &world(&[("web", 1, replica)]), &LIMITS, at);
     assert!(second.steps.is_empty());
     assert_eq!(second.wake, Some(Duration::from_secs(15)));
@@ -235,6 +232,7 @@ proptest! {
         there.retain(|_, replicas| !replicas.is_empty());
         let mut now = Time::ZERO;
         for _ in 0..100 {
+            observe(&mut target, &there, now);
             let next = plan(&target, &there, &LIMITS, now);
             prop_assert!(next.steps.len() <= LIMITS.launches + LIMITS.retirements + LIMITS.probes);
             apply(&mut there, &next, &target, now);
@@ -257,7 +255,9 @@ proptest! {
             .map(|(ordinal, (mut replica, busy))| { replica.busy = busy; (ordinal, replica) })
             .collect();
         let there = World::from([("web".to_string(), replicas.clone())]);
-        let plan = plan(&wanted(&[("web", service(count))]), &there, &LIMITS, Time::ZERO);
+        let mut target = wanted(&[("web", service(count))]);
+        observe(&mut target, &there, Time::ZERO);
+        let plan = plan(&target, &there, &LIMITS, Time::ZERO);
         let mut seen = std::collections::BTreeSet::new();
         for step in &plan.steps {
             let (Step::Launch { ordinal, .. } | Step::Restart { ordinal, .. } | Step::Retire { ordinal, .. }

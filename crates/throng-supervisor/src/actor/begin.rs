@@ -22,6 +22,8 @@ impl Actor {
             ..self.fixed.limits
         };
         let plan = throng_control::plan(&self.wanted, &self.world, &limits, now);
+        let changes = throng_control::observe(&mut self.wanted, &self.world, now);
+        self.follow(changes);
         if let Some(reading) = reading.filter(|_| plan.launches_held && self.pace.batch() < before) {
             self.tell_pressed(reading);
         }
@@ -88,13 +90,7 @@ impl Actor {
         detail.image = prepared.service.image.clone();
         detail.command = spec.process.args.join(" ");
         detail.stop = Some((spec.stop_signal, spec.stop_grace_period));
-        let view = ReplicaView {
-            config_hash: prepared.config_hash.clone(),
-            phase: Phase::Created,
-            busy: full.is_none(),
-            health: Health::default(),
-            streak: 0,
-        };
+        let view = ReplicaView::new(prepared.config_hash.clone(), Phase::Created, full.is_none());
         self.insert(key.clone(), view, detail);
         match full {
             Some(error) => self.launch_failed(&key, error, false),
@@ -131,29 +127,28 @@ impl Actor {
         self.tasks.spawn(steps::launch(self.fixed.runtime.clone(), key, spec));
     }
 
-    /// Starts a replica again. Its record is written anew, so that it gets today's definition.
+    /// Starts a replica again. Its record is written anew, so that it gets what its definition says today.
     pub(super) fn restart(&mut self, key: Key) {
         let Some(detail) = self.detail(&key) else { return };
         // It failed for want of an address, say, and some may be free by now.
         let mut networks = detail.networks.clone();
         let full = self.take_addresses(&key, &mut networks);
-        let Some(prepared) = self.prepared.get(&key.0) else { return };
         self.generation += 1;
         let id = self.id(&key);
         let Some((view, detail)) = Self::replica(&mut self.world, &mut self.details, &key) else { return };
+        let Some(spec) = self.origin(&key).map(|origin| origin.replica(id, self.generation, networks.clone()))
+        else {
+            return;
+        };
         detail.networks = networks;
         if let Some(error) = full {
             return self.launch_failed(&key, error, false);
         }
-        view.busy = true;
         detail.generation = self.generation;
         detail.exit = None;
         detail.finished_at = None;
-        if !matches!(view.phase, Phase::Created) {
-            view.streak = view.streak.saturating_add(1);
-            detail.restarts = detail.restarts.saturating_add(1);
-        }
-        let spec = prepared.replica(id, self.generation, detail.networks.clone());
+        detail.restarts = detail.restarts.saturating_add(u32::from(!matches!(view.phase, Phase::Created)));
+        view.restarting();
         detail.stop = Some((spec.stop_signal, spec.stop_grace_period));
         self.begin_launch(key, spec);
     }
@@ -173,9 +168,8 @@ impl Actor {
             grace: grace.or(stop.map(|(_, grace)| grace)).unwrap_or(STOP_GRACE),
             proxies,
         };
-        let (view, detail) = Self::replica(&mut self.world, &mut self.details, &key)?;
-        view.busy = true;
-        detail.leaving = true;
+        let (view, _) = Self::replica(&mut self.world, &mut self.details, &key)?;
+        view.leave();
         Some((key, order))
     }
 
@@ -191,9 +185,7 @@ impl Actor {
 
     pub(super) fn probe(&mut self, key: Key) {
         let id = self.id(&key);
-        let Some(check) = self.prepared.get(&key.0).and_then(|prepared| prepared.health.clone()) else {
-            return;
-        };
+        let Some(check) = self.origin(&key).and_then(|origin| origin.health.clone()) else { return };
         let Some((view, detail)) = Self::replica(&mut self.world, &mut self.details, &key) else { return };
         view.busy = true;
         if view.health.status != HealthStatus::Starting {

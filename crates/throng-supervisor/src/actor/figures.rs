@@ -108,9 +108,7 @@ impl Actor {
             let views = self.world.get(name).into_iter().flatten();
             let details = self.details.get(name).into_iter().flat_map(BTreeMap::values);
             // Both hold the same replicas.
-            let running = views
-                .zip(details)
-                .filter(|((_, view), detail)| matches!(view.phase, Phase::Running { .. }) && !detail.leaving);
+            let running = views.zip(details).filter(|((_, view), _)| view.runs() && !view.leaving);
             let replicas = running
                 .filter_map(|((ordinal, _), detail)| Some((*ordinal, detail.networks.first()?.address)));
             let service = &prepared.service;

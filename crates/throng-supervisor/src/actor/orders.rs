@@ -71,7 +71,7 @@ impl Actor {
         Ok(found.collect())
     }
 
-    pub(super) fn adopt(&mut self, applied: Applied) -> Result<(), Refusal> {
+    pub(super) fn adopt(&mut self, mut applied: Applied) -> Result<(), Refusal> {
         if self.wanted.going_down {
             let message = format!("{} is being taken down", self.fixed.project);
             return Err(Refusal::new(RefusalKind::App, message).hint("wait for it to end, then try again"));
@@ -79,8 +79,10 @@ impl Actor {
         self.save(&applied.durable)?;
         self.durable = applied.durable;
         self.grace = applied.grace;
+        let next = self.succession(&mut applied);
+        applied.durable.rollouts = super::rollouts::kept(&next.services, &applied.prepared, &next.before);
         self.informed = true;
-        self.wanted.services = applied.prepared.iter().map(|(name, p)| (name.clone(), wanted(p))).collect();
+        (self.wanted.services, self.before) = (next.services, next.before);
         self.prepared = applied.prepared;
         self.describe();
         self.fronts.retain(|name, fronts| {
@@ -219,11 +221,11 @@ impl Actor {
     }
 }
 
-fn wanted(prepared: &Prepared) -> WantedService {
+pub(super) fn wanted(prepared: &Prepared) -> WantedService {
     WantedService {
         replicas: prepared.service.replicas,
         config_hash: prepared.config_hash.clone(),
-        restart: prepared.service.restart,
+        restart: (&prepared.service).into(),
         depends_on: prepared.service.depends_on.clone(),
         health: prepared.health.clone(),
     }
@@ -232,3 +234,6 @@ fn wanted(prepared: &Prepared) -> WantedService {
 fn not_saved(error: state::StateError) -> Refusal {
     Refusal::new(RefusalKind::Host, error.to_string()).hint("see that the disk has room and is writable")
 }
+        update: prepared.service.update,
+        rollback: prepared.service.rollback,
+        ..WantedService::default()

@@ -1,6 +1,7 @@
 //! What became of steps, and what happened unasked.
 
 use super::*;
+use throng_control::restart::Rule;
 use throng_runtime::{ErrorKind, RuntimeError};
 
 impl Actor {
@@ -38,14 +39,14 @@ impl Actor {
                 let Some((view, detail)) = Self::replica(&mut self.world, &mut self.details, key) else {
                     return;
                 };
-                view.busy = false;
                 detail.error = None;
                 detail.started_at = Some(SystemTime::now());
                 // It may already have ended: the exit was then seen before this outcome and must stand.
                 let ended = detail.exit.is_some() && detail.generation == generation;
-                if !ended {
-                    view.phase = Phase::Running { since: now };
-                    view.health = Health::default();
+                if ended {
+                    view.busy = false;
+                } else {
+                    view.started(now);
                 }
                 self.event("replica", &replica_name(key), "started");
             }
@@ -59,8 +60,7 @@ impl Actor {
     pub(super) fn launch_failed(&mut self, key: &Key, error: String, permanent: bool) {
         let now = self.now();
         if let Some((view, detail)) = Self::replica(&mut self.world, &mut self.details, key) {
-            view.busy = false;
-            view.phase = Phase::Failed { at: now, permanent };
+            view.could_not_start(now, permanent);
             detail.error = Some(error.clone());
         }
         self.event("warning", &replica_name(key), &format!("could not start: {error}"));
@@ -90,17 +90,12 @@ impl Actor {
 
     pub(super) fn probed(&mut self, key: &Key, generation: u64, result: Result<(), String>) {
         let now = self.now();
-        let Some(check) = self.prepared.get(&key.0).and_then(|prepared| prepared.health.clone()) else {
-            return;
-        };
+        let check = self.origin(key).and_then(|origin| origin.health.clone());
         let Some((view, detail)) = Self::replica(&mut self.world, &mut self.details, key) else { return };
         view.busy = false;
-        let Phase::Running { since } = view.phase else { return };
-        if detail.generation != generation {
-            return;
-        }
+        let (Some(check), true) = (check, view.runs() && detail.generation == generation) else { return };
         let before = view.health.status;
-        view.health = view.health.after_probe(&check, since, result.is_ok(), now);
+        view.probed(&check, result.is_ok(), now);
         let after = view.health.status;
         if let Err(reason) = &result {
             detail.error = Some(format!("health check: {reason}"));
@@ -122,17 +117,16 @@ impl Actor {
         let now = self.now();
         let key = (id.service, id.ordinal);
         let Some((view, detail)) = Self::replica(&mut self.world, &mut self.details, &key) else { return };
-        if detail.generation != generation && !detail.leaving {
+        let rule = self.origin(&key).map(|origin| Rule::from(&origin.service)).unwrap_or_default();
+        if detail.generation != generation && !view.leaving {
             return;
         }
-        if let Phase::Running { since } = view.phase {
-            view.streak = restart::streak_after(view.streak, now.saturating_sub(since));
-        }
-        view.phase = Phase::Exited { exit, at: now };
+        view.exited(exit, &rule, now);
+        let leaving = view.leaving;
         detail.exit = Some(exit);
         detail.finished_at = Some(SystemTime::now());
         detail.meter = None;
-        if !detail.leaving {
+        if !leaving {
             self.event("replica", &replica_name(&key), &exit.to_string());
         }
     }

@@ -22,13 +22,13 @@ impl Actor {
 
     /// Replicas of a service that may be given work.
     fn ready(&self, service: &str) -> impl Iterator<Item = (u32, &Detail)> {
-        let check = self.prepared.get(service).and_then(|prepared| prepared.health.as_ref());
+        let wanted = self.wanted_of(service);
         let views = self.world.get(service).into_iter().flatten();
         let details = self.details.get(service).into_iter().flatten();
         // Both hold the same replicas.
         views
             .zip(details)
-            .filter(move |((_, view), (_, detail))| view.ready(check) && !detail.leaving)
+            .filter(move |((_, view), _)| wanted.ready(view))
             .map(|(_, (ordinal, detail))| (*ordinal, detail))
     }
 
@@ -88,25 +88,24 @@ impl Actor {
     /// Replicas that have ended and that no policy starts again.
     pub(super) fn ended(&self) -> Vec<ReplicaId> {
         let services = self.world.iter().flat_map(|(service, views)| {
-            let policy = self.restart_policy(service);
-            let ended = views.iter().filter(move |(_, view)| listing::ended(view, policy));
+            let wanted = self.wanted_of(service);
+            let ended = views.iter().filter(move |(_, view)| listing::ended(view, wanted));
             ended.map(move |(ordinal, _)| (service.clone(), *ordinal))
         });
         services.map(|key| self.id(&key)).collect()
     }
 
-    fn restart_policy(&self, service: &str) -> throng_model::app::RestartPolicy {
-        self.prepared.get(service).map(|prepared| prepared.service.restart).unwrap_or_default()
+    fn wanted_of(&self, service: &str) -> &WantedService {
+        self.wanted.services.get(service).unwrap_or(&self.nothing)
     }
 
     pub(super) fn service_readiness(&self, service: &str) -> Readiness {
-        let prepared = self.prepared.get(service);
-        let policy = self.restart_policy(service);
+        let wanted = self.wanted_of(service);
         let views = self.world.get(service).into_iter().flat_map(BTreeMap::values);
         let details = self.details.get(service).into_iter().flatten();
         let replicas = views.zip(details).map(|(view, (ordinal, detail))| (*ordinal, view, detail));
-        let check = prepared.and_then(|prepared| prepared.health.as_ref());
-        let mut readiness = listing::readiness(replicas, check, policy);
+        let mut readiness = listing::readiness(replicas, wanted);
+        readiness.update = super::rollouts::update(wanted);
         let wanted = self.wanted.services.get(service).map_or(0, |service| service.replicas);
         readiness.wanted = if self.wanted.going_down { 0 } else { wanted };
         if let Some((reason, hopeless)) = self.waiting.get(service) {
@@ -139,10 +138,9 @@ impl Actor {
             .collect();
         let replicas =
             self.world.iter().zip(self.details.values()).flat_map(|((service, views), details)| {
-                let checked = self.prepared.get(service).is_some_and(|prepared| prepared.health.is_some());
-                let policy = self.restart_policy(service);
+                let wanted = self.wanted_of(service);
                 views.iter().zip(details.values()).map(move |((ordinal, view), detail)| {
-                    listing::replica(&self.id(&(service.clone(), *ordinal)), view, detail, checked, policy)
+                    listing::replica(&self.id(&(service.clone(), *ordinal)), view, detail, wanted, self.now())
                 })
             });
         Status {

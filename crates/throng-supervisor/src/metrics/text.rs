@@ -316,6 +316,7 @@ mod tests {
             starting: 0,
             replicas_most,
         };
+            next_start: None,
         text(&head, &metrics, rows)
     }
 

@@ -335,6 +335,7 @@ pub mod tests {
     fn names(view: &mut View, room: usize) -> Vec<String> {
         view.shown(room).iter().map(|replica| format!("{}-{}", replica.service, replica.ordinal)).collect()
     }
+            next_start: None,
 
     #[test]
     fn services_are_sums_of_their_replicas() {
