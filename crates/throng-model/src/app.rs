@@ -3,8 +3,8 @@
 use crate::node::{Node, Placement};
 use crate::replica::LogPolicy;
 use crate::sandbox::Sandbox;
-use serde::{Deserialize, Serialize};
 use crate::update::{RestartPace, UpdatePolicy};
+use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -57,7 +57,6 @@ pub struct Service {
     /// Keys of [`App::networks`] this service is attached to, with extra names it answers to there.
     pub networks: BTreeMap<String, NetworkAttachment>,
     pub restart: RestartPolicy,
-    pub stop_signal: Option<String>,
     /// At what pace replicas that have ended start again.
     #[serde(default, skip_serializing_if = "RestartPace::is_default")]
     pub restart_pace: RestartPace,
@@ -67,6 +66,7 @@ pub struct Service {
     /// `deploy.rollback_config`; `None` means the defaults.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rollback: Option<UpdatePolicy>,
+    pub stop_signal: Option<String>,
     /// How long a replica may take to leave after its stop signal. Compose's default is 10 s.
     pub stop_grace_period: Duration,
     /// Profiles that enable this service; empty means always enabled.

@@ -7,8 +7,8 @@
 //! - [`sandbox`]: what surrounds the process of a replica: privileges, limits of the kernel, names, hooks.
 //! - [`status`]: how an app is doing now: readiness, listings, events, samples.
 //! - [`diagnostic`]: a finding that points at file, line and column.
-//! - [`units`]: sizes, shares and durations as people write them.
 //! - [`update`]: how replicas are replaced, and at what pace they start again.
+//! - [`units`]: sizes, shares and durations as people write them.
 
 pub mod app;
 pub mod diagnostic;

@@ -6,8 +6,8 @@ mod figures;
 mod orders;
 mod outcomes;
 mod outside;
-
 mod rollouts;
+
 use crate::backend::{Backend, On};
 use crate::front::{self, Fronts};
 use crate::host::Host;
@@ -20,9 +20,9 @@ use crate::silent::{Asked, Census};
 use crate::spec::Prepared;
 use crate::state::{self, Durable};
 use crate::steps::{self, Key, Outcome};
+pub use rollouts::Before;
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::net::{Ipv4Addr, SocketAddr};
-pub use rollouts::Before;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 use throng_control::address::Addresses;
@@ -144,6 +144,9 @@ pub struct Applied {
     pub dns: BTreeMap<String, DnsServer>,
     /// What replicas that this makes leave get instead of their own grace period.
     pub grace: Option<Duration>,
+    /// It is what an earlier supervisor was about, not anything new; then with what services were before.
+    pub resumed: bool,
+    pub before: BTreeMap<String, Before>,
 }
 
 /// What is known of a replica beside what planning needs.
@@ -152,9 +155,6 @@ pub struct Detail {
     /// Signal and grace period of the definition that it was started with: a later one may not have it any more.
     pub stop: Option<(i32, Duration)>,
     pub generation: u64,
-    /// It is what an earlier supervisor was about, not anything new; then with what services were before.
-    pub resumed: bool,
-    pub before: BTreeMap<String, Before>,
     pub networks: Vec<Attachment>,
     pub image: String,
     pub command: String,
@@ -216,24 +216,24 @@ pub struct Actor {
     fixed: Arc<Fixed>,
     durable: Durable,
     wanted: Wanted,
+    /// What is wanted of services that no definition has.
+    nothing: WantedService,
     /// False until a definition has been adopted. Before that nothing is planned: replicas of an earlier
     /// supervisor would look like surplus.
     informed: bool,
     prepared: BTreeMap<String, Prepared>,
-    world: World,
-    /// The same replicas as in `world`.
-    details: Details,
-    taken: BTreeMap<String, Addresses>,
-    /// What is wanted of services that no definition has.
-    nothing: WantedService,
-    generation: u64,
-    pace: Pace,
-    budget: Budget,
-    host: Host,
     /// Of services whose replicas are being replaced: what they were made from.
     before: BTreeMap<String, Before>,
     /// Roll-outs have changed since they were last saved.
     rollouts_changed: bool,
+    world: World,
+    /// The same replicas as in `world`.
+    details: Details,
+    taken: BTreeMap<String, Addresses>,
+    generation: u64,
+    pace: Pace,
+    budget: Budget,
+    host: Host,
     metrics: Metrics,
     /// Launches and restarts under way, and whether more are due.
     starting: usize,
@@ -273,9 +273,12 @@ impl Actor {
         let mut actor = Actor {
             fixed,
             wanted: Wanted { going_down: durable.going_down, ..Wanted::default() },
+            nothing: WantedService::default(),
             durable,
             informed: false,
             prepared: BTreeMap::new(),
+            before: BTreeMap::new(),
+            rollouts_changed: false,
             world: World::new(),
             details: Details::new(),
             taken: BTreeMap::new(),
@@ -286,12 +289,9 @@ impl Actor {
             metrics: Metrics::default(),
             starting: 0,
             held: false,
-            nothing: WantedService::default(),
             checks_late_told: None,
             fronts: Fronts::new(),
             dns: BTreeMap::new(),
-            before: BTreeMap::new(),
-            rollouts_changed: false,
             volumes_too: false,
             grace: None,
             waiting: BTreeMap::new(),
@@ -420,6 +420,7 @@ impl Actor {
 
     fn answer(&mut self) {
         let committed = self.commit();
+        self.save_rollouts();
         for (reply, result) in self.answers.drain(..) {
             // A receiver that is gone means the client left; the order itself has still been carried out.
             let _ = reply.send(result.and_then(|()| committed.clone()));
@@ -437,7 +438,6 @@ impl Actor {
             if let Some(proxy) = Arc::into_inner(front.proxy) {
                 proxy.shutdown(Duration::from_secs(1)).await;
             }
-        self.save_rollouts();
         }
         // Those that replicas were attached to as well: the definition that named them may have been lost.
         let known = self.durable.networks.values().map(|network| &network.name);

@@ -28,8 +28,8 @@ pub enum Request {
     /// Change replica counts. Answered by `Done`.
     Scale { replicas: BTreeMap<String, u32> },
     /// Wait until these services (all if empty) have all wanted replicas ready and no other one is left.
-    /// Answered by any number of `Readiness`, then `Done` or `Error`.
     /// `update`: for what was just applied, so that an update which has been rolled back already is an error.
+    /// Answered by any number of `Readiness`, then `Done` or `Error`.
     Wait {
         services: Vec<String>,
         timeout: Duration,

@@ -407,6 +407,10 @@ impl Connection {
                 let alone = BTreeMap::from([(name.clone(), chosen[&name].clone())]);
                 return self.refuse_quoting(refusal, &alone).await;
             }
+            let under_way = |readiness: &Readiness| {
+                readiness.update.as_ref().is_some_and(|update| update.state != UpdateState::RolledBack)
+            };
+            update |= chosen.values().any(under_way);
             if !chosen.is_empty() && chosen.values().all(|readiness| readiness.settled()) {
                 return self.send(&Reply::Done).await;
             }
@@ -414,10 +418,6 @@ impl Connection {
                 Ok(Ok(())) => {}
                 Ok(Err(_)) => return self.refuse(taken_down()).await,
                 Err(_) => return self.refuse_quoting(not_in_time(&chosen, timeout), &chosen).await,
-            let under_way = |readiness: &Readiness| {
-                readiness.update.as_ref().is_some_and(|update| update.state != UpdateState::RolledBack)
-            };
-            update |= chosen.values().any(under_way);
             }
         }
     }

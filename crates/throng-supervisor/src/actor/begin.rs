@@ -21,9 +21,9 @@ impl Actor {
             rechecks: self.budget.affordable(now),
             ..self.fixed.limits
         };
-        let plan = throng_control::plan(&self.wanted, &self.world, &limits, now);
         let changes = throng_control::observe(&mut self.wanted, &self.world, now);
         self.follow(changes);
+        let plan = throng_control::plan(&self.wanted, &self.world, &limits, now);
         if let Some(reading) = reading.filter(|_| plan.launches_held && self.pace.batch() < before) {
             self.tell_pressed(reading);
         }
@@ -135,11 +135,11 @@ impl Actor {
         let full = self.take_addresses(&key, &mut networks);
         self.generation += 1;
         let id = self.id(&key);
-        let Some((view, detail)) = Self::replica(&mut self.world, &mut self.details, &key) else { return };
         let Some(spec) = self.origin(&key).map(|origin| origin.replica(id, self.generation, networks.clone()))
         else {
             return;
         };
+        let Some((view, detail)) = Self::replica(&mut self.world, &mut self.details, &key) else { return };
         detail.networks = networks;
         if let Some(error) = full {
             return self.launch_failed(&key, error, false);

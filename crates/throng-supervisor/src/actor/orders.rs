@@ -76,11 +76,11 @@ impl Actor {
             let message = format!("{} is being taken down", self.fixed.project);
             return Err(Refusal::new(RefusalKind::App, message).hint("wait for it to end, then try again"));
         }
+        let next = self.succession(&mut applied);
+        applied.durable.rollouts = super::rollouts::kept(&next.services, &applied.prepared, &next.before);
         self.save(&applied.durable)?;
         self.durable = applied.durable;
         self.grace = applied.grace;
-        let next = self.succession(&mut applied);
-        applied.durable.rollouts = super::rollouts::kept(&next.services, &applied.prepared, &next.before);
         self.informed = true;
         (self.wanted.services, self.before) = (next.services, next.before);
         self.prepared = applied.prepared;
@@ -228,12 +228,12 @@ pub(super) fn wanted(prepared: &Prepared) -> WantedService {
         restart: (&prepared.service).into(),
         depends_on: prepared.service.depends_on.clone(),
         health: prepared.health.clone(),
+        update: prepared.service.update,
+        rollback: prepared.service.rollback,
+        ..WantedService::default()
     }
 }
 
 fn not_saved(error: state::StateError) -> Refusal {
     Refusal::new(RefusalKind::Host, error.to_string()).hint("see that the disk has room and is writable")
 }
-        update: prepared.service.update,
-        rollback: prepared.service.rollback,
-        ..WantedService::default()

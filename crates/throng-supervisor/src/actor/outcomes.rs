@@ -116,8 +116,8 @@ impl Actor {
         let RuntimeEvent::Exited { id, generation, exit } = event;
         let now = self.now();
         let key = (id.service, id.ordinal);
-        let Some((view, detail)) = Self::replica(&mut self.world, &mut self.details, &key) else { return };
         let rule = self.origin(&key).map(|origin| Rule::from(&origin.service)).unwrap_or_default();
+        let Some((view, detail)) = Self::replica(&mut self.world, &mut self.details, &key) else { return };
         if detail.generation != generation && !view.leaving {
             return;
         }

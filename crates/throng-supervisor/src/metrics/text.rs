@@ -289,6 +289,7 @@ mod tests {
             created_at: SystemTime::UNIX_EPOCH,
             started_at: None,
             finished_at: None,
+            next_start: None,
             statistics: Some(Statistics {
                 memory: 1 << 20,
                 memory_limit: Some(1 << 30),
@@ -316,7 +317,6 @@ mod tests {
             starting: 0,
             replicas_most,
         };
-            next_start: None,
         text(&head, &metrics, rows)
     }
 

@@ -276,6 +276,7 @@ pub mod tests {
             created_at: SystemTime::UNIX_EPOCH,
             started_at: None,
             finished_at: None,
+            next_start: None,
             statistics: Some(Statistics {
                 memory,
                 pids: 2,
@@ -335,7 +336,6 @@ pub mod tests {
     fn names(view: &mut View, room: usize) -> Vec<String> {
         view.shown(room).iter().map(|replica| format!("{}-{}", replica.service, replica.ordinal)).collect()
     }
-            next_start: None,
 
     #[test]
     fn services_are_sums_of_their_replicas() {
