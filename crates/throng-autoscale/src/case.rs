@@ -49,6 +49,21 @@ impl Age {
     }
 }
 
+impl From<std::time::Duration> for Age {
+    fn from(length: std::time::Duration) -> Age {
+        // 2^64 seconds are far below 2^127 nanoseconds.
+        Age { nanos: length.as_nanos() as i128 }
+    }
+}
+
+impl std::ops::Sub for Age {
+    type Output = Age;
+
+    fn sub(self, other: Age) -> Age {
+        Age { nanos: self.nanos - other.nanos }
+    }
+}
+
 impl std::ops::Add for Age {
     type Output = Age;
 

@@ -8,7 +8,8 @@
 //! ([`proposal`]), take the largest, stabilise it against earlier recommendations ([`stabilize`]), and hold it within
 //! what the policies and the bounds allow ([`policies`]).
 //!
-//! [`simulate`] makes hours of such decisions in a world that it simulates.
+//! A [`History`] is what a controller carries from one look to the next. [`simulate`] makes hours of such decisions in a
+//! world that it simulates.
 //!
 //! Where Kubernetes' arithmetic depends on the processor (a float that does not fit an integer), it is that of amd64,
 //! because that is where most clusters run: see `number.rs`.
@@ -17,19 +18,23 @@ mod answer;
 mod case;
 mod decide;
 mod explain;
+mod history;
 mod number;
 pub mod pods;
 pub mod policies;
 pub mod proposal;
 pub mod quantity;
+pub mod selector;
 pub mod simulate;
 pub mod spec;
 pub mod stabilize;
 
 pub use answer::{Answer, Condition, MetricAnswer};
 pub use case::{
-    Age, Case, CaseError, Container, Controller, Pod, PodMetrics, Recommendation, ScaleEvent, ScaleEvents,
+    Age, Case, CaseError, Container, Controller, Phase, Pod, PodMetrics, Recommendation, ScaleEvent,
+    ScaleEvents,
 };
 pub use decide::decide;
+pub use history::History;
 pub use quantity::Quantity;
 pub use spec::Spec;

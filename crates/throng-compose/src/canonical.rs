@@ -8,6 +8,7 @@ use throng_model::app::{
     App, Build, Condition, FileKind, FileSource, HealthCheck, HealthTest, Mount, MountSource, Port, Protocol,
     RestartPolicy, Service, Swap,
 };
+use throng_model::autoscale::Autoscale;
 use throng_model::sandbox::{Hook, HostAddress, Sandbox, Ulimit};
 
 /// The app as `docker compose config --format json` shows it: every default that matters filled in, paths absolute,
@@ -127,6 +128,35 @@ fn service(app: &App, service: &Service) -> Value {
     }
     set(&mut map, "restart", restart(service.restart));
     set(&mut map, "profiles", list(&service.profiles, |profile| json!(profile)));
+    set(&mut map, "x-throng", x_throng(service));
+    Value::Object(map)
+}
+
+/// What Compose has no keys for.
+fn x_throng(service: &Service) -> Option<Value> {
+    let mut map = Map::new();
+    if let Some(autoscale) = &service.autoscale {
+        map.insert("autoscale".into(), autoscale.spec.clone());
+        map.insert("autoscaler".into(), autoscaler(autoscale));
+    }
+    (!map.is_empty()).then_some(Value::Object(map))
+}
+
+fn autoscaler(autoscale: &Autoscale) -> Value {
+    let controller = &autoscale.controller;
+    let mut map = Map::new();
+    map.insert("syncPeriod".into(), json!(duration(controller.sync_period)));
+    map.insert("metricResolution".into(), json!(duration(controller.resolution())));
+    map.insert("tolerance".into(), json!(controller.tolerance));
+    for (key, time) in [
+        ("cpuInitializationPeriod", controller.cpu_initialization_period),
+        ("initialReadinessDelay", controller.initial_readiness_delay),
+        ("downscaleStabilization", controller.downscale_stabilization),
+    ] {
+        map.insert(key.into(), json!(duration(time)));
+    }
+    map.insert("configurableTolerance".into(), json!(controller.configurable_tolerance));
+    set(&mut map, "sources", (!autoscale.sources.is_empty()).then(|| json!(autoscale.sources)));
     Value::Object(map)
 }
 
@@ -309,7 +339,10 @@ fn deploy(service: &Service) -> Value {
     let mut resources = Map::new();
     set(&mut resources, "limits", (!limits.is_empty()).then_some(limits));
     let reservation = service.resources.memory_reservation;
-    set(&mut resources, "reservations", reservation.map(|bytes| json!({ "memory": bytes.to_string() })));
+    let mut reservations = Map::new();
+    set(&mut reservations, "cpus", service.resources.cpu_reservation);
+    set(&mut reservations, "memory", reservation.map(|bytes| bytes.to_string()));
+    set(&mut resources, "reservations", (!reservations.is_empty()).then_some(reservations));
     set(&mut map, "resources", (!resources.is_empty()).then_some(resources));
     Value::Object(map)
 }

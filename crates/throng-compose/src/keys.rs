@@ -213,7 +213,7 @@ const KEYS: &[Key] = &[
     honoured("services.*.deploy.resources.limits.memory"),
     honoured("services.*.deploy.resources.limits.pids"),
     honoured("services.*.deploy.resources.reservations"),
-    warned("services.*.deploy.resources.reservations.cpus", "there is one host, on which nothing is set aside; `cpu_shares` weighs services"),
+    honoured("services.*.deploy.resources.reservations.cpus"),
     honoured("services.*.deploy.resources.reservations.memory"),
     warned("services.*.deploy.resources.reservations.generic_resources", "there is one host, on which nothing is set aside"),
     below("services.*.deploy.resources.reservations.generic_resources.*.discrete_resource_spec"),

@@ -1,5 +1,6 @@
 //! What a Compose file says once every default is filled in and every path is absolute.
 
+use crate::autoscale::Autoscale;
 use crate::node::{Node, Placement};
 use crate::replica::LogPolicy;
 use crate::sandbox::Sandbox;
@@ -82,6 +83,9 @@ pub struct Service {
     /// How much of the output is kept; `None` means the runtime's default.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub log: Option<LogPolicy>,
+    /// How the number of replicas follows the load; `None` means that it is only changed by hand.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub autoscale: Option<Autoscale>,
     #[serde(default, skip_serializing_if = "Placement::is_anywhere")]
     pub placement: Placement,
 }

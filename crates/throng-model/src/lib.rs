@@ -2,6 +2,7 @@
 //!
 //! - [`app`]: what a Compose file says, fully resolved: an [`app::App`] of services, networks, volumes.
 //! - [`node`]: virtual nodes, their links, and where replicas may be.
+//! - [`autoscale`]: what is asked of a service's autoscaler.
 //! - [`replica`]: one instance of a service: its name, what it needs to run, what was observed of it.
 //! - [`run`]: one recorded execution of an experiment, as the report reads it.
 //! - [`sandbox`]: what surrounds the process of a replica: privileges, limits of the kernel, names, hooks.
@@ -11,6 +12,7 @@
 //! - [`units`]: sizes, shares and durations as people write them.
 
 pub mod app;
+pub mod autoscale;
 pub mod diagnostic;
 pub mod node;
 pub mod replica;

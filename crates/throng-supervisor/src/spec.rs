@@ -8,7 +8,7 @@ use std::path::PathBuf;
 use std::time::{Duration, SystemTime};
 use throng_image::{HealthConfig, Image, Store};
 use throng_model::app::{
-    App, FileKind, FileMount, FileSource, HealthCheck, HealthTest, MountSource, Service,
+    App, FileKind, FileMount, FileSource, HealthCheck, HealthTest, MountSource, Resources, Service,
 };
 use throng_model::replica::{
     Attachment, NetworkSpec, Process, ReplicaId, ReplicaSpec, ResolvedMount, ResolvedSource, RootFs,
@@ -420,6 +420,8 @@ fn config_hash(service: &Service, image_id: &str, networks: &[NetworkSpec], mark
         update: None,
         rollback: None,
         build: None,
+        autoscale: None,
+        resources: Resources { cpu_reservation: None, ..service.resources },
         ..service.clone()
     };
     let mut text = serde_json::to_vec(&(relevant, image_id, networks)).unwrap_or_default();

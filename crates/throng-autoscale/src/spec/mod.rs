@@ -4,7 +4,7 @@
 mod check;
 mod raw;
 
-pub use raw::RawSpec;
+pub use raw::{Identifier, LabelSelector, RawMetric, RawSpec};
 
 use crate::quantity::Quantity;
 
@@ -131,6 +131,17 @@ impl Metric {
             | Metric::Pods { name, .. }
             | Metric::Object { name, .. }
             | Metric::External { name, .. } => name,
+        }
+    }
+
+    /// What a file calls the part of a metric that names it: `metrics[0].pods.metric`.
+    pub fn field(&self) -> &'static str {
+        match self {
+            Metric::Resource { .. } => "resource",
+            Metric::ContainerResource { .. } => "containerResource",
+            Metric::Pods { .. } => "pods",
+            Metric::Object { .. } => "object",
+            Metric::External { .. } => "external",
         }
     }
 

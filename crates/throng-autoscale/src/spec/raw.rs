@@ -66,12 +66,20 @@ pub struct RawObject {
     pub target: Option<RawTarget>,
 }
 
-/// A metric's name. The selector is read and not used: a case's values have no labels.
+/// A metric's name, and which of its series are meant. A decision's values have no labels: whoever fetches them selects.
 #[derive(Debug, Clone, Default, PartialEq, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Identifier {
     pub name: Option<String>,
     pub selector: Option<LabelSelector>,
+}
+
+impl RawMetric {
+    /// Of a Pods, Object or External metric.
+    pub fn identifier(&self) -> Option<&Identifier> {
+        let total = self.pods.as_ref().or(self.external.as_ref()).and_then(|total| total.metric.as_ref());
+        total.or(self.object.as_ref().and_then(|object| object.metric.as_ref()))
+    }
 }
 
 #[derive(Debug, Clone, Default, PartialEq, Deserialize)]

@@ -4,6 +4,7 @@
 //! stands. What can only be seen over all services (cycles, host ports) is in [`across`].
 
 mod across;
+mod autoscale;
 mod files;
 mod health;
 mod mounts;
@@ -13,6 +14,7 @@ mod resources;
 mod sandbox;
 mod service;
 mod volumes;
+mod x_throng;
 
 pub(crate) use names::{project as check_project_name, project_name_from};
 
@@ -90,6 +92,9 @@ pub(crate) fn read(
     let secrets = files::read_all(section.take("secrets"), FileKind::Secret, &name, context, findings);
     let services_node = section.take("services");
     section.close(findings);
+    if let Some(node) = root.get("x-throng") {
+        x_throng::read_app(node, findings);
+    }
     let Some(services_node) = services_node else {
         let hint = "add a mapping \"services\" with at least one service";
         findings.error_with_hint(&root.position, "the file has no services", hint);

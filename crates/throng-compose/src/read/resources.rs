@@ -22,6 +22,7 @@ struct Deploy<'a> {
     memory: Option<&'a Node>,
     pids: Option<&'a Node>,
     reservation: Option<&'a Node>,
+    cpu_reservation: Option<&'a Node>,
 }
 
 pub(super) fn read(section: &mut Section<'_>, service: &mut Service, findings: &mut Findings) {
@@ -61,7 +62,7 @@ pub(super) fn read(section: &mut Section<'_>, service: &mut Service, findings: &
         disk,
         cpu_shares: section.take("cpu_shares").and_then(|node| cpu_shares(node, findings)),
         memory_reservation,
-        cpu_reservation: None,
+        cpu_reservation: deploy.cpu_reservation.and_then(|node| cpus(node, findings)),
         swap,
     };
 }
@@ -93,6 +94,7 @@ fn read_deploy<'a>(node: &'a Node, service: &mut Service, findings: &mut Finding
     let path = "services.*.deploy.resources.reservations";
     if let Some(mut reservations) = reservations.and_then(|node| Section::open(path, node, findings)) {
         deploy.reservation = reservations.take("memory");
+        deploy.cpu_reservation = reservations.take("cpus");
         reservations.close(findings);
     }
     Some(deploy)

@@ -3,7 +3,7 @@
 use super::mounts::Mounts;
 use super::{
     Context, Declared, Other, Placed, default_attachment, files, health, host_path, names, ports, resources,
-    sandbox,
+    sandbox, x_throng,
 };
 use crate::dotenv;
 use crate::keys::Section;
@@ -77,6 +77,9 @@ pub(super) fn read(
     let volumes_from = section.take("volumes_from").map(|node| others(node, findings)).unwrap_or_default();
     let links = section.take("links").map(|node| others(node, findings)).unwrap_or_default();
     section.close(findings);
+    if let Some(node) = node.get("x-throng") {
+        x_throng::read_service(node, &mut service, declared, findings);
+    }
     Some(Placed { service, key_at: entry.key_at.clone(), ports_at, dependencies_at, volumes_from, links })
 }
 

@@ -11,6 +11,7 @@
 
 mod parse;
 mod syntax;
+pub mod values;
 
 pub use parse::parse;
 

@@ -360,6 +360,11 @@ const PAIRS: &[(&str, &str, &str)] = &[
         "web: {deploy: {resources: {reservations: {}}}}",
     ),
     (
+        "services.*.deploy.resources.reservations.cpus",
+        "web: {deploy: {resources: {reservations: {cpus: 0.5}}}}",
+        "web: {deploy: {resources: {reservations: {cpus: 1}}}}",
+    ),
+    (
         "services.*.deploy.resources.reservations.memory",
         "web: {deploy: {resources: {reservations: {memory: 1m}}}}",
         "web: {deploy: {resources: {reservations: {memory: 2m}}}}",

@@ -4,7 +4,6 @@ mod decide;
 mod manifest;
 mod page;
 mod simulate;
-mod values;
 
 use crate::cli::AutoscaleCommand;
 use crate::failure::Result;

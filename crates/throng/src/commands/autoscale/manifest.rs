@@ -1,12 +1,12 @@
 //! HorizontalPodAutoscaler manifests.
 
-use super::values::{Values, Wrong};
 use serde::Deserialize;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use throng_autoscale::spec::{Metric, RawSpec, ResourceTarget, TotalTarget};
 use throng_autoscale::{Quantity, Spec};
-use throng_compose::yaml::{self, Findings, Node, Position, Value};
+use throng_compose::yaml::values::{Values, Wrong, place};
+use throng_compose::yaml::{self, Findings, Node, Value};
 use throng_model::diagnostic::Diagnostic;
 
 const VERSION: &str = "autoscaling/v2";
@@ -142,25 +142,6 @@ fn described(metric: &Metric) -> String {
         },
     };
     format!("{} at {target}", metric.name())
-}
-
-/// Where a path leads: to its value, or as far as there is something.
-fn place<'a>(root: &'a Node, path: &str) -> &'a Position {
-    let mut node = root;
-    for step in path.split(['.', '[']) {
-        let next = match step.strip_suffix(']') {
-            Some(index) => match &node.value {
-                Value::List(items) => index.parse::<usize>().ok().and_then(|index| items.get(index)),
-                _ => None,
-            },
-            None => node.get(step),
-        };
-        match next {
-            Some(next) => node = next,
-            None => break,
-        }
-    }
-    &node.position
 }
 
 #[cfg(test)]

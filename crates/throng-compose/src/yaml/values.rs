@@ -3,10 +3,10 @@
 //! Plain scalars are what a cluster's API would make of them: `true` and `8080` are no texts, and in quotes they are
 //! nothing else.
 
+use super::{Entry, Node, Position, Value, nearest};
 use serde::de::value::BorrowedStrDeserializer;
 use serde::de::{self, DeserializeSeed, Deserializer, Expected, MapAccess, SeqAccess, Unexpected, Visitor};
 use std::fmt;
-use throng_compose::yaml::{Entry, Node, Position, Value, nearest};
 use throng_model::diagnostic::Diagnostic;
 
 /// What is wrong with a value, and where: at the innermost node that has it.
@@ -151,6 +151,25 @@ fn plain<'de, V: Visitor<'de>>(text: &'de str, visitor: V) -> Result<V::Value, W
     }
 }
 
+/// Where a path such as `spec.metrics[0].type` leads from `root`: to that value, or as far as there is something.
+pub fn place<'a>(root: &'a Node, path: &str) -> &'a Position {
+    let mut node = root;
+    for step in path.split(['.', '[']) {
+        let next = match step.strip_suffix(']') {
+            Some(index) => match &node.value {
+                Value::List(items) => index.parse::<usize>().ok().and_then(|index| items.get(index)),
+                _ => None,
+            },
+            None => node.get(step),
+        };
+        match next {
+            Some(next) => node = next,
+            None => break,
+        }
+    }
+    &node.position
+}
+
 struct Items<'a>(std::slice::Iter<'a, Node>);
 
 impl<'de> SeqAccess<'de> for Items<'de> {
@@ -194,7 +213,7 @@ mod tests {
 
     fn read<T: for<'a> Deserialize<'a>>(text: &str) -> Result<T, Diagnostic> {
         let file: Arc<Path> = Path::new("x.yaml").into();
-        let node = throng_compose::yaml::parse(&file, text).expect("YAML");
+        let node = crate::yaml::parse(&file, text).expect("YAML");
         T::deserialize(Values(&node)).map_err(Wrong::finding)
     }
 

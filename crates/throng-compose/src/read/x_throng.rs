@@ -1,0 +1,50 @@
+//! `x-throng`: what Compose has no key for, of the app and of a service.
+//!
+//! The specification leaves keys that begin with `x-` to others, so nobody else tells a typing error here: unlike an
+//! unknown key elsewhere it is an error.
+
+use super::{Declared, autoscale};
+use crate::yaml::{Entry, Findings, Node, nearest};
+use throng_model::app::Service;
+
+/// Keys of the app's `x-throng`.
+const APP_KEYS: [&str; 0] = [];
+/// Keys of a service's `x-throng`.
+const SERVICE_KEYS: [&str; 2] = ["autoscale", "autoscaler"];
+
+/// Reads the `x-throng` at the top of a file.
+pub(super) fn read_app(node: &Node, findings: &mut Findings) {
+    // Nothing is known here yet, so all that there is to do is to say so.
+    entries(node, &APP_KEYS, findings);
+}
+
+/// Reads the `x-throng` of a service whose other keys have been read.
+pub(super) fn read_service(node: &Node, service: &mut Service, declared: &Declared, findings: &mut Findings) {
+    let entries = entries(node, &SERVICE_KEYS, findings);
+    let value = |key: &str| entries.iter().find(|entry| entry.key == key);
+    let (spec, options) = (value("autoscale").copied(), value("autoscaler").copied());
+    service.autoscale = autoscale::read(spec, options, service, &declared.services, findings);
+}
+
+/// The entries that are known and say something; others are told.
+pub(super) fn entries<'a>(node: &'a Node, known: &[&str], findings: &mut Findings) -> Vec<&'a Entry> {
+    if node.is_null() {
+        return Vec::new();
+    }
+    let (known_ones, others): (Vec<_>, Vec<_>) =
+        node.map(findings).unwrap_or_default().iter().partition(|entry| known.contains(&entry.key.as_str()));
+    for entry in others {
+        unknown(entry, known, findings);
+    }
+    known_ones.into_iter().filter(|entry| !entry.value.is_null()).collect()
+}
+
+/// Tells of a key that is none.
+pub(super) fn unknown(entry: &Entry, known: &[&str], findings: &mut Findings) {
+    let hint = match nearest(&entry.key, known.iter().copied()) {
+        Some(meant) => format!("did you mean {meant}?"),
+        None if known.is_empty() => "x-throng at the top of a file has no keys yet".to_owned(),
+        None => format!("there are {}", known.join(", ")),
+    };
+    findings.error_with_hint(&entry.key_at, format!("unknown key {:?}", entry.key), hint);
+}

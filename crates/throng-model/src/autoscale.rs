@@ -1,0 +1,167 @@
+//! What a Compose file asks of the autoscaler of one service, under `x-throng`, and how that autoscaler is doing.
+
+use crate::app::HealthCheck;
+use crate::status::Event;
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+use std::time::{Duration, SystemTime};
+
+/// `x-throng.autoscale` and `x-throng.autoscaler` of one service.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Autoscale {
+    /// An `autoscaling/v2` HorizontalPodAutoscaler spec as JSON. Whoever reads a file has checked it.
+    pub spec: serde_json::Value,
+    #[serde(default)]
+    pub controller: Controller,
+    /// Where the values of Pods, Object and External metrics come from, by the metric's name.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub sources: BTreeMap<String, MetricSource>,
+}
+
+/// The options of kube-controller-manager that bear on an autoscaler, and one of metrics-server, with their defaults.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Controller {
+    pub sync_period: Duration,
+    /// Share of the target by which a metric may be off before anything is done.
+    pub tolerance: f64,
+    pub cpu_initialization_period: Duration,
+    pub initial_readiness_delay: Duration,
+    pub downscale_stabilization: Duration,
+    /// Whether `behavior.scaleUp.tolerance` and its twin count: the feature gate HPAConfigurableTolerance.
+    pub configurable_tolerance: bool,
+    /// The time that usage of CPU is averaged over. `None` means the sync period, and at most [`METRIC_RESOLUTION`].
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub metric_resolution: Option<Duration>,
+}
+
+/// How often metrics-server looks at a node by default.
+pub const METRIC_RESOLUTION: Duration = Duration::from_secs(15);
+
+/// Figures of a service's address that Object metrics can be had of without any endpoint: requests and connections that
+/// are under way or held, and those that arrived in a second.
+pub const OWN_METRICS: [&str; 2] = ["requests_in_flight", "requests_per_second"];
+
+/// Labels by which services say where their replicas tell their figures, as Prometheus' users write them.
+pub const PORT_LABEL: &str = "prometheus.io/port";
+pub const PATH_LABEL: &str = "prometheus.io/path";
+
+impl Default for Controller {
+    fn default() -> Controller {
+        Controller {
+            sync_period: Duration::from_secs(15),
+            tolerance: 0.1,
+            cpu_initialization_period: Duration::from_secs(300),
+            initial_readiness_delay: Duration::from_secs(30),
+            downscale_stabilization: Duration::from_secs(300),
+            configurable_tolerance: true,
+            metric_resolution: None,
+        }
+    }
+}
+
+impl Controller {
+    /// The time that usage is averaged over.
+    pub fn resolution(&self) -> Duration {
+        self.metric_resolution.unwrap_or(self.sync_period.min(METRIC_RESOLUTION))
+    }
+}
+
+/// An endpoint in Prometheus' text format, and the series of it that is meant.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MetricSource {
+    /// Of Object and External metrics: `http://HOST[:PORT][/PATH]`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub url: Option<String>,
+    /// Of Pods metrics: where each replica answers; `None` means what its labels say.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub port: Option<u16>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub path: Option<String>,
+    /// Name of the series; `None` means the metric's own name.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub series: Option<String>,
+    /// `None` means what the endpoint says of the series.
+    #[serde(default, rename = "as", skip_serializing_if = "Option::is_none")]
+    pub reading: Option<Reading>,
+}
+
+/// What a series' number means.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Reading {
+    /// As it is.
+    Gauge,
+    /// It only grows; its growth a second is what counts.
+    Rate,
+}
+
+/// How an autoscaler is doing: what `kubectl describe hpa` shows of one.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct AutoscalerStatus {
+    /// As the Compose file has it.
+    pub spec: serde_json::Value,
+    pub controller: Controller,
+    pub min_replicas: i32,
+    pub max_replicas: i32,
+    /// Replicas that there are.
+    pub current_replicas: u32,
+    /// Replicas that there are to be.
+    pub desired_replicas: u32,
+    /// When it last changed the number of replicas.
+    pub last_scale: Option<SystemTime>,
+    /// When it last looked; `None` until it has.
+    pub last_look: Option<SystemTime>,
+    /// In the order of the spec.
+    pub metrics: Vec<MetricStatus>,
+    pub conditions: Vec<Condition>,
+    /// The last decision in words.
+    pub explanation: String,
+}
+
+/// One metric: what it is now, and what it is to be.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct MetricStatus {
+    /// `Resource`, `ContainerResource`, `Pods`, `Object` or `External`.
+    #[serde(rename = "type")]
+    pub kind: String,
+    pub name: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub container: Option<String>,
+    /// `170% (340m)`, `12500m`; `None` if it is not known.
+    pub current: Option<String>,
+    /// `60%`, `10`.
+    pub target: String,
+    /// Of what: `per replica`, `in all`.
+    pub scope: String,
+    /// Replicas that it asks for.
+    pub proposal: Option<i32>,
+    /// Why it could not be had.
+    pub error: Option<String>,
+}
+
+/// A condition with Kubernetes' own type and reason.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Condition {
+    #[serde(rename = "type")]
+    pub kind: String,
+    /// `True` or `False`.
+    pub status: String,
+    pub reason: String,
+    pub message: String,
+    /// When `status` became what it is.
+    pub since: SystemTime,
+}
+
+/// A service in detail.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Description {
+    pub service: String,
+    pub autoscaler: Option<AutoscalerStatus>,
+    /// What happened to the service and its replicas last, oldest first.
+    pub events: Vec<Event>,
+    /// Images may say it, too.
+    pub health_check: Option<HealthCheck>,
+    /// Cores and bytes that each replica is expected to need.
+    pub requests: (Option<f64>, Option<u64>),
+}
