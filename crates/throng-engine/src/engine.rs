@@ -6,11 +6,13 @@ use crate::dns::Resolvers;
 use crate::errors::host;
 use crate::exits::{Exits, how};
 use crate::network::{self, Fabric, Links};
+use crate::nodes::Nodes;
 use crate::plan::{DEFAULT_CAPABILITIES, Ground};
 use crate::replica::{Inner, Phase, Replica, Running};
 use crate::spawn::{MAX_STARTING, Spawner, Starting};
 use crate::state::{self, End, Life, Store};
 use crate::user::IdMaps;
+use crate::wires::Wires;
 use crate::{blank, logs, process, rootless, seccomp, start};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::io;
@@ -92,6 +94,7 @@ pub struct Core {
     /// Projects whose replicas on disk have been taken over.
     loaded: tokio::sync::Mutex<BTreeSet<String>>,
     networks: Mutex<HashMap<String, NetworkSpec>>,
+    pub nodes: Nodes,
     /// See [`crate::sys::init`].
     pub init: OnceLock<Arc<OwnedFd>>,
     /// Name servers of replicas that have their own.
@@ -302,7 +305,8 @@ impl Core {
             loopbacks: OnceLock::new(),
             ground,
             cgroups: Cgroups::detect(),
-            fabric: Fabric::new(links, rootless::join_network).map_err(opened("the network thread"))?,
+            fabric: Fabric::new(links, Wires::new(&options.run_dir), rootless::join_network)
+                .map_err(opened("the network thread"))?,
             spawner: Spawner::new().map_err(opened("the threads that start replicas"))?,
             starting: Semaphore::new(MAX_STARTING),
             ending: Semaphore::new(MAX_ENDING),
@@ -314,6 +318,7 @@ impl Core {
             replicas: Mutex::default(),
             loaded: tokio::sync::Mutex::default(),
             networks: Mutex::default(),
+            nodes: Nodes::default(),
             init: OnceLock::new(),
             resolvers: Arc::default(),
             notes: Mutex::default(),
@@ -543,9 +548,10 @@ impl Core {
     /// Has the host forget where the replica's addresses are, so that who still asks for one is told soon.
     pub fn detach(&self, replica: &Replica) {
         let spec = replica.inner().spec.clone();
+        let node = spec.as_ref().and_then(|spec| spec.node.as_deref());
         for leg in spec.iter().filter(|_| self.contained()).flat_map(|spec| &spec.networks) {
             let Some(network) = self.known_network(&leg.network) else { continue };
-            if let Err(error) = self.fabric.detach(&network, leg.address) {
+            if let Err(error) = self.fabric.detach(&network, node, leg.address) {
                 tracing::warn!("the place of {} in {} is not forgotten: {error}", replica.id, leg.network);
             }
         }

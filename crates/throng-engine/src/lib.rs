@@ -27,6 +27,7 @@ mod mend;
 mod meter;
 mod netlink;
 mod network;
+mod nodes;
 mod plan;
 mod process;
 mod redirect;
@@ -41,6 +42,8 @@ mod sys;
 mod sysfs;
 mod usage;
 mod user;
+mod wire;
+mod wires;
 
 pub use delegation::delegate;
 pub use engine::{Engine, EngineOptions, Isolation, IsolationChoice};

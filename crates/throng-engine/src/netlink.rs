@@ -245,6 +245,20 @@ pub fn join_group(index: u32, group: u32) -> Request {
     Request::change(RouteNetlinkMessage::SetLink(message))
 }
 
+/// Makes an interface a port of that bridge, and of no other one.
+pub fn set_controller(index: u32, bridge: u32) -> Request {
+    let mut message = which(Which::Index(index));
+    message.attributes = vec![LinkAttribute::Controller(bridge)];
+    Request::change(RouteNetlinkMessage::SetLink(message))
+}
+
+/// Frames that may wait in an interface to be sent.
+pub fn set_queue(index: u32, frames: u32) -> Request {
+    let mut message = which(Which::Index(index));
+    message.attributes = vec![LinkAttribute::TxQueueLen(frames)];
+    Request::change(RouteNetlinkMessage::SetLink(message))
+}
+
 pub fn new_address(index: u32, address: Ipv4Addr, prefix: u8, broadcast: Ipv4Addr) -> Request {
     let mut message = AddressMessage::default();
     message.header.family = AddressFamily::Inet;

@@ -13,8 +13,13 @@
 //!
 //! Where the kernel has no macvlan, a replica has a pair of its own with one end in the bridge ([`Links::Pairs`]).
 
+mod nodes;
+
+pub use nodes::OnNode;
+
 use crate::netlink::{self, Connection, Hardware, Link, Pair, Which};
 use crate::sysfs::Views;
+use crate::wires::Wires;
 use sha2::{Digest, Sha256};
 use std::collections::HashMap;
 use std::io;
@@ -23,6 +28,7 @@ use std::os::fd::OwnedFd;
 use std::sync::{Mutex, MutexGuard, mpsc};
 use std::thread;
 use std::time::{Duration, Instant};
+use throng_model::node::LinkTraffic;
 use throng_model::replica::NetworkSpec;
 
 /// Index of `eth0` inside a replica; the others follow. Kernels before 6.13 look for an interface of that index on the
@@ -71,6 +77,8 @@ pub struct Leg {
     pub number: u32,
     /// Name of the host's end, if there is one.
     pub pair: String,
+    /// The virtual node that it is on.
+    pub node: Option<OnNode>,
 }
 
 /// Networks of this engine, and a thread for what must be done inside their namespace.
@@ -80,6 +88,8 @@ pub struct Fabric {
     control: Mutex<Control>,
     links: Links,
     views: Views,
+    /// What carries packets of nodes' links that are not perfect.
+    wires: Wires,
 }
 
 struct Control {
@@ -92,6 +102,7 @@ struct Segment {
     spec: NetworkSpec,
     bridge: u32,
     parents: HashMap<u32, Parent>,
+    nodes: HashMap<String, nodes::NodeSegment>,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -103,7 +114,11 @@ struct Parent {
 
 impl Fabric {
     /// `enter` runs on the thread before it opens its socket. `wanted` is what to use, if the kernel has it.
-    pub fn new(wanted: Links, enter: impl FnOnce() -> io::Result<()> + Send + 'static) -> io::Result<Self> {
+    pub fn new(
+        wanted: Links,
+        wires: Wires,
+        enter: impl FnOnce() -> io::Result<()> + Send + 'static,
+    ) -> io::Result<Self> {
         let (tasks, receiver) = mpsc::channel::<Task>();
         let (ready, opened) = mpsc::channel();
         thread::Builder::new().name("throng-network".into()).spawn(move || {
@@ -122,7 +137,13 @@ impl Fabric {
             _ => wanted,
         };
         let control = Control { connection, segments: HashMap::new() };
-        Ok(Fabric { tasks: Mutex::new(tasks), control: Mutex::new(control), links, views: Views::default() })
+        Ok(Fabric {
+            tasks: Mutex::new(tasks),
+            control: Mutex::new(control),
+            links,
+            views: Views::default(),
+            wires,
+        })
     }
 
     pub fn links_are(&self) -> Links {
@@ -158,22 +179,26 @@ impl Fabric {
 
     /// Gives the process one leg, and returns what [`Fabric::settle`] wants to know.
     pub fn attach(&self, leg: &Leg, pid: u32) -> io::Result<Option<u32>> {
-        let mut control = self.control();
-        match (self.links, control.attach(self.links, leg, pid)) {
+        let attach = || {
+            leg.node.iter().try_for_each(|node| self.prepare_link(&leg.network, node))?;
+            self.control().attach(self.links, leg, pid)
+        };
+        match (self.links, attach()) {
             // Somebody has removed interfaces of ours.
             (Links::Macvlans, Err(error)) if error.raw_os_error() == Some(libc::ENODEV) => {
-                control.open(&leg.network)?;
-                control.attach(self.links, leg, pid)
+                self.control().open(&leg.network)?;
+                attach()
             }
             (_, other) => other,
         }
     }
 
     /// Forgets where an address is; fine if nobody knew. Its interface goes with the replica's namespace.
-    pub fn detach(&self, network: &NetworkSpec, address: Ipv4Addr) -> io::Result<()> {
-        match self.links {
-            Links::Macvlans => self.control().detach(network, address),
-            Links::Pairs => Ok(()),
+    pub fn detach(&self, network: &NetworkSpec, node: Option<&str>, address: Ipv4Addr) -> io::Result<()> {
+        match (self.links, node) {
+            (Links::Macvlans, Some(node)) => self.control().detach_from_node(network, node, address),
+            (Links::Macvlans, None) => self.control().detach(network, address),
+            (Links::Pairs, _) => Ok(()),
         }
     }
 
@@ -272,7 +297,7 @@ impl Control {
             netlink::link_up(Which::Index(bridge)),
         ];
         connection.batch(requests)?.into_iter().try_for_each(allow_existing)?;
-        let segment = Segment { spec: spec.clone(), bridge, parents: HashMap::new() };
+        let segment = Segment { spec: spec.clone(), bridge, parents: HashMap::new(), nodes: HashMap::new() };
         self.segments.insert(spec.name.clone(), segment);
         Ok(())
     }
@@ -280,6 +305,9 @@ impl Control {
     fn attach(&mut self, links: Links, leg: &Leg, pid: u32) -> io::Result<Option<u32>> {
         if !self.segments.contains_key(&leg.network.name) {
             self.open(&leg.network)?;
+        }
+        if let (Links::Macvlans, Some(node)) = (links, &leg.node) {
+            return self.attach_on_node(leg, node, pid).map(|()| None);
         }
         let Control { connection, segments } = self;
         let segment = segments.get_mut(&leg.network.name).ok_or_else(no_device)?;
@@ -305,7 +333,8 @@ impl Control {
         if !segments.contains_key(&network.name) {
             // Another supervisor may have made it, but nothing need be made to forget something.
             let Some(bridge) = connection.index_of(&bridge_name(&network.name))? else { return Ok(()) };
-            let segment = Segment { spec: network.clone(), bridge, parents: HashMap::new() };
+            let segment =
+                Segment { spec: network.clone(), bridge, parents: HashMap::new(), nodes: HashMap::new() };
             segments.insert(network.name.clone(), segment);
         }
         let Some(segment) = segments.get_mut(&network.name) else { return Ok(()) };
@@ -481,7 +510,7 @@ fn pair_index(name: &str) -> u32 {
     u32::from_str_radix(&digest(&[name], 8), 16).unwrap_or(0) & INDEX_MASK | INDEX_BASE
 }
 
-fn digest(parts: &[&str], digits: usize) -> String {
+pub fn digest(parts: &[&str], digits: usize) -> String {
     let mut hash = Sha256::new();
     for part in parts {
         hash.update((part.len() as u64).to_le_bytes());

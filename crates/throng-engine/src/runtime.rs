@@ -5,10 +5,11 @@ use crate::errors::host;
 use crate::replica::{Inner, Phase, Replica};
 use crate::{exec, meter, start, state};
 use async_trait::async_trait;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
+use throng_model::node::{LinkTraffic, Node};
 use throng_model::replica::{Exit, NetworkSpec, Observed, ReplicaId, ReplicaSpec, Statistics};
 use throng_runtime::backends::{HOOKS_AFTER_START, LEAST_GRACE, LOG, run_hooks};
 use throng_runtime::{ErrorKind, ExecIo, ExecSpec, Result, Runtime, RuntimeError, RuntimeEvent, backends};
@@ -141,6 +142,25 @@ impl Runtime for Engine {
     async fn exec(&self, id: &ReplicaId, spec: &ExecSpec, io: ExecIo) -> Result<Exit> {
         self.core.load(&id.project).await?;
         exec::exec(&self.core, &self.core.known(id)?, spec, io).await
+    }
+
+    async fn set_node(&self, project: &str, name: &str, node: &Node) -> Result<()> {
+        check_name("node", name)?;
+        self.core.load(project).await?;
+        let (core, project, name, node) =
+            (self.core.clone(), project.to_owned(), name.to_owned(), node.clone());
+        blocking(move || core.set_node(&project, &name, node)).await?
+    }
+
+    async fn remove_nodes(&self, project: &str) -> Result<()> {
+        check_project(project)?;
+        let (core, project) = (self.core.clone(), project.to_owned());
+        blocking(move || core.remove_nodes(&project)).await
+    }
+
+    async fn link_traffic(&self, project: &str) -> BTreeMap<String, LinkTraffic> {
+        let (core, project) = (self.core.clone(), project.to_owned());
+        blocking(move || core.link_traffic(&project)).await.unwrap_or_default()
     }
 
     async fn statistics(&self, ids: &[ReplicaId]) -> Vec<Option<Statistics>> {

@@ -122,6 +122,7 @@ impl<'a> Attempt<'a> {
         let started_at = SystemTime::now();
         let moment = started_at.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_nanos();
         let attached = if core.contained() { spec.networks.as_slice() } else { &[] };
+        let node = spec.node.as_deref().map(|name| core.nodes.on(&spec.id.project, name));
         let legs = (0..)
             .zip(attached.iter().zip(&networks))
             .map(|(number, (leg, network))| Leg {
@@ -129,6 +130,7 @@ impl<'a> Attempt<'a> {
                 address: leg.address,
                 number,
                 pair: pair_name(&spec.id.to_string(), &network.name, moment),
+                node: node.clone(),
             })
             .collect();
         let group = core.cgroups.group(&spec.id.project, &spec.id.name());

@@ -5,6 +5,7 @@ pub mod init;
 pub mod loops;
 pub mod notify;
 pub mod rtnetlink;
+pub mod wires;
 
 use crate::child::{Job, MAX_BROUGHT, Overlay, run};
 use std::ffi::{CStr, c_char, c_int, c_void};

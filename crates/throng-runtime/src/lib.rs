@@ -8,8 +8,10 @@ pub mod backends;
 pub mod cluster;
 
 use async_trait::async_trait;
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Duration;
+use throng_model::node::{LinkTraffic, Node};
 use throng_model::replica::{Exit, NetworkSpec, Observed, ReplicaId, ReplicaSpec, Statistics};
 use tokio::sync::mpsc;
 
@@ -113,6 +115,23 @@ pub trait Runtime: Send + Sync {
 
     /// Runs a command inside the replica's namespaces and limits, and returns how it ended.
     async fn exec(&self, id: &ReplicaId, spec: &ExecSpec, io: ExecIo) -> Result<Exit>;
+
+    /// Makes a virtual node of a project, or changes its capacity and its link, also for the replicas that are there.
+    /// Specifications name it. A back end without nodes of this kind refuses.
+    async fn set_node(&self, _project: &str, name: &str, _node: &Node) -> Result<()> {
+        Err(RuntimeError::new(ErrorKind::Invalid, format!("this back end has no virtual nodes such as {name}"))
+            .hint("run the app with --on local, or remove x-throng.nodes"))
+    }
+
+    /// Removes all nodes of a project whose replicas and networks are gone. Fine if there are none.
+    async fn remove_nodes(&self, _project: &str) -> Result<()> {
+        Ok(())
+    }
+
+    /// What became of the packets of nodes' links, by node; nothing of links that are perfect.
+    async fn link_traffic(&self, _project: &str) -> BTreeMap<String, LinkTraffic> {
+        BTreeMap::new()
+    }
 
     /// Counters of the given replicas, in the same order; `None` for one that is not running.
     async fn statistics(&self, ids: &[ReplicaId]) -> Vec<Option<Statistics>>;

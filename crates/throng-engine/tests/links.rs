@@ -1,0 +1,245 @@
+//! Links of virtual nodes, measured by Debian's ping and iperf3 in replicas of their own.
+
+mod common;
+
+use common::{Bench, is_root, options, pipe_io, skip};
+use std::collections::BTreeMap;
+use std::net::Ipv4Addr;
+use std::path::Path;
+use std::time::{Duration, Instant};
+use throng_engine::Engine;
+use throng_model::node::{Link, LinkTraffic, Node};
+use throng_model::replica::{ReplicaId, ReplicaSpec, ResolvedMount, ResolvedSource};
+use throng_runtime::{ExecSpec, Runtime};
+
+const PATIENCE: Duration = Duration::from_secs(20);
+/// What was asked for may be missed by so much.
+const ERROR: f64 = 0.05;
+
+fn possible(name: &str) -> bool {
+    if !is_root() {
+        skip(name, "links of nodes are tried as root");
+        return false;
+    }
+    if !Path::new("/dev/net/tun").exists() {
+        skip(name, "this kernel has no TAP interfaces");
+        return false;
+    }
+    for (tool, package) in [("/usr/bin/ping", "iputils-ping"), ("/usr/bin/iperf3", "iperf3")] {
+        if !Path::new(tool).exists() {
+            skip(name, &format!("there is no {tool} (Debian's package {package})"));
+            return false;
+        }
+    }
+    true
+}
+
+fn link() -> Link {
+    Link::default()
+}
+
+fn millis(latency: u64) -> Link {
+    Link { latency: Duration::from_millis(latency), ..link() }
+}
+
+/// Nodes in one network, with an iperf3 server on each.
+struct Field {
+    bench: Bench,
+    layer: tempfile::TempDir,
+    specs: BTreeMap<&'static str, ReplicaSpec>,
+}
+
+impl Field {
+    async fn new(project: &str, number: u8, nodes: &[(&'static str, Link)]) -> Field {
+        let bench = Bench::new(project, number).await;
+        // The host's programs, as they are where /bin is a part of /usr.
+        let layer = tempfile::tempdir().expect("a folder");
+        for name in ["bin", "lib", "lib64", "sbin"] {
+            std::os::unix::fs::symlink(format!("usr/{name}"), layer.path().join(name)).expect("a link");
+        }
+        std::fs::create_dir(layer.path().join("tmp")).expect("a folder");
+        let mut field = Field { bench, layer, specs: BTreeMap::new() };
+        for (ordinal, (node, link)) in (1..).zip(nodes) {
+            field.set(node, *link).await;
+            field.start(node, ordinal).await;
+        }
+        field
+    }
+
+    async fn start(&mut self, node: &'static str, ordinal: u32) {
+        let mut spec = self.bench.spec("tools", ordinal, &[]);
+        spec.root.layers = vec![self.layer.path().to_path_buf()];
+        spec.process.args = ["/usr/bin/iperf3", "-s"].map(str::to_owned).into();
+        let source = ResolvedSource::Bind("/usr".into());
+        spec.mounts = vec![ResolvedMount { source, target: "/usr".into(), read_only: true }];
+        spec.node = Some(node.to_owned());
+        self.bench.engine.create(&spec).await.expect("created");
+        self.bench.engine.start(&spec.id, 1).await.expect("started");
+        self.specs.insert(node, spec);
+    }
+
+    async fn set(&self, node: &str, link: Link) {
+        let node_is = Node { link, ..Node::default() };
+        self.bench.engine.set_node(&self.bench.project, node, &node_is).await.expect("a node");
+    }
+
+    fn address(&self, node: &str) -> Ipv4Addr {
+        self.specs[node].networks[0].address
+    }
+
+    async fn run(&self, node: &str, command: &str) -> String {
+        run(&self.bench.engine, &self.specs[node].id, command).await
+    }
+
+    /// Loss in percent and the median round trip in milliseconds. A busy host wakes some programs late.
+    async fn ping(&self, from: &str, to: Ipv4Addr, count: u32) -> (f64, f64) {
+        let text = self.run(from, &format!("ping -c {count} -i 0.02 -W 1 {to}")).await;
+        let lost = text.split(", ").find_map(|part| Some(part.trim().split_once("% packet loss")?.0));
+        let lost = lost.and_then(|number| number.parse().ok()).unwrap_or_else(|| panic!("{text}"));
+        let time = |line: &str| line.split_once("time=")?.1.strip_suffix(" ms")?.parse::<f64>().ok();
+        let mut times: Vec<f64> = text.lines().filter_map(time).collect();
+        times.sort_by(f64::total_cmp);
+        (lost, times.get(times.len() / 2).copied().unwrap_or(f64::NAN))
+    }
+
+    async fn until_reachable(&self, from: &str, to: Ipv4Addr) {
+        let deadline = Instant::now() + PATIENCE;
+        while self.ping(from, to, 1).await.0 > 0.0 {
+            assert!(Instant::now() < deadline, "{to} cannot be reached from {from}");
+        }
+    }
+
+    async fn iperf(&self, from: &str, to: &str, arguments: &str) -> serde_json::Value {
+        let to = self.address(to);
+        let text = self.run(from, &format!("iperf3 -c {to} -J {arguments}")).await;
+        serde_json::from_str(&text).unwrap_or_else(|_| panic!("{text}"))
+    }
+}
+
+async fn run(engine: &Engine, id: &ReplicaId, command: &str) -> String {
+    let (io, mut reader) = pipe_io();
+    let args = command.split(' ').map(str::to_owned).collect();
+    let spec = ExecSpec { args, timeout: Some(Duration::from_secs(60)), ..ExecSpec::default() };
+    let text = tokio::task::spawn_blocking(move || {
+        let mut text = String::new();
+        std::io::Read::read_to_string(&mut reader, &mut text).expect("output");
+        text
+    });
+    engine.exec(id, &spec, io).await.expect("executed");
+    text.await.expect("read")
+}
+
+fn near(found: f64, asked: f64, what: &str) {
+    eprintln!("{what}: asked for {asked}, found {found:.3}");
+    assert!((found / asked - 1.0).abs() <= ERROR, "{what}: asked for {asked}, found {found}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn latency_is_the_sum_of_both_links() {
+    if !possible("latency_is_the_sum_of_both_links") {
+        return;
+    }
+    let field =
+        Field::new("engine-latency", 71, &[("a", millis(10)), ("b", millis(15)), ("c", link())]).await;
+    let (a, b, c) = (field.address("a"), field.address("b"), field.address("c"));
+    field.until_reachable("a", b).await;
+    near(field.ping("a", b, 40).await.1, 50.0, "round trip over both links, ms");
+    near(field.ping("c", a, 40).await.1, 20.0, "round trip over one link, ms");
+    near(field.ping("b", field.bench.network.gateway, 40).await.1, 30.0, "round trip to the host, ms");
+    let (lost, near_by) = field.ping("c", field.bench.network.gateway, 20).await;
+    assert!(lost == 0.0 && near_by < 2.0, "a perfect link costs nothing: {near_by} ms");
+    // Changed while everything runs, both ways.
+    field.set("a", millis(40)).await;
+    near(field.ping("a", b, 20).await.1, 110.0, "round trip after a change, ms");
+    field.set("a", link()).await;
+    near(field.ping("a", b, 20).await.1, 30.0, "round trip after one link is perfect again, ms");
+    field.set("c", millis(20)).await;
+    near(field.ping("c", b, 20).await.1, 70.0, "round trip once the third is none any more, ms");
+    assert_eq!(field.ping("a", c, 20).await.0, 0.0);
+    field.bench.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn bandwidth_holds_at_100_megabits() {
+    if !possible("bandwidth_holds_at_100_megabits") {
+        return;
+    }
+    let asked = 100e6;
+    let slow = Link { bandwidth: Some(asked as u64), ..millis(5) };
+    let field = Field::new("engine-bandwidth", 72, &[("a", slow), ("b", link())]).await;
+    field.until_reachable("a", field.address("b")).await;
+    for (direction, arguments) in [("to the node", "-t 4 -O 1"), ("from the node", "-t 4 -O 1 -R")] {
+        let report = field.iperf("b", "a", arguments).await;
+        let found = report["end"]["sum_received"]["bits_per_second"].as_f64();
+        near(
+            found.unwrap_or_else(|| panic!("{report:#}")) / 1e6,
+            asked / 1e6,
+            &format!("TCP {direction}, Mbit/s"),
+        );
+    }
+    field.bench.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn packets_are_lost_as_often_as_asked_for() {
+    if !possible("packets_are_lost_as_often_as_asked_for") {
+        return;
+    }
+    let lossy = Link { loss: 0.1, ..link() };
+    let field = Field::new("engine-loss", 73, &[("a", lossy), ("b", link())]).await;
+    field.until_reachable("a", field.address("b")).await;
+    // Some 40,000 packets of which each is lost by a chance of its own: three standard deviations are 4.5 %.
+    let report = field.iperf("b", "a", "-u -b 100M -l 1200 -t 4").await;
+    let found = report["end"]["sum"]["lost_percent"].as_f64();
+    near(found.unwrap_or_else(|| panic!("{report:#}")), 10.0, "lost, %");
+    let traffic = field.bench.engine.link_traffic(&field.bench.project).await;
+    let LinkTraffic { passed, lost, .. } = traffic["a"];
+    assert!(lost > 1_000 && passed > 9 * lost / 2, "{traffic:?}");
+    field.bench.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_node_that_is_cut_off_keeps_its_replicas_and_comes_back() {
+    if !possible("a_node_that_is_cut_off_keeps_its_replicas_and_comes_back") {
+        return;
+    }
+    let field = Field::new("engine-cut", 74, &[("a", link()), ("b", link())]).await;
+    let (a, b) = (field.address("a"), field.address("b"));
+    field.until_reachable("a", b).await;
+    let pid = |node: &str| {
+        let (engine, id) = (field.bench.engine.clone(), field.specs[node].id.clone());
+        async move { engine.start(&id, 1).await.expect("it runs") }
+    };
+    let before = pid("a").await;
+    field.set("a", Link { up: false, ..link() }).await;
+    assert_eq!(field.ping("b", a, 5).await.0, 100.0);
+    assert_eq!(field.ping("a", field.bench.network.gateway, 5).await.0, 100.0);
+    assert_eq!(field.ping("b", field.bench.network.gateway, 5).await.0, 0.0, "others are not cut off");
+    assert_eq!(pid("a").await, before, "it goes on");
+    field.set("a", link()).await;
+    field.until_reachable("b", a).await;
+    assert_eq!((pid("a").await, field.address("a")), (before, a));
+    field.bench.end().await;
+}
+
+/// A supervisor that is killed takes no link with it, and the next one can change them.
+#[tokio::test(flavor = "multi_thread")]
+async fn links_outlive_their_engine() {
+    if !possible("links_outlive_their_engine") {
+        return;
+    }
+    let mut field = Field::new("engine-links", 75, &[("a", millis(10)), ("b", link())]).await;
+    let (a, b) = (field.address("a"), field.address("b"));
+    field.until_reachable("a", b).await;
+    let second = Engine::open(options(field.bench.folder.path())).expect("another engine");
+    let first = std::mem::replace(&mut field.bench.engine, second);
+    drop(first);
+    near(field.ping("b", a, 20).await.1, 20.0, "round trip under the next engine, ms");
+    field.set("a", millis(20)).await;
+    near(field.ping("b", a, 20).await.1, 40.0, "round trip that it has changed, ms");
+    field.set("a", link()).await;
+    field.until_reachable("b", a).await;
+    let (_, quick) = field.ping("b", a, 20).await;
+    assert!(quick < 2.0, "{quick} ms");
+    field.bench.end().await;
+}
