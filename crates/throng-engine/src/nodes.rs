@@ -76,7 +76,7 @@ impl Core {
         };
         let traffic = |name: &String| {
             let networks = self.legs_on(project, name).into_keys();
-            let each = networks.filter_map(|network| self.fabric.traffic(project, &network, name));
+            let each = networks.filter_map(|network| self.fabric.link_traffic(project, &network, name));
             each.reduce(|a, b| LinkTraffic {
                 passed: a.passed + b.passed,
                 lost: a.lost + b.lost,

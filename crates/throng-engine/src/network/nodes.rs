@@ -152,7 +152,7 @@ impl Fabric {
     }
 
     /// What became of the packets of a node's link in a network.
-    pub fn traffic(&self, project: &str, network: &str, node: &str) -> Option<LinkTraffic> {
+    pub fn link_traffic(&self, project: &str, network: &str, node: &str) -> Option<LinkTraffic> {
         self.wires.traffic(project, &Names::new(network, node).taps())
     }
 
