@@ -10,6 +10,7 @@ use throng_model::app::{
 };
 use throng_model::autoscale::Autoscale;
 use throng_model::sandbox::{Hook, HostAddress, Sandbox, Ulimit};
+use throng_model::update::{BackOff, RestartPace, UpdatePolicy};
 
 /// The app as `docker compose config --format json` shows it: every default that matters filled in, paths absolute,
 /// lists of `NAME=value` as mappings, limits under `deploy`. Dollar signs stand for themselves.
@@ -126,7 +127,7 @@ fn service(app: &App, service: &Service) -> Value {
     if !service.networks.is_empty() {
         map.insert("networks".into(), object(attachments));
     }
-    set(&mut map, "restart", restart(service.restart));
+    set(&mut map, "restart", restart(service.restart).filter(|_| restart_policy(service).is_none()));
     set(&mut map, "profiles", list(&service.profiles, |profile| json!(profile)));
     set(&mut map, "x-throng", x_throng(service));
     Value::Object(map)
@@ -135,6 +136,14 @@ fn service(app: &App, service: &Service) -> Value {
 /// What Compose has no keys for.
 fn x_throng(service: &Service) -> Option<Value> {
     let mut map = Map::new();
+    if let Some(back_off) = service.restart_pace.back_off {
+        let BackOff { initial, factor, max, reset } = back_off;
+        let (initial, max, reset) = (duration(initial), duration(max), duration(reset));
+        map.insert(
+            "restart".into(),
+            json!({ "initial": initial, "factor": factor, "max": max, "reset": reset }),
+        );
+    }
     if let Some(autoscale) = &service.autoscale {
         map.insert("autoscale".into(), autoscale.spec.clone());
         map.insert("autoscaler".into(), autoscaler(autoscale));
@@ -344,7 +353,40 @@ fn deploy(service: &Service) -> Value {
     set(&mut reservations, "memory", reservation.map(|bytes| bytes.to_string()));
     set(&mut resources, "reservations", (!reservations.is_empty()).then_some(reservations));
     set(&mut map, "resources", (!resources.is_empty()).then_some(resources));
+    set(&mut map, "update_config", service.update.as_ref().map(update_policy));
+    set(&mut map, "rollback_config", service.rollback.as_ref().map(update_policy));
+    set(&mut map, "restart_policy", restart_policy(service));
     Value::Object(map)
+}
+
+fn update_policy(policy: &UpdatePolicy) -> Value {
+    json!({
+        "parallelism": policy.parallelism,
+        "delay": duration(policy.delay),
+        "order": policy.order,
+        "monitor": duration(policy.monitor),
+        "max_failure_ratio": policy.max_failure_ratio,
+        "failure_action": policy.failure_action,
+    })
+}
+
+/// Where `restart` cannot say all of it.
+fn restart_policy(service: &Service) -> Option<Value> {
+    let pace = RestartPace { back_off: None, ..service.restart_pace };
+    if pace.is_default() {
+        return None;
+    }
+    let (condition, most) = match service.restart {
+        RestartPolicy::No => ("none", None),
+        RestartPolicy::Always | RestartPolicy::UnlessStopped => ("any", pace.max_attempts),
+        RestartPolicy::OnFailure(most) => ("on-failure", most),
+    };
+    let mut map = Map::new();
+    map.insert("condition".into(), json!(condition));
+    set(&mut map, "delay", pace.delay.map(duration));
+    set(&mut map, "max_attempts", most);
+    set(&mut map, "window", pace.window.map(duration));
+    Some(Value::Object(map))
 }
 
 fn dependencies(service: &Service) -> Value {

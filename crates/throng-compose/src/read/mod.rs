@@ -13,6 +13,7 @@ mod ports;
 mod resources;
 mod sandbox;
 mod service;
+mod updates;
 mod volumes;
 mod x_throng;
 

@@ -1,8 +1,9 @@
 //! How many replicas and with how much of the host: `scale`, `deploy`, and the older keys on the service itself.
 
+use super::updates;
 use crate::keys::Section;
 use crate::yaml::{Findings, Node};
-use throng_model::app::{Resources, RestartPolicy, Service, Swap};
+use throng_model::app::{Resources, Service, Swap};
 use throng_model::diagnostic::Diagnostic;
 
 /// Most replicas that can be asked for; ordinals and addresses are sized for far less.
@@ -70,11 +71,14 @@ pub(super) fn read(section: &mut Section<'_>, service: &mut Service, findings: &
 fn read_deploy<'a>(node: &'a Node, service: &mut Service, findings: &mut Findings) -> Option<Deploy<'a>> {
     let mut section = Section::open("services.*.deploy", node, findings)?;
     let replicas = section.take("replicas");
-    if let Some(node) = section.take("restart_policy")
-        && let Some(policy) = read_restart_policy(node, findings)
-    {
-        service.restart = policy;
+    if let Some(node) = section.take("restart_policy") {
+        updates::read_restart_policy(node, service, findings);
     }
+    let (update, rollback) = (section.take("update_config"), section.take("rollback_config"));
+    service.update =
+        update.and_then(|node| updates::read_policy("services.*.deploy.update_config", node, findings));
+    service.rollback =
+        rollback.and_then(|node| updates::read_policy("services.*.deploy.rollback_config", node, findings));
     let resources = section.take("resources");
     section.close(findings);
     let mut deploy = Deploy { replicas, ..Deploy::default() };
@@ -201,27 +205,4 @@ fn pids(node: &Node, findings: &mut Findings) -> Option<u64> {
         node.mismatch("a whole number of processes, or -1 for no limit", findings);
     }
     u64::try_from(pids).ok().filter(|pids| *pids > 0)
-}
-
-fn read_restart_policy(node: &Node, findings: &mut Findings) -> Option<RestartPolicy> {
-    const CONDITIONS: [(&str, RestartPolicy); 3] = [
-        ("none", RestartPolicy::No),
-        ("on-failure", RestartPolicy::OnFailure(None)),
-        ("any", RestartPolicy::Always),
-    ];
-    let mut section = Section::open("services.*.deploy.restart_policy", node, findings)?;
-    let condition = section.take("condition");
-    let attempts = section.take("max_attempts");
-    section.close(findings);
-    let policy = match condition {
-        Some(node) => node.choice(&CONDITIONS, findings)?,
-        None => RestartPolicy::Always,
-    };
-    let Some(attempts) = attempts else { return Some(policy) };
-    let most: u32 = attempts.number("a whole number of restarts", findings)?;
-    if policy == RestartPolicy::OnFailure(None) {
-        return Some(RestartPolicy::OnFailure(Some(most)));
-    }
-    findings.warn(&attempts.position, "max_attempts is honoured only with condition: on-failure");
-    Some(policy)
 }

@@ -3,14 +3,14 @@
 //! The specification leaves keys that begin with `x-` to others, so nobody else tells a typing error here: unlike an
 //! unknown key elsewhere it is an error.
 
-use super::{Declared, autoscale};
+use super::{Declared, autoscale, updates};
 use crate::yaml::{Entry, Findings, Node, nearest};
 use throng_model::app::Service;
 
 /// Keys of the app's `x-throng`.
 const APP_KEYS: [&str; 0] = [];
 /// Keys of a service's `x-throng`.
-const SERVICE_KEYS: [&str; 2] = ["autoscale", "autoscaler"];
+const SERVICE_KEYS: [&str; 3] = ["autoscale", "autoscaler", "restart"];
 
 /// Reads the `x-throng` at the top of a file.
 pub(super) fn read_app(node: &Node, findings: &mut Findings) {
@@ -22,6 +22,7 @@ pub(super) fn read_app(node: &Node, findings: &mut Findings) {
 pub(super) fn read_service(node: &Node, service: &mut Service, declared: &Declared, findings: &mut Findings) {
     let entries = entries(node, &SERVICE_KEYS, findings);
     let value = |key: &str| entries.iter().find(|entry| entry.key == key);
+    service.restart_pace.back_off = value("restart").map(|entry| updates::read_back_off(entry, findings));
     let (spec, options) = (value("autoscale").copied(), value("autoscaler").copied());
     service.autoscale = autoscale::read(spec, options, service, &declared.services, findings);
 }

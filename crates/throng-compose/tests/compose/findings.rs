@@ -146,8 +146,8 @@ fn keys_that_are_unknown_without_effect_or_refused() {
 compose.yaml:4:26: warning: "mode" under deploy has no effect (hint: a service has as many replicas as `replicas` says; jobs and one for each node are not known)"#,
     );
     check_service(
-        "deploy: {mode: replicated, update_config: {parallelism: 2}}",
-        r#"compose.yaml:4:32: warning: "update_config" under deploy has no effect (hint: replicas are replaced in the order and at the pace that the host allows)"#,
+        "deploy: {mode: replicated, labels: {a: b}}",
+        r#"compose.yaml:4:32: warning: "labels" under deploy has no effect (hint: put them under `labels` of the service)"#,
     );
     check_service("ports: [{target: 80, mode: host}, {target: 81, mode: ingress}]", "");
     check_service(

@@ -142,6 +142,78 @@ const PAIRS: &[(&str, &str, &str)] = &[
         "web: {deploy: {restart_policy: {condition: on-failure, max_attempts: 1}}}",
         "web: {deploy: {restart_policy: {condition: on-failure, max_attempts: 2}}}",
     ),
+    ("services.*.deploy.update_config", "web: {deploy: {}}", "web: {deploy: {update_config: {}}}"),
+    (
+        "services.*.deploy.update_config.parallelism",
+        "web: {deploy: {update_config: {parallelism: 2}}}",
+        "web: {deploy: {update_config: {parallelism: 0}}}",
+    ),
+    (
+        "services.*.deploy.update_config.delay",
+        "web: {deploy: {update_config: {delay: 1s}}}",
+        "web: {deploy: {update_config: {delay: 2s}}}",
+    ),
+    (
+        "services.*.deploy.update_config.failure_action",
+        "web: {deploy: {update_config: {failure_action: pause}}}",
+        "web: {deploy: {update_config: {failure_action: continue}}}",
+    ),
+    (
+        "services.*.deploy.update_config.monitor",
+        "web: {deploy: {update_config: {monitor: 1s}}}",
+        "web: {deploy: {update_config: {monitor: 2s}}}",
+    ),
+    (
+        "services.*.deploy.update_config.max_failure_ratio",
+        "web: {deploy: {update_config: {max_failure_ratio: 0.1}}}",
+        "web: {deploy: {update_config: {max_failure_ratio: 1}}}",
+    ),
+    (
+        "services.*.deploy.update_config.order",
+        "web: {deploy: {update_config: {order: stop-first}}}",
+        "web: {deploy: {update_config: {order: start-first}}}",
+    ),
+    ("services.*.deploy.rollback_config", "web: {deploy: {}}", "web: {deploy: {rollback_config: {}}}"),
+    (
+        "services.*.deploy.rollback_config.parallelism",
+        "web: {deploy: {rollback_config: {parallelism: 2}}}",
+        "web: {deploy: {rollback_config: {parallelism: 0}}}",
+    ),
+    (
+        "services.*.deploy.rollback_config.delay",
+        "web: {deploy: {rollback_config: {delay: 1s}}}",
+        "web: {deploy: {rollback_config: {delay: 2s}}}",
+    ),
+    (
+        "services.*.deploy.rollback_config.failure_action",
+        "web: {deploy: {rollback_config: {failure_action: pause}}}",
+        "web: {deploy: {rollback_config: {failure_action: continue}}}",
+    ),
+    (
+        "services.*.deploy.rollback_config.monitor",
+        "web: {deploy: {rollback_config: {monitor: 1s}}}",
+        "web: {deploy: {rollback_config: {monitor: 2s}}}",
+    ),
+    (
+        "services.*.deploy.rollback_config.max_failure_ratio",
+        "web: {deploy: {rollback_config: {max_failure_ratio: 0.1}}}",
+        "web: {deploy: {rollback_config: {max_failure_ratio: 1}}}",
+    ),
+    (
+        "services.*.deploy.rollback_config.order",
+        "web: {deploy: {rollback_config: {order: stop-first}}}",
+        "web: {deploy: {rollback_config: {order: start-first}}}",
+    ),
+    (
+        "services.*.deploy.restart_policy.delay",
+        "web: {deploy: {restart_policy: {delay: 1s}}}",
+        "web: {deploy: {restart_policy: {delay: 2s}}}",
+    ),
+    (
+        "services.*.deploy.restart_policy.window",
+        "web: {deploy: {restart_policy: {window: 1s}}}",
+        "web: {deploy: {restart_policy: {window: 2s}}}",
+    ),
     ("services.*.entrypoint", "web: {entrypoint: []}", "web: {entrypoint: null}"),
     ("services.*.env_file", "web: {env_file: a.env}", "web: {}"),
     ("services.*.env_file.*.path", "web: {env_file: [{path: a.env}]}", "web: {env_file: [{path: b.env}]}"),

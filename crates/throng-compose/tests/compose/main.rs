@@ -11,3 +11,4 @@ mod merging;
 mod peers;
 mod properties;
 mod rendering;
+mod updates;

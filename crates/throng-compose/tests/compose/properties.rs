@@ -62,6 +62,13 @@ services:
     healthcheck: {test: [CMD, check, "$$HOME"]}
     restart: unless-stopped
     networks: [front]
+  careful:
+    image: c
+    deploy:
+      update_config: {parallelism: 3, delay: 1500ms, order: start-first, monitor: 0s, max_failure_ratio: 0.1, failure_action: rollback}
+      rollback_config: {parallelism: 0, failure_action: continue}
+      restart_policy: {condition: on-failure, delay: 2s, max_attempts: 4, window: 1m}
+    x-throng: {restart: {initial: 500ms, factor: 1.5, max: 1m}}
   alone: {image: a, network_mode: none}
   job: {image: job, healthcheck: {disable: true}, profiles: [never]}
 networks:
@@ -110,7 +117,7 @@ fn a_rich_file_comes_back_the_same() {
     let good = RICH.replace("my data", "my-data");
     let case = Case { files: &[("compose.yaml", &good)], ..Case::default() };
     let loaded = case.load().0.unwrap_or_else(|findings| panic!("{}", render(&findings, false)));
-    assert_eq!(loaded.app.services.len(), 3);
+    assert_eq!(loaded.app.services.len(), 4);
     let messages: Vec<&str> = loaded.warnings.iter().map(|warning| warning.message.as_str()).collect();
     assert_eq!(messages, ["/m of db belongs to each of its replicas alone"]);
     round_trip(&good).unwrap();

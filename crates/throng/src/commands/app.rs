@@ -10,6 +10,7 @@ use std::process::ExitCode;
 use std::time::{Duration, Instant, SystemTime};
 use throng_model::replica::Exit;
 use throng_model::status::{Event, Readiness};
+use throng_model::update::UpdateState;
 use throng_supervisor::client::Client;
 use throng_supervisor::protocol::{Exec, Manner};
 
@@ -42,7 +43,7 @@ pub async fn up(context: &Context, arguments: UpArguments) -> Result<ExitCode> {
     let timeout = Duration::from_secs(arguments.wait_timeout);
     let ready = async {
         tokio::select! {
-            result = wait(&client, &arguments.services, timeout, "up") => result,
+            result = wait_for_update(&client, &arguments.services, timeout) => result,
             () = interrupted.cancelled() => Err(Failure::new(Kind::Interrupted, "")),
         }
     };
@@ -71,17 +72,34 @@ pub async fn up(context: &Context, arguments: UpArguments) -> Result<ExitCode> {
     Ok(if interrupted.is_cancelled() { ExitCode::from(Kind::Interrupted.code()) } else { ExitCode::SUCCESS })
 }
 
+/// Waits with a bar for what has just been applied.
+async fn wait_for_update(client: &Client, services: &[String], timeout: Duration) -> Result<()> {
+    waiting(client, services, timeout, "up", true).await
+}
+
 /// Waits for readiness with a bar.
 pub async fn wait(client: &Client, services: &[String], timeout: Duration, label: &str) -> Result<()> {
+    waiting(client, services, timeout, label, false).await
+}
+
+async fn waiting(
+    client: &Client,
+    services: &[String],
+    timeout: Duration,
+    label: &str,
+    update: bool,
+) -> Result<()> {
     let begin = Instant::now();
     let mut progress = Progress::new(label);
     let mut last = BTreeMap::new();
-    let result = client
-        .wait(services, timeout, &mut |services| {
-            show(&mut progress, services);
-            last = services.clone();
-        })
-        .await;
+    let mut told = |services: &BTreeMap<String, Readiness>| {
+        show(&mut progress, services);
+        last = services.clone();
+    };
+    let result = match update {
+        true => client.wait_for_update(services, timeout, &mut told).await,
+        false => client.wait(services, timeout, &mut told).await,
+    };
     match result {
         Ok(()) => progress.done(&counts(&last)),
         Err(_) => progress.failed(&counts(&last)),
@@ -111,6 +129,18 @@ pub fn counts(services: &BTreeMap<String, Readiness>) -> String {
         let mut text = format!("{name} {}/{} ready", (r.ready + r.completed).min(r.wanted), r.wanted);
         if r.present > r.wanted {
             text += &format!(", {} still to leave", r.present - r.wanted);
+        }
+        if let Some(update) = &r.update {
+            text += match update.state {
+                UpdateState::Updating => ", updating",
+                UpdateState::Paused => ", update paused",
+                UpdateState::RollingBack => ", rolling back",
+                UpdateState::RollbackPaused => ", rollback paused",
+                UpdateState::RolledBack => ", update rolled back",
+            };
+            if matches!(update.state, UpdateState::Updating | UpdateState::RollingBack) {
+                text += &format!(" ({} of {} done)", update.done, r.wanted);
+            }
         }
         match (&r.waiting, &r.trouble) {
             (Some(reason), _) => text + &format!(", waits: {reason}"),
@@ -226,12 +256,17 @@ pub async fn exec(context: &Context, arguments: ExecArguments) -> Result<ExitCod
 #[cfg(test)]
 mod tests {
     use super::*;
+    use throng_model::status::Update;
 
     #[test]
     fn counts_say_how_far_a_service_is() {
         let ready = |wanted, present, ready| Readiness { wanted, present, ready, ..Readiness::default() };
         let waiting = Readiness { waiting: Some("db".into()), ..ready(1, 0, 0) };
         let failing = Readiness { failed: 1, trouble: Some("replica 1: gone".into()), ..ready(2, 2, 1) };
+        let updating = |state| {
+            let update = Update { state, done: 1, failed: 0, reason: None };
+            Readiness { update: Some(update), ..ready(2, 2, 2) }
+        };
         for (readiness, text) in [
             (ready(3, 3, 2), "web 2/3 ready"),
             // Scaled down from ten thousand: most of them are ready, and none of those is one of the two.
@@ -239,6 +274,8 @@ mod tests {
             (ready(0, 4, 1), "web 0/0 ready, 4 still to leave"),
             (waiting, "web 0/1 ready, waits: db"),
             (failing, "web 1/2 ready, replica 1: gone"),
+            (updating(UpdateState::Updating), "web 2/2 ready, updating (1 of 2 done)"),
+            (updating(UpdateState::RolledBack), "web 2/2 ready, update rolled back"),
         ] {
             assert_eq!(counts(&BTreeMap::from([("web".to_owned(), readiness)])), text);
         }

@@ -7,7 +7,7 @@ use crate::terminal::{Style, table};
 use jiff::Timestamp;
 use serde_json::json;
 use std::collections::BTreeSet;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 use throng_model::status::{Event, ReplicaStatus, Status};
 use throng_supervisor::client::{self, Choice, Client};
 
@@ -110,9 +110,9 @@ fn state_text(replica: &ReplicaStatus) -> String {
         }
         "restarting" => {
             let code = replica.exit.map_or(0, |exit| exit.code());
-            format!("Restarting ({code}) {} ago", since(replica.finished_at))
+            format!("Restarting ({code}) {} ago{}", since(replica.finished_at), again(replica))
         }
-        "failed" => format!("Failed: {}", replica.error.as_deref().unwrap_or("unknown")),
+        "failed" => format!("Failed: {}{}", replica.error.as_deref().unwrap_or("unknown"), again(replica)),
         state => {
             let mut letters = state.chars();
             letters
@@ -123,9 +123,19 @@ fn state_text(replica: &ReplicaStatus) -> String {
     }
 }
 
+/// When a replica that keeps ending is started again: what kubectl calls CrashLoopBackOff.
+fn again(replica: &ReplicaStatus) -> String {
+    let waits = replica.next_start.and_then(|at| at.duration_since(SystemTime::now()).ok());
+    waits.map(|waits| format!(", next start in {} (back-off)", duration(waits))).unwrap_or_default()
+}
+
 /// How long ago, in docker's words.
 fn since(time: Option<SystemTime>) -> String {
-    let seconds = time.and_then(|time| time.elapsed().ok()).map_or(0, |elapsed| elapsed.as_secs());
+    duration(time.and_then(|time| time.elapsed().ok()).unwrap_or_default())
+}
+
+fn duration(duration: Duration) -> String {
+    let seconds = duration.as_secs();
     let plural = |n: u64, unit: &str| format!("{n} {unit}{}", if n == 1 { "" } else { "s" });
     match seconds {
         0 => "less than a second".into(),
@@ -171,6 +181,7 @@ fn ps_json(status: &Status, replica: &ReplicaStatus) -> serde_json::Value {
         "Publishers": publishers.collect::<Vec<_>>(),
         "Ordinal": replica.ordinal,
         "Restarts": replica.restarts,
+        "NextStart": replica.next_start.map(time_text),
         "Addresses": replica.addresses,
     })
 }
