@@ -1,5 +1,6 @@
 //! The canonical form: what `docker compose config` prints, under its key names.
 
+use crate::read::nodes;
 use serde_json::{Map, Value, json};
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -64,6 +65,10 @@ pub fn canonical(app: &App) -> Value {
             top.insert(section.into(), object(files.iter().map(|(key, source)| (key, file(key, source)))));
         }
     }
+    let mut extras = Map::new();
+    set(&mut extras, "nodes", (!app.nodes.is_empty()).then(|| nodes::canonical(&app.nodes)));
+    set(&mut extras, "unreachable_after", app.unreachable_after.map(duration));
+    set(&mut top, "x-throng", (!extras.is_empty()).then_some(extras));
     Value::Object(top)
 }
 
@@ -340,7 +345,11 @@ fn health_check(check: &HealthCheck) -> Value {
 
 fn deploy(service: &Service) -> Value {
     let mut map = Map::new();
-    map.insert("replicas".into(), json!(service.replicas));
+    match service.placement.on_each {
+        true => map.insert("mode".into(), json!("global")),
+        false => map.insert("replicas".into(), json!(service.replicas)),
+    };
+    set(&mut map, "placement", nodes::canonical_placement(&service.placement));
     let mut limits = Map::new();
     set(&mut limits, "cpus", service.resources.cpus);
     set(&mut limits, "memory", service.resources.memory.map(|bytes| bytes.to_string()));

@@ -34,6 +34,8 @@ pub struct WantedService {
     pub restart: Rule,
     pub depends_on: BTreeMap<String, Dependency>,
     pub health: Option<HealthCheck>,
+    /// Ordinals that cannot be launched now: no node has room for them, see [`crate::place`].
+    pub held: BTreeSet<u32>,
     /// How replicas of another definition are replaced; see [`crate::rollout`].
     pub update: Option<UpdatePolicy>,
     pub rollback: Option<UpdatePolicy>,
@@ -207,7 +209,7 @@ impl<'a> Planner<'a> {
         let last = service.replicas.saturating_add(service.stand_ins_to_start(replicas, self.now));
         let mut existing = replicas.into_iter().flat_map(BTreeMap::keys).copied().peekable();
         for ordinal in 1..=last {
-            if existing.next_if_eq(&ordinal).is_some() {
+            if existing.next_if_eq(&ordinal).is_some() || service.held.contains(&ordinal) {
                 continue;
             }
             if self.room.launches == 0 {

@@ -1,6 +1,7 @@
 //! Limits and counters of one replica, over control groups of either version.
 //!
-//! A replica's group is `throng/<project>/<name>`: in every hierarchy that counts or limits something on version 1,
+//! A replica's group is `throng/<project>/<name>`, or `throng/<project>/@<node>/<name>` on a virtual node, whose own group
+//! holds its replicas together to what the node has: in every hierarchy that counts or limits something on version 1,
 //! in the one tree on version 2. The child itself writes `0` into the group's list before anything else of it runs:
 //! on version 1 a task that moves itself takes no global lock, where moving another one stalls every fork and exit of
 //! the host (`cgroup_procs_write_start` in the kernel).
@@ -8,7 +9,7 @@
 //! On version 1 only a replica with a memory limit has a memory group. For each such group the kernel keeps a table of
 //! all mounted file systems of the host (`shrinker_info`), ten bytes each, and goes through all tables when file systems
 //! are mounted: with thousands of replicas that are gigabytes, and starts that take ever longer. Of the others the
-//! memory is what their processes hold.
+//! memory is what their processes hold. On a node with a limit they are in the node's memory group themselves.
 
 mod settings;
 
@@ -22,6 +23,8 @@ use throng_model::replica::Pressure;
 
 /// Folder of this program in each hierarchy.
 const SUBTREE: &str = "throng";
+/// Before the name of a node, which no replica's begins with.
+const NODE: &str = "@";
 /// On version 2, the group of the supervisor itself, beside [`SUBTREE`].
 pub const SUPERVISOR: &str = "throng-supervisor";
 /// Hierarchies of version 1 that are used.
@@ -115,9 +118,33 @@ impl Cgroups {
         Cgroups::None(failure)
     }
 
-    /// The group of a replica; `None` where this host offers no groups.
+    /// The group of a replica wherever it has been made; `None` where this host offers no groups.
     pub fn group(&self, project: &str, name: &str) -> Option<Group> {
-        let below = Path::new(SUBTREE).join(project).join(name);
+        let folder = self.subtrees().into_iter().next()?.join(project);
+        let nodes = || fs::read_dir(&folder).into_iter().flatten().flatten().filter(is_node);
+        let on = match folder.join(name).exists() {
+            true => None,
+            false => nodes().find(|node| node.path().join(name).exists()),
+        };
+        let below = Path::new(project).join(on.map(|node| node.file_name()).unwrap_or_default());
+        self.below(&below.join(name))
+    }
+
+    /// The group that a replica on a node, or on none, is to have.
+    pub fn group_on(&self, project: &str, node: Option<&str>, name: &str) -> Option<Group> {
+        match node {
+            Some(node) => self.below(&Path::new(project).join(format!("{NODE}{node}")).join(name)),
+            None => self.below(&Path::new(project).join(name)),
+        }
+    }
+
+    /// The group of a node.
+    pub fn node(&self, project: &str, node: &str) -> Option<Group> {
+        self.below(&Path::new(project).join(format!("{NODE}{node}")))
+    }
+
+    fn below(&self, place: &Path) -> Option<Group> {
+        let below = Path::new(SUBTREE).join(place);
         match self {
             Cgroups::V1(mounts) => {
                 let folders = mounts.iter().map(|(c, path)| (c.clone(), path.join(&below))).collect();
@@ -136,15 +163,19 @@ impl Cgroups {
             Cgroups::None(_) => None,
         };
         let entries = folder.and_then(|f| fs::read_dir(f.join(SUBTREE).join(project)).ok());
-        let folders =
-            entries.into_iter().flatten().flatten().filter(|e| e.file_type().is_ok_and(|t| t.is_dir()));
-        folders.filter_map(|e| e.file_name().into_string().ok()).collect()
+        let folders = |entries: fs::ReadDir| entries.flatten().filter(|e| e.file_type().is_ok_and(|t| t.is_dir()));
+        let (nodes, direct): (Vec<_>, Vec<_>) = entries.into_iter().flat_map(folders).partition(is_node);
+        let on_nodes = nodes.iter().filter_map(|node| fs::read_dir(node.path()).ok()).flat_map(folders);
+        direct.into_iter().chain(on_nodes).filter_map(|e| e.file_name().into_string().ok()).collect()
     }
 
     /// Removes the project's own folders once no replica is left in them; one that is in use stays.
     pub fn remove_project(&self, project: &str) {
         for subtree in self.subtrees() {
-            let _ = fs::remove_dir(subtree.join(project));
+            let folder = subtree.join(project);
+            let nodes = fs::read_dir(&folder).into_iter().flatten().flatten().filter(is_node);
+            nodes.for_each(|node| drop(fs::remove_dir(node.path())));
+            let _ = fs::remove_dir(folder);
         }
         self.leave();
     }
@@ -163,6 +194,10 @@ impl Cgroups {
             Cgroups::None(_) => vec![],
         }
     }
+}
+
+fn is_node(entry: &fs::DirEntry) -> bool {
+    entry.file_name().to_str().is_some_and(|name| name.starts_with(NODE))
 }
 
 /// Makes the folder, or finds one that this process may make groups in: there may be another user's.
@@ -277,7 +312,38 @@ impl Group {
     /// Files into which a task writes `0` to join.
     pub fn lists(&self, resources: &Resources) -> Vec<PathBuf> {
         let file = if self.version == 1 { "tasks" } else { "cgroup.procs" };
-        self.wanted(resources).map(|(_, folder)| folder.join(file)).collect()
+        let own = self.wanted(resources).map(|(_, folder)| folder.join(file));
+        let limited = self.wanted(resources).any(|(controller, _)| controller == "memory");
+        // The node's, where the replica has none of its own and the node has one.
+        let of_node = self.folder("memory").and_then(Path::parent).filter(|parent| {
+            let is_node = parent.file_name().and_then(|name| name.to_str()).is_some_and(|n| n.starts_with(NODE));
+            self.version == 1 && !limited && is_node && parent.exists()
+        });
+        own.chain(of_node.map(|parent| parent.join(file))).collect()
+    }
+
+    /// Makes the group of a node, or changes what its replicas have together.
+    pub fn create_node(&self, cpus: Option<f64>, memory: Option<u64>) -> io::Result<()> {
+        self.create(&Resources { cpus, memory, ..Resources::default() })?;
+        for (controller, folder) in &self.folders {
+            if self.version == 2 {
+                enable_v2(folder)?;
+            }
+            // Of an earlier definition.
+            let lifted: &[(&str, bool, &str)] = match (self.version, controller.as_str()) {
+                (1, "cpu") => &[("cpu.cfs_quota_us", cpus.is_none(), "-1")],
+                (1, "memory") => &[("memory.limit_in_bytes", memory.is_none(), "-1")],
+                (2, _) => &[("cpu.max", cpus.is_none(), "max"), ("memory.max", memory.is_none(), "max")],
+                _ => &[],
+            };
+            for (file, lift, value) in lifted {
+                let path = folder.join(file);
+                if *lift && path.exists() {
+                    fs::write(path, value)?;
+                }
+            }
+        }
+        Ok(())
     }
 
     pub fn is_v2(&self) -> bool {
@@ -382,7 +448,9 @@ impl Group {
 
 /// Makes a replica's folder, with the project's and, if another supervisor has just left, this program's.
 fn make_folder(folder: &Path, version: u8) -> io::Result<()> {
-    let parents: Vec<&Path> = folder.ancestors().skip(1).take(2).collect();
+    let on_node = folder.parent().and_then(Path::file_name).and_then(|name| name.to_str());
+    let depth = if on_node.is_some_and(|name| name.starts_with(NODE)) { 3 } else { 2 };
+    let parents: Vec<&Path> = folder.ancestors().skip(1).take(depth).collect();
     for _ in 0..MAKE_TRIES {
         match fs::create_dir(folder) {
             Err(e) if e.kind() == io::ErrorKind::NotFound => {}

@@ -6,7 +6,9 @@ use crate::network::OnNode;
 use std::collections::{BTreeMap, HashMap};
 use std::net::Ipv4Addr;
 use std::sync::{Mutex, MutexGuard, PoisonError};
+use throng_model::app::Resources;
 use throng_model::node::{LinkTraffic, Node};
+use throng_model::replica::ReplicaSpec;
 use throng_runtime::Result;
 
 /// Nodes by project and name.
@@ -29,9 +31,28 @@ impl Nodes {
 }
 
 impl Core {
+    /// What a replica is limited to: at most what its node has, since the kernel refuses more.
+    pub fn limits(&self, spec: &ReplicaSpec) -> Resources {
+        let mut resources = spec.resources;
+        let nodes = self.nodes.lock();
+        let node = spec.node.as_ref().and_then(|name| nodes.get(&spec.id.project)?.get(name));
+        if let Some(capacity) = node.map(|node| node.capacity) {
+            let least = |own: f64| capacity.cpus.map_or(own, |cpus| own.min(cpus));
+            resources.cpus = resources.cpus.map(least);
+        }
+        resources
+    }
+
     /// See [`throng_runtime::Runtime::set_node`]. The project must be loaded.
     pub fn set_node(&self, project: &str, name: &str, node: Node) -> Result<()> {
+        let capacity = node.capacity;
         self.nodes.lock().entry(project.to_owned()).or_default().insert(name.to_owned(), node);
+        if let Some(group) = self.cgroups.node(project, name) {
+            group.create_node(capacity.cpus, capacity.memory).map_err(|e| {
+                let error = host(format_args!("cannot limit node {name}"), e);
+                error.hint("a replica there may have a larger limit of its own: drain the node first")
+            })?;
+        }
         if !self.contained() {
             return Ok(());
         }
@@ -63,6 +84,7 @@ impl Core {
     pub fn remove_nodes(&self, project: &str) {
         self.nodes.lock().remove(project);
         self.fabric.close_links(project);
+        self.cgroups.remove_project(project);
     }
 
     pub fn link_traffic(&self, project: &str) -> BTreeMap<String, LinkTraffic> {

@@ -133,7 +133,7 @@ impl<'a> Attempt<'a> {
                 node: node.clone(),
             })
             .collect();
-        let group = core.cgroups.group(&spec.id.project, &spec.id.name());
+        let group = core.cgroups.group_on(&spec.id.project, spec.node.as_deref(), &spec.id.name());
         let disk = open_disk(core, replica, spec)?;
         Ok(Attempt { core, replica, spec, networks, legs, started_at, group, disk })
     }
@@ -152,7 +152,9 @@ impl<'a> Attempt<'a> {
         let identity = self.core.ground.identity(&spec.process.user, &spec.sandbox.groups, &layers)?;
         self.write_files(&identity)?;
         if let Some(group) = &self.group {
-            group.create(&spec.resources).map_err(|e| host(format_args!("cannot limit {}", spec.id), e))?;
+            group
+                .create(&self.core.limits(spec))
+                .map_err(|e| host(format_args!("cannot limit {}", spec.id), e))?;
         }
         let sys = self.shared_sys()?;
         let view = if sys.is_some() { Sys::Shared } else { Sys::Own };
@@ -200,7 +202,9 @@ impl<'a> Attempt<'a> {
 
     fn limit(&self) -> Result<()> {
         let Some(group) = &self.group else { return Ok(()) };
-        group.create(&self.spec.resources).map_err(|e| host(format_args!("cannot limit {}", self.spec.id), e))
+        group
+            .create(&self.core.limits(self.spec))
+            .map_err(|e| host(format_args!("cannot limit {}", self.spec.id), e))
     }
 
     /// Without namespaces: see [`crate::process`].
@@ -208,7 +212,7 @@ impl<'a> Attempt<'a> {
         let (spec, folder) = (self.spec, &self.replica.folder);
         self.open_log()?;
         self.limit()?;
-        let lists = self.group.as_ref().map(|g| g.lists(&spec.resources)).unwrap_or_default();
+        let lists = self.group.as_ref().map(|g| g.lists(&self.core.limits(spec))).unwrap_or_default();
         let mut ops = self.core.loopback_ops(spec)?;
         ops.push(Op::OwnDescriptors);
         ops.extend(plan::beginning(&lists)?);
@@ -289,7 +293,7 @@ impl<'a> Attempt<'a> {
 
     fn ops(&self, identity: &Identity, sys: Sys) -> Result<Vec<Op>> {
         let (core, spec, folder) = (self.core, self.spec, &self.replica.folder);
-        let lists = self.group.as_ref().map(|g| g.lists(&spec.resources)).unwrap_or_default();
+        let lists = self.group.as_ref().map(|g| g.lists(&self.core.limits(spec))).unwrap_or_default();
         let mut ops = vec![Op::OwnDescriptors];
         ops.extend(plan::map_user(identity)?);
         ops.extend(plan::beginning(&lists)?);

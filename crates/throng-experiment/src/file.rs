@@ -4,8 +4,11 @@
 //! variables are known. What comes out can be carried out without further questions; what cannot is an error at its
 //! line and column. The keys are those of [`crate::schema`]; `docs/experiment.md` explains them.
 
+mod fault;
 mod load;
 mod stage;
+
+pub use fault::Fault;
 
 use crate::schema::{self, Group, MAX_STAGES};
 use std::collections::{BTreeMap, BTreeSet};
@@ -42,6 +45,8 @@ pub struct StageSpec {
     pub require: Vec<(String, Location)>,
     /// How often a load is carried out; 1 for other actions.
     pub repeat: u32,
+    /// What happens while a load runs, by the time after its begin.
+    pub during: Vec<(Duration, Fault)>,
 }
 
 #[derive(Debug, Clone, PartialEq)]
@@ -60,6 +65,7 @@ pub enum Action {
     Pause {
         duration: Duration,
     },
+    Fault(Fault),
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -148,7 +154,7 @@ fn read(
     let stages = keys.take("stages");
     keys.close(findings);
     let Some(stages) = stages else {
-        let hint = "add a list of stages: up, scale, load, wait or pause";
+        let hint = "add a list of stages: up, scale, load, wait, pause or a fault";
         findings.error_with_hint(&root.position, "the experiment has no stages", hint);
         return None;
     };

@@ -3,7 +3,7 @@
 //! A stage that cannot be carried out ends the run; a threshold that does not hold is noted and the run goes on,
 //! because the later stages may be what explains it.
 
-use crate::file::{Action, Experiment, LoadAction, StageSpec, WaitFor};
+use crate::file::{Action, Experiment, Fault, LoadAction, StageSpec, WaitFor};
 use crate::recorder::Recorder;
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -169,6 +169,7 @@ impl Runner<'_> {
             Action::Load(load) => self.load(spec, load, stage).await,
             Action::Wait { until, timeout } => self.wait(until, *timeout).await,
             Action::Pause { duration } => self.pause(*duration).await,
+            Action::Fault(fault) => Ok(befall(self.cluster, fault).await?),
         }
     }
 
@@ -274,12 +275,12 @@ impl Runner<'_> {
         if !load.warmup.is_zero() {
             let mut warm_up = load_spec(0);
             warm_up.schedule = shortened(&warm_up.schedule, load.warmup);
-            self.one_load(warm_up, 0, spec.repeat).await?;
+            self.one_load(warm_up, 0, spec.repeat, &[]).await?;
         }
         for repetition in 1..=spec.repeat.max(1) {
             let mut one = load_spec(u64::from(repetition));
             one.begin_offset = self.now();
-            let result = self.one_load(one, repetition, spec.repeat).await?;
+            let result = self.one_load(one, repetition, spec.repeat, &spec.during).await?;
             stage.loads.push(result);
             if self.cancel.is_cancelled() {
                 return Err("stopped".to_owned().into());
@@ -292,13 +293,25 @@ impl Runner<'_> {
         Ok(())
     }
 
-    async fn one_load(&mut self, spec: LoadSpec, repetition: u32, of: u32) -> Result<LoadResult, StageError> {
+    async fn one_load(
+        &mut self,
+        spec: LoadSpec,
+        repetition: u32,
+        of: u32,
+        during: &[(Duration, Fault)],
+    ) -> Result<LoadResult, StageError> {
         let (sender, mut progress) = watch::channel(Progress::default());
         let load = throng_load::run(spec, sender, self.cancel.clone());
-        tokio::pin!(load);
+        let faults = at_their_times(self.cluster, during);
+        tokio::pin!(load, faults);
+        let mut all_done = during.is_empty();
         loop {
             tokio::select! {
                 result = &mut load => return result.map_err(|error| error.to_string().into()),
+                result = &mut faults, if !all_done => {
+                    result?;
+                    all_done = true;
+                }
                 Ok(()) = progress.changed() => {
                     let now = progress.borrow_and_update().clone();
                     self.observer.load(&now, repetition, of);
@@ -315,6 +328,23 @@ impl Runner<'_> {
         let service = load.service.as_deref().unwrap_or_default();
         let address = self.cluster.endpoint(service, load.port).await?;
         Ok((service_url(service, &load.path)?, Some(address)))
+    }
+}
+
+async fn at_their_times(cluster: &dyn Cluster, faults: &[(Duration, Fault)]) -> Result<(), ClusterError> {
+    let begin = tokio::time::Instant::now();
+    for (at, fault) in faults {
+        tokio::time::sleep_until(begin + *at).await;
+        befall(cluster, fault).await?;
+    }
+    Ok(())
+}
+
+/// Has a fault begin or end. The cluster tells it as an event, which the report marks.
+async fn befall(cluster: &dyn Cluster, fault: &Fault) -> Result<(), ClusterError> {
+    match fault {
+        Fault::Nodes { choice, change } => cluster.change_nodes(choice, change).await,
+        Fault::Kill { service, share } => cluster.kill(service, *share).await.map(drop),
     }
 }
 
@@ -371,6 +401,7 @@ fn kind(action: &Action) -> &'static str {
         Action::Load(_) => "load",
         Action::Wait { .. } => "wait",
         Action::Pause { .. } => "pause",
+        Action::Fault(_) => "fault",
     }
 }
 
@@ -393,6 +424,7 @@ pub fn detail(action: &Action) -> String {
             WaitFor::Log { service, text } => format!("until a log of {service} says {text:?}"),
         },
         Action::Pause { duration } => format_duration(*duration),
+        Action::Fault(fault) => fault.to_string(),
     }
 }
 

@@ -83,6 +83,11 @@ pub static STAGE: Group = Group { title: "a stage", fields: &[
     field("load", Kind::Group(&LOAD), "Send requests and measure the answers."),
     field("wait", Kind::Group(&WAIT), "Wait until a condition holds."),
     field("pause", Kind::Duration, "Do nothing for this long, so that a person can read or a system can settle."),
+    field("cut", Kind::Group(&NODES), "Let no packet pass to or from these nodes; their replicas go on."),
+    field("slow", Kind::Group(&SLOW), "Change the links of these nodes; what is not named stays as it is."),
+    field("heal", Kind::Group(&NODES), "Let packets pass again."),
+    field("kill", Kind::Group(&KILL), "Kill replicas, as a crash would."),
+    field("during", Kind::Groups(&DURING), "Faults while the load runs, each at its time."),
     field("require", Kind::Texts, "Thresholds of a load, such as `p95<200ms` or `errors<1%`; one that does not hold fails the run."),
     field("repeat", Kind::Count(1, MAX_REPETITIONS), "How often this load is carried out; the report shows the spread."),
 ] };
@@ -91,6 +96,37 @@ pub static STAGE: Group = Group { title: "a stage", fields: &[
 pub static SCALE: Group = Group { title: "scale", fields: &[
     field("service", Kind::Text, "A service of the Compose file. Required."),
     field("replicas", Kind::Count(0, MAX_REPLICAS), "How many there are to be. Required."),
+] };
+
+#[rustfmt::skip] // One key a line: these are tables.
+pub static NODES: Group = Group { title: "cut and heal", fields: &[
+    field("nodes", Kind::Texts, "Names of virtual nodes of the Compose file."),
+    field("region", Kind::Text, "All nodes of this region."),
+] };
+
+#[rustfmt::skip] // One key a line: these are tables.
+pub static SLOW: Group = Group { title: "slow", fields: &[
+    field("nodes", Kind::Texts, "Names of virtual nodes of the Compose file."),
+    field("region", Kind::Text, "All nodes of this region."),
+    field("latency", Kind::Duration, "How long each packet is under way, one way."),
+    field("jitter", Kind::Duration, "How far the latency is spread in both directions."),
+    field("loss", Kind::Text, "The share of packets that is lost, such as `1%`."),
+    field("bandwidth", Kind::Text, "Bits a second, such as `10mbit`."),
+] };
+
+#[rustfmt::skip] // One key a line: these are tables.
+pub static KILL: Group = Group { title: "kill", fields: &[
+    field("service", Kind::Text, "A service of the Compose file. Required."),
+    with_default("share", Kind::Text, "100%", "How many of its running replicas, rounded up; those with the lowest numbers."),
+] };
+
+#[rustfmt::skip] // One key a line: these are tables.
+pub static DURING: Group = Group { title: "during", fields: &[
+    field("at", Kind::Duration, "After the load, or its repetition, has begun. Required."),
+    field("cut", Kind::Group(&NODES), "As in a stage."),
+    field("slow", Kind::Group(&SLOW), "As in a stage."),
+    field("heal", Kind::Group(&NODES), "As in a stage."),
+    field("kill", Kind::Group(&KILL), "As in a stage."),
 ] };
 
 #[rustfmt::skip] // One key a line: these are tables.
@@ -193,7 +229,9 @@ fn kind(kind: &Kind) -> Value {
 
 /// One table of keys for each mapping of the file, as `docs/experiment.md` shows them: (title, table).
 pub fn markdown_tables() -> Vec<(&'static str, String)> {
-    [&EXPERIMENT, &STAGE, &SCALE, &LOAD, &WAIT].map(|group| (group.title, markdown(group))).into()
+    [&EXPERIMENT, &STAGE, &SCALE, &LOAD, &WAIT, &NODES, &SLOW, &KILL, &DURING]
+        .map(|group| (group.title, markdown(group)))
+        .into()
 }
 
 fn markdown(group: &Group) -> String {

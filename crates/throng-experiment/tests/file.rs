@@ -205,14 +205,14 @@ fn wrong_files() {
     check("[]", "experiment.yaml:1:1: error: expected a mapping, found a list");
     check(
         "title: x",
-        "experiment.yaml:1:1: error: the experiment has no stages (hint: add a list of stages: up, scale, load, wait or pause)",
+        "experiment.yaml:1:1: error: the experiment has no stages (hint: add a list of stages: up, scale, load, wait, pause or a fault)",
     );
     check("stages: []", "experiment.yaml:1:9: error: an experiment has 1 to 1000 stages, this one has 0");
     check("stages: {up: }", "experiment.yaml:1:9: error: expected a list, found a mapping");
     check(
         "stags: []",
         r#"experiment.yaml:1:1: error: unknown key "stags" of the experiment (hint: did you mean "stages"?)
-experiment.yaml:1:1: error: the experiment has no stages (hint: add a list of stages: up, scale, load, wait or pause)"#,
+experiment.yaml:1:1: error: the experiment has no stages (hint: add a list of stages: up, scale, load, wait, pause or a fault)"#,
     );
     check(
         "stages:\n  - scale: {service: web, replicas: 1}\n  - pause: 1s\n",
@@ -232,7 +232,7 @@ experiment.yaml:1:1: error: the experiment has no stages (hint: add a list of st
 fn wrong_stages() {
     check_stage(
         "{}",
-        "experiment.yaml:3:5: error: a stage that does nothing (hint: add one of up, scale, load, wait, pause)",
+        "experiment.yaml:3:5: error: a stage that does nothing (hint: add one of up, scale, load, wait, pause, cut, slow, heal, kill)",
     );
     check_stage(
         "{pause: 1s, up: }",
@@ -246,7 +246,7 @@ fn wrong_stages() {
     );
     check_stage(
         "puase: 5s",
-        r#"experiment.yaml:3:5: error: a stage that does nothing (hint: add one of up, scale, load, wait, pause)
+        r#"experiment.yaml:3:5: error: a stage that does nothing (hint: add one of up, scale, load, wait, pause, cut, slow, heal, kill)
 experiment.yaml:3:5: error: unknown key "puase" of a stage (hint: did you mean "pause"?)"#,
     );
     check_stage(

@@ -27,6 +27,9 @@ pub struct App {
     /// Virtual nodes; empty means that the host is one place without limits of its own.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub nodes: BTreeMap<String, Node>,
+    /// How long a node must be cut off before its replicas are given no work; `None` means Kubernetes' default.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub unreachable_after: Option<Duration>,
 }
 
 /// An image and a command, and how many replicas of it should run where and with what.

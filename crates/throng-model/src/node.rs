@@ -264,6 +264,15 @@ pub struct LinkChange {
 }
 
 impl LinkChange {
+    /// What is said later wins.
+    pub fn add(&mut self, later: &LinkChange) {
+        self.latency = later.latency.or(self.latency);
+        self.jitter = later.jitter.or(self.jitter);
+        self.loss = later.loss.or(self.loss);
+        self.bandwidth = later.bandwidth.or(self.bandwidth);
+        self.up = later.up.or(self.up);
+    }
+
     pub fn apply(&self, link: &mut Link) {
         link.latency = self.latency.unwrap_or(link.latency);
         link.jitter = self.jitter.unwrap_or(link.jitter);
@@ -274,7 +283,7 @@ impl LinkChange {
 }
 
 /// A node as a listing shows it.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct NodeStatus {
     pub name: String,
     /// `ready`, `drained` (nothing new is put there), `unreachable` (its link is down).
@@ -297,4 +306,39 @@ pub struct LinkTraffic {
     pub lost: u64,
     /// More waited than its queue holds.
     pub overflowed: u64,
+}
+
+/// What somebody says about nodes while the app runs.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum NodeChange {
+    /// Its replicas move elsewhere, and nothing new is put there.
+    Drain,
+    Uncordon,
+    Link(LinkChange),
+}
+
+impl NodeChange {
+    pub fn cut() -> NodeChange {
+        NodeChange::Link(LinkChange { up: Some(false), ..LinkChange::default() })
+    }
+
+    pub fn heal() -> NodeChange {
+        NodeChange::Link(LinkChange { up: Some(true), ..LinkChange::default() })
+    }
+}
+
+/// Which nodes are meant: those of these names, and all of these regions.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct NodeChoice {
+    pub names: Vec<String>,
+    pub regions: Vec<String>,
+}
+
+impl fmt::Display for NodeChoice {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let regions = self.regions.iter().map(|region| format!("region {region}"));
+        f.write_str(&self.names.iter().cloned().chain(regions).collect::<Vec<_>>().join(", "))
+    }
 }

@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::time::{Duration, SystemTime};
 use throng_model::app::App;
+use throng_model::node::{NodeChange, NodeChoice};
 use throng_model::status::{Event, Readiness, ReplicaSample, Status};
 
 /// Is told of every change while something is waited for.
@@ -45,6 +46,15 @@ pub enum Feed {
     Samples { at: SystemTime, samples: Vec<ReplicaSample> },
 }
 
+fn no_faults(what: &str) -> ClusterError {
+    ClusterError {
+        kind: ClusterErrorKind::Invalid,
+        message: format!("{what} are not known where this app runs"),
+        hint: None,
+        log: Vec::new(),
+    }
+}
+
 #[async_trait]
 pub trait FeedStream: Send {
     /// The next message; `None` when the app is down.
@@ -68,6 +78,16 @@ pub trait Cluster: Send + Sync {
     ) -> Result<(), ClusterError>;
 
     async fn status(&self) -> Result<Status, ClusterError>;
+
+    /// Changes virtual nodes. What runs elsewhere than on one machine has none.
+    async fn change_nodes(&self, _choice: &NodeChoice, _change: &NodeChange) -> Result<(), ClusterError> {
+        Err(no_faults("virtual nodes"))
+    }
+
+    /// Kills a share (0 to 1) of the running replicas of a service, as a crash would; says how many.
+    async fn kill(&self, _service: &str, _share: f64) -> Result<u32, ClusterError> {
+        Err(no_faults("faults"))
+    }
 
     /// An address that leads to the ready replicas of a service; `None`: its first published port.
     async fn endpoint(&self, service: &str, port: Option<u16>) -> Result<SocketAddr, ClusterError>;

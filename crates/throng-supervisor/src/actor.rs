@@ -3,6 +3,7 @@
 
 mod begin;
 mod figures;
+mod nodes;
 mod orders;
 mod outcomes;
 mod outside;
@@ -20,6 +21,7 @@ use crate::silent::{Asked, Census};
 use crate::spec::Prepared;
 use crate::state::{self, Durable};
 use crate::steps::{self, Key, Outcome};
+pub use nodes::effective;
 pub use rollouts::Before;
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::net::{Ipv4Addr, SocketAddr};
@@ -33,6 +35,7 @@ use throng_engine::dns::DnsServer;
 use throng_image::Store;
 use throng_model::app::{App, Port};
 use throng_model::replica::{Attachment, Exit, Observed, ReplicaId, ReplicaState, Statistics};
+use throng_model::node::{Node, NodeChange, NodeChoice, NodeStatus};
 use throng_model::status::{Event, Published, Readiness, ReplicaSample, ServiceStatus, Status};
 use throng_runtime::{Runtime, RuntimeEvent};
 use tokio::sync::{broadcast, mpsc, oneshot, watch};
@@ -124,6 +127,21 @@ pub enum Order {
     },
     /// Nobody is connected and nobody has been for a while. A supervisor that was never given an app leaves.
     Forsaken,
+    Nodes {
+        reply: oneshot::Sender<Vec<NodeStatus>>,
+    },
+    /// Answered by what the nodes are to be now.
+    ChangeNodes {
+        choice: NodeChoice,
+        change: NodeChange,
+        reply: oneshot::Sender<Result<Vec<(String, Node)>, Refusal>>,
+    },
+    /// Answered by how many replicas that were.
+    Kill {
+        service: String,
+        share: f64,
+        reply: oneshot::Sender<Result<u32, Refusal>>,
+    },
 }
 
 /// What is wanted now and what this process already serves of it.
@@ -160,6 +178,9 @@ pub struct Detail {
     pub command: String,
     pub exit: Option<Exit>,
     pub error: Option<String>,
+    /// The virtual node that it is on, and whether that has been cut off for so long that nobody is sent there.
+    pub node: Option<String>,
+    pub cut_off: bool,
     /// Why it could not be removed when that was tried last.
     pub held: Option<String>,
     pub restarts: u32,
@@ -196,6 +217,8 @@ pub fn taken_down() -> Refusal {
 
 /// Everything that the actor works with but does not change.
 pub struct Fixed {
+    /// Held while nodes are changed, so that the runtime hears of changes in their order.
+    pub nodes: tokio::sync::Mutex<()>,
     pub project: String,
     pub paths: Paths,
     pub on: On,
@@ -244,6 +267,7 @@ pub struct Actor {
     volumes_too: bool,
     grace: Option<Duration>,
     waiting: BTreeMap<String, (String, bool)>,
+    field: nodes::Field,
     events: VecDeque<Event>,
     epoch: Instant,
     tasks: JoinSet<Outcome>,
@@ -295,6 +319,7 @@ impl Actor {
             volumes_too: false,
             grace: None,
             waiting: BTreeMap::new(),
+            field: nodes::Field::default(),
             events: VecDeque::new(),
             epoch: Instant::now(),
             tasks: JoinSet::new(),
@@ -316,6 +341,7 @@ impl Actor {
     fn take_over(&mut self, replica: Observed) {
         let now = self.now();
         let mut detail = Detail::new(replica.generation, replica.networks.clone());
+        detail.node = replica.node.clone();
         let phase = match replica.state {
             ReplicaState::Created => Phase::Created,
             ReplicaState::Running { started_at, .. } => {
@@ -446,6 +472,9 @@ impl Actor {
                 tracing::warn!("network {name}: {error}");
             }
         }
+        if let Err(error) = self.fixed.runtime.remove_nodes(&self.fixed.project).await {
+            tracing::warn!("nodes: {error}");
+        }
         if self.volumes_too {
             remove_volumes(&self.durable.app, &self.fixed.paths);
         }
@@ -467,6 +496,8 @@ impl Detail {
             command: String::new(),
             exit: None,
             error: None,
+            node: None,
+            cut_off: false,
             held: None,
             restarts: 0,
             created_at: SystemTime::now(),

@@ -1,17 +1,18 @@
 //! From an app to what makes it: images looked up, networks made, ports bound. Only then does the actor hear of it, so
 //! that a refusal leaves everything as it was.
 
-use crate::actor::{Applied, Before, Current, Fixed, Handles, Order};
+use crate::actor::{Applied, Before, Current, Fixed, Handles, Order, effective};
 use crate::front::{self, Fronts};
 use crate::paths::Paths;
 use crate::protocol::{Manner, Refusal, RefusalKind};
 use crate::spec::{self, Prepared};
-use crate::state::{self, Durable, Kept, STATE_VERSION};
+use crate::state::{self, Durable, NodeOverride, Kept, STATE_VERSION};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 use throng_control::address;
 use throng_model::app::{App, Protocol, Service};
+use throng_model::node::LinkChange;
 use throng_model::replica::NetworkSpec;
 
 /// The longest wait for other supervisors that make networks at the same moment; each takes milliseconds.
@@ -146,6 +147,8 @@ async fn prepare_app(
             dns.extend(server.map(|server| (key.clone(), server)));
         }
     }
+    let nodes = kept_overrides(&current.durable.nodes, &app);
+    set_nodes(fixed, &app, &nodes).await?;
     let fronts = open_fronts(fixed, current, &app)?;
     let chosen_ports = chosen_ports(&current.durable.chosen_ports, &app, &fronts);
     let durable = Durable {
@@ -156,10 +159,33 @@ async fn prepare_app(
         chosen_ports,
         recreated,
         rollouts: BTreeMap::new(),
+        nodes,
         files: Vec::new(),
         going_down: false,
     };
     Ok(Applied { durable, prepared, fronts, dns, grace: None, resumed, before })
+}
+
+/// What has been said about nodes and outlives a new definition: who is drained or cut off. How a link is the definition
+/// says anew.
+fn kept_overrides(said: &BTreeMap<String, NodeOverride>, app: &App) -> BTreeMap<String, NodeOverride> {
+    let kept = |(name, said): (&String, &NodeOverride)| {
+        let link = LinkChange { up: said.link.up, ..LinkChange::default() };
+        app.nodes.contains_key(name).then(|| (name.clone(), NodeOverride { link, ..said.clone() }))
+    };
+    said.iter().filter_map(kept).collect()
+}
+
+async fn set_nodes(
+    fixed: &Fixed,
+    app: &App,
+    said: &BTreeMap<String, NodeOverride>,
+) -> Result<(), Refusal> {
+    let _order = fixed.nodes.lock().await;
+    for (name, state) in effective(&app.nodes, said) {
+        fixed.runtime.set_node(&fixed.project, &name, &state.node).await?;
+    }
+    Ok(())
 }
 
 /// Everything about the services' images. Those of roll-outs that were under way are known by their ids.

@@ -14,6 +14,7 @@ use std::path::PathBuf;
 use std::time::{Duration, SystemTime};
 use throng_model::app::App;
 use throng_model::replica::Exit;
+use throng_model::node::{NodeChange, NodeChoice, NodeStatus};
 use throng_model::status::{Event, Status};
 use throng_runtime::cluster::{Cluster, ClusterError, ClusterErrorKind, Feed, FeedStream, Progress};
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
@@ -332,6 +333,26 @@ impl Client {
         }
     }
 
+    /// Virtual nodes, if the app has any.
+    pub async fn nodes(&self) -> Result<Vec<NodeStatus>> {
+        match self.ask(&Request::Nodes).await? {
+            Reply::Nodes { nodes } => Ok(nodes),
+            other => Err(self.unexpected(&other)),
+        }
+    }
+
+    pub async fn change_nodes(&self, choice: NodeChoice, change: NodeChange) -> Result<()> {
+        self.ask(&Request::ChangeNodes { choice, change }).await.map(|_| ())
+    }
+
+    /// Kills a share (0 to 1) of the running replicas of a service and returns how many that were.
+    pub async fn kill(&self, service: &str, share: f64) -> Result<u32> {
+        match self.ask(&Request::Kill { service: service.into(), share }).await? {
+            Reply::Counted { count } => Ok(count),
+            other => Err(self.unexpected(&other)),
+        }
+    }
+
     /// Ties the app's life to the returned value: when it goes away unreleased, even because this process was
     /// killed, the supervisor takes the app down; `volumes` says whether its named volumes go too.
     pub async fn lease(&self, volumes: bool) -> Result<Lease> {
@@ -484,6 +505,18 @@ impl Cluster for Client {
 
     async fn status(&self) -> std::result::Result<Status, ClusterError> {
         Ok(Client::status(self).await?)
+    }
+
+    async fn change_nodes(
+        &self,
+        choice: &NodeChoice,
+        change: &NodeChange,
+    ) -> std::result::Result<(), ClusterError> {
+        Ok(Client::change_nodes(self, choice.clone(), change.clone()).await?)
+    }
+
+    async fn kill(&self, service: &str, share: f64) -> std::result::Result<u32, ClusterError> {
+        Ok(Client::kill(self, service, share).await?)
     }
 
     async fn endpoint(

@@ -39,7 +39,7 @@ pub fn readiness<'a>(
     let mut readiness = Readiness::default();
     for (ordinal, view, detail) in replicas {
         readiness.present += 1;
-        let ready = wanted.ready(view);
+        let ready = wanted.ready(view) && !detail.cut_off;
         readiness.ready += u32::from(ready);
         let error = || detail.error.clone();
         let (failed, trouble) = match &view.phase {
@@ -68,6 +68,31 @@ pub fn readiness<'a>(
         }
     }
     readiness
+}
+
+/// A replica that no node has room for.
+pub fn pending(id: &ReplicaId, image: String, reason: &str) -> ReplicaStatus {
+    ReplicaStatus {
+        name: id.to_string(),
+        service: id.service.clone(),
+        ordinal: id.ordinal,
+        image,
+        command: String::new(),
+        state: "pending".into(),
+        health: String::new(),
+        exit: None,
+        error: Some(reason.to_owned()),
+        restarts: 0,
+        addresses: Vec::new(),
+        networks: Vec::new(),
+        node: None,
+        created_at: SystemTime::now(),
+        started_at: None,
+        finished_at: None,
+        next_start: None,
+        statistics: None,
+        cpu: 0.0,
+    }
 }
 
 /// Whether the replica has ended, well or not, and stays so.
@@ -127,7 +152,7 @@ pub fn replica(
         restarts: detail.restarts,
         addresses: detail.networks.iter().map(|attachment| attachment.address).collect(),
         networks: detail.networks.iter().map(|attachment| attachment.network.clone()).collect(),
-        node: None,
+        node: detail.node.clone(),
         created_at: detail.created_at,
         started_at: detail.started_at,
         finished_at: detail.finished_at,

@@ -8,6 +8,7 @@ use std::path::PathBuf;
 use std::time::{Duration, SystemTime};
 use throng_model::app::App;
 use throng_model::replica::Exit;
+use throng_model::node::{NodeChange, NodeChoice, NodeStatus};
 use throng_model::status::{Event, Readiness, ReplicaSample, Status};
 use throng_runtime::{ErrorKind, RuntimeError};
 
@@ -62,6 +63,12 @@ pub enum Request {
     Lease { volumes: bool },
     /// On a lease's connection: give the lease up without taking the app down. Answered by `Done`.
     Release,
+    /// Virtual nodes. Answered by `Nodes`.
+    Nodes,
+    /// Answered by `Done` once packets meet what has been said.
+    ChangeNodes { choice: NodeChoice, change: NodeChange },
+    /// Kill a share (0 to 1) of the running replicas of a service, as a crash would. Answered by `Counted`.
+    Kill { service: String, share: f64 },
 }
 
 /// How an app is made wanted.
@@ -105,6 +112,8 @@ pub enum Reply {
     Event { event: Event },
     Counts { at: SystemTime, services: BTreeMap<String, Readiness> },
     Samples { at: SystemTime, samples: Vec<ReplicaSample> },
+    Nodes { nodes: Vec<NodeStatus> },
+    Counted { count: u32 },
 }
 
 /// The running replicas of one service.

@@ -16,6 +16,7 @@ use std::time::{Duration, SystemTime};
 use throng_control::Limits;
 use throng_engine::IsolationChoice;
 use throng_image::Store;
+use throng_model::node::{NodeChange, NodeChoice};
 use throng_model::status::{Event, Readiness};
 use throng_model::update::UpdateState;
 use throng_runtime::{ExecIo, ExecSpec};
@@ -124,6 +125,7 @@ pub async fn serve(options: ServeOptions) -> Result<(), ServeError> {
     paths.mark(&project, &on).map_err(io("record what replicas run on"))?;
     let runtime = Arc::new(walls::Explained::new(backend.runtime(), paths.data.clone()));
     let fixed = Arc::new(Fixed {
+        nodes: tokio::sync::Mutex::default(),
         project: project.clone(),
         store,
         paths,
@@ -382,6 +384,18 @@ impl Connection {
             Request::Down { volumes, grace } => self.down(volumes, grace).await,
             Request::Lease { volumes } => self.lease(volumes).await,
             Request::Release => self.send(&Reply::Done).await,
+            Request::Nodes => {
+                let result = self.nodes().await;
+                self.answer(result).await
+            }
+            Request::ChangeNodes { choice, change } => {
+                let result = self.change_nodes(choice, change).await;
+                self.answer(result.map(|()| Reply::Done)).await
+            }
+            Request::Kill { service, share } => {
+                let result = self.ask(|reply| Order::Kill { service, share, reply }).await;
+                self.answer(result.and_then(|inner| inner).map(|count| Reply::Counted { count })).await
+            }
         }
     }
 
@@ -420,6 +434,22 @@ impl Connection {
                 Err(_) => return self.refuse_quoting(not_in_time(&chosen, timeout), &chosen).await,
             }
         }
+    }
+
+    async fn nodes(&mut self) -> Result<Reply, Refusal> {
+        let mut nodes = self.ask(|reply| Order::Nodes { reply }).await?;
+        let mut traffic = self.fixed.runtime.link_traffic(&self.fixed.project).await;
+        nodes.iter_mut().for_each(|node| node.traffic = traffic.remove(&node.name));
+        Ok(Reply::Nodes { nodes })
+    }
+
+    async fn change_nodes(&mut self, choice: NodeChoice, change: NodeChange) -> Result<(), Refusal> {
+        let _order = self.fixed.nodes.lock().await;
+        let nodes = self.handles.ask(|reply| Order::ChangeNodes { choice, change, reply }).await??;
+        for (name, node) in nodes {
+            self.fixed.runtime.set_node(&self.fixed.project, &name, &node).await?;
+        }
+        Ok(())
     }
 
     async fn log_files(&mut self, services: Vec<String>) -> Result<Reply, Refusal> {

@@ -9,6 +9,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use throng_control::Rollout;
 use throng_model::app::App;
+use throng_model::node::LinkChange;
 use throng_model::replica::NetworkSpec;
 
 pub const STATE_VERSION: u32 = 1;
@@ -32,6 +33,9 @@ pub struct Durable {
     /// Services on their way to another definition, and those whose last way there was taken back.
     #[serde(default)]
     pub rollouts: BTreeMap<String, Kept>,
+    /// What has been said about nodes since the definition.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub nodes: BTreeMap<String, NodeOverride>,
     /// Compose files that the app was read from.
     #[serde(default)]
     pub files: Vec<PathBuf>,
@@ -55,6 +59,12 @@ pub struct Earlier {
     pub app: App,
     pub image_id: String,
     pub hash: String,
+}
+
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct NodeOverride {
+    pub drained: bool,
+    pub link: LinkChange,
 }
 
 #[derive(Debug, thiserror::Error)]

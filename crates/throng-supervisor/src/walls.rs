@@ -2,9 +2,11 @@
 
 use crate::protocol::{Refusal, RefusalKind};
 use async_trait::async_trait;
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
+use throng_model::node::{LinkTraffic, Node};
 use throng_model::replica::{Exit, NetworkSpec, Observed, ReplicaId, ReplicaSpec, Statistics};
 use throng_runtime::{ErrorKind, ExecIo, ExecSpec, Result, Runtime, RuntimeError, RuntimeEvent};
 use throng_walls::{Evidence, Host, Source, explain};
@@ -115,6 +117,18 @@ impl Runtime for Explained {
 
     fn watch(&self) -> mpsc::Receiver<RuntimeEvent> {
         self.inner.watch()
+    }
+
+    async fn set_node(&self, project: &str, name: &str, node: &Node) -> Result<()> {
+        self.explained(self.inner.set_node(project, name, node)).await
+    }
+
+    async fn remove_nodes(&self, project: &str) -> Result<()> {
+        self.explained(self.inner.remove_nodes(project)).await
+    }
+
+    async fn link_traffic(&self, project: &str) -> BTreeMap<String, LinkTraffic> {
+        self.inner.link_traffic(project).await
     }
 
     async fn log_files(&self, id: &ReplicaId) -> Result<Vec<PathBuf>> {

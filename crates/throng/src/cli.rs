@@ -9,12 +9,14 @@ mod app;
 mod autoscale;
 mod images;
 mod load;
+mod node;
 mod runs;
 
 pub use app::*;
 pub use autoscale::*;
 pub use images::*;
 pub use load::*;
+pub use node::*;
 pub use runs::*;
 
 use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
@@ -231,6 +233,11 @@ pub enum Command {
     Save(SaveArguments),
     /// List apps that are up
     Ls(LsArguments),
+    /// Look at virtual nodes, drain them, cut them off, change their links
+    Node {
+        #[command(subcommand)]
+        command: NodeCommand,
+    },
     /// Say what this host holds: which limit comes first, which next, and what moves it
     Doctor(DoctorArguments),
     /// Scale a service up until something gives, and name it

@@ -9,6 +9,7 @@ mod files;
 mod health;
 mod mounts;
 mod names;
+pub(crate) mod nodes;
 mod ports;
 mod resources;
 mod sandbox;
@@ -64,6 +65,7 @@ struct Declared {
     /// `None` for one whose definition is wrong, which is told once and not at every use.
     configs: BTreeMap<String, Option<FileSource>>,
     secrets: BTreeMap<String, Option<FileSource>>,
+    nodes: BTreeMap<String, throng_model::node::Node>,
 }
 
 impl Declared {
@@ -93,9 +95,7 @@ pub(crate) fn read(
     let secrets = files::read_all(section.take("secrets"), FileKind::Secret, &name, context, findings);
     let services_node = section.take("services");
     section.close(findings);
-    if let Some(node) = root.get("x-throng") {
-        x_throng::read_app(node, findings);
-    }
+    let extras = root.get("x-throng").map(|node| x_throng::read_app(node, findings)).unwrap_or_default();
     let Some(services_node) = services_node else {
         let hint = "add a mapping \"services\" with at least one service";
         findings.error_with_hint(&root.position, "the file has no services", hint);
@@ -108,17 +108,20 @@ pub(crate) fn read(
         return None;
     }
     let services = entries.iter().map(|entry| entry.key.clone()).collect();
-    let declared = Declared { services, networks, volumes, configs, secrets };
+    let declared = Declared { services, networks, volumes, configs, secrets, nodes: extras.nodes };
     let mut placed = BTreeMap::new();
     for entry in entries {
         names::check("service", &entry.key, &entry.key_at, findings);
+        nodes::check_has_nodes(&entry.value, &declared.nodes, findings);
         if let Some(read) = service::read(entry, &name, context, &declared, findings) {
             placed.insert(entry.key.clone(), read);
         }
     }
     across::share_volumes(&mut placed, findings);
     across::link(&mut placed, findings);
-    Some(assemble(placed, declared, name, context, findings))
+    let (mut app, disabled) = assemble(placed, declared, name, context, findings);
+    app.unreachable_after = extras.unreachable_after;
+    Some((app, disabled))
 }
 
 fn assemble(
@@ -156,7 +159,8 @@ fn assemble(
         volumes: declared.volumes,
         configs: known(declared.configs),
         secrets: known(declared.secrets),
-        nodes: BTreeMap::new(),
+        nodes: declared.nodes,
+        unreachable_after: None,
     };
     (app, disabled.into_iter().map(|(name, placed)| (name, placed.service)).collect())
 }

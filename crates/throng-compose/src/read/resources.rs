@@ -1,6 +1,6 @@
 //! How many replicas and with how much of the host: `scale`, `deploy`, and the older keys on the service itself.
 
-use super::updates;
+use super::{nodes, updates};
 use crate::keys::Section;
 use crate::yaml::{Findings, Node};
 use throng_model::app::{Resources, Service, Swap};
@@ -34,6 +34,10 @@ pub(super) fn read(section: &mut Section<'_>, service: &mut Service, findings: &
         deploy = read_deploy(node, service, findings).unwrap_or_default();
     }
     service.replicas = replicas(deploy.replicas, scale, findings);
+    if service.placement.on_each {
+        // As many as there are nodes, which is not decided here; without nodes the host is one.
+        service.replicas = 1;
+    }
     let (cpus_old, memory_old) = (section.take("cpus"), section.take("mem_limit"));
     let (pids_old, reservation_old) = (section.take("pids_limit"), section.take("mem_reservation"));
     let quota = cpu_quota(section.take("cpu_quota"), section.take("cpu_period"), findings);
@@ -71,6 +75,12 @@ pub(super) fn read(section: &mut Section<'_>, service: &mut Service, findings: &
 fn read_deploy<'a>(node: &'a Node, service: &mut Service, findings: &mut Findings) -> Option<Deploy<'a>> {
     let mut section = Section::open("services.*.deploy", node, findings)?;
     let replicas = section.take("replicas");
+    if let Some(node) = section.take("mode") {
+        nodes::read_mode(node, replicas, service, findings);
+    }
+    if let Some(node) = section.take("placement") {
+        nodes::read_placement(node, service, findings);
+    }
     if let Some(node) = section.take("restart_policy") {
         updates::read_restart_policy(node, service, findings);
     }

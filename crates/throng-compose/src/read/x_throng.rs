@@ -3,19 +3,32 @@
 //! The specification leaves keys that begin with `x-` to others, so nobody else tells a typing error here: unlike an
 //! unknown key elsewhere it is an error.
 
-use super::{Declared, autoscale, updates};
+use super::{Declared, autoscale, nodes, updates};
 use crate::yaml::{Entry, Findings, Node, nearest};
+use std::collections::BTreeMap;
+use std::time::Duration;
 use throng_model::app::Service;
 
 /// Keys of the app's `x-throng`.
-const APP_KEYS: [&str; 0] = [];
+const APP_KEYS: [&str; 2] = ["nodes", "unreachable_after"];
 /// Keys of a service's `x-throng`.
-const SERVICE_KEYS: [&str; 3] = ["autoscale", "autoscaler", "restart"];
+const SERVICE_KEYS: [&str; 4] = ["autoscale", "autoscaler", "node", "restart"];
+
+/// What `x-throng` says at the top of a file.
+#[derive(Default)]
+pub(super) struct AppExtras {
+    pub nodes: BTreeMap<String, throng_model::node::Node>,
+    pub unreachable_after: Option<Duration>,
+}
 
 /// Reads the `x-throng` at the top of a file.
-pub(super) fn read_app(node: &Node, findings: &mut Findings) {
-    // Nothing is known here yet, so all that there is to do is to say so.
-    entries(node, &APP_KEYS, findings);
+pub(super) fn read_app(node: &Node, findings: &mut Findings) -> AppExtras {
+    let entries = entries(node, &APP_KEYS, findings);
+    let value = |key: &str| entries.iter().find(|entry| entry.key == key).map(|entry| &entry.value);
+    AppExtras {
+        nodes: value("nodes").map(|node| nodes::read_all(node, findings)).unwrap_or_default(),
+        unreachable_after: value("unreachable_after").and_then(|node| node.duration(findings)),
+    }
 }
 
 /// Reads the `x-throng` of a service whose other keys have been read.
@@ -23,6 +36,9 @@ pub(super) fn read_service(node: &Node, service: &mut Service, declared: &Declar
     let entries = entries(node, &SERVICE_KEYS, findings);
     let value = |key: &str| entries.iter().find(|entry| entry.key == key);
     service.restart_pace.back_off = value("restart").map(|entry| updates::read_back_off(entry, findings));
+    if let Some(entry) = value("node") {
+        nodes::read_by_name(entry, service, &declared.nodes, findings);
+    }
     let (spec, options) = (value("autoscale").copied(), value("autoscaler").copied());
     service.autoscale = autoscale::read(spec, options, service, &declared.services, findings);
 }
@@ -44,7 +60,6 @@ pub(super) fn entries<'a>(node: &'a Node, known: &[&str], findings: &mut Finding
 pub(super) fn unknown(entry: &Entry, known: &[&str], findings: &mut Findings) {
     let hint = match nearest(&entry.key, known.iter().copied()) {
         Some(meant) => format!("did you mean {meant}?"),
-        None if known.is_empty() => "x-throng at the top of a file has no keys yet".to_owned(),
         None => format!("there are {}", known.join(", ")),
     };
     findings.error_with_hint(&entry.key_at, format!("unknown key {:?}", entry.key), hint);

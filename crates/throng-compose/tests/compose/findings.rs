@@ -142,8 +142,7 @@ fn keys_that_are_unknown_without_effect_or_refused() {
     );
     check_service(
         "deploy: {replica: 3, mode: global}",
-        r#"compose.yaml:4:14: warning: unknown key "replica" under deploy (hint: did you mean "replicas"?)
-compose.yaml:4:26: warning: "mode" under deploy has no effect (hint: a service has as many replicas as `replicas` says; jobs and one for each node are not known)"#,
+        r#"compose.yaml:4:14: warning: unknown key "replica" under deploy (hint: did you mean "replicas"?)"#,
     );
     check_service(
         "deploy: {mode: replicated, labels: {a: b}}",

@@ -535,6 +535,32 @@ const PAIRS: &[(&str, &str, &str)] = &[
         "web: {volumes: [{type: volume, source: data, target: /a, volume: {subpath: x}}]}",
         "web: {volumes: [{type: volume, source: data, target: /a, volume: {subpath: y}}]}",
     ),
+    ("services.*.deploy.mode", "web: {deploy: {mode: global}}", "web: {deploy: {mode: replicated}}"),
+    (
+        "services.*.deploy.placement",
+        "{services: {web: {deploy: {placement: {max_replicas_per_node: 1}}}}, x-throng: {nodes: {a: {cpus: 1}}}}",
+        "{services: {web: {deploy: {placement: {}}}}, x-throng: {nodes: {a: {cpus: 1}}}}",
+    ),
+    (
+        "services.*.deploy.placement.constraints",
+        "{services: {web: {deploy: {placement: {constraints: [node.role == worker]}}}}, x-throng: {nodes: {a: {cpus: 1}}}}",
+        "{services: {web: {deploy: {placement: {constraints: [node.role != worker]}}}}, x-throng: {nodes: {a: {cpus: 1}}}}",
+    ),
+    (
+        "services.*.deploy.placement.preferences",
+        "{services: {web: {deploy: {placement: {preferences: [{spread: node.hostname}]}}}}, x-throng: {nodes: {a: {cpus: 1}}}}",
+        "{services: {web: {deploy: {placement: {preferences: []}}}}, x-throng: {nodes: {a: {cpus: 1}}}}",
+    ),
+    (
+        "services.*.deploy.placement.preferences.*.spread",
+        "{services: {web: {deploy: {placement: {preferences: [{spread: node.hostname}]}}}}, x-throng: {nodes: {a: {cpus: 1}}}}",
+        "{services: {web: {deploy: {placement: {preferences: [{spread: node.region}]}}}}, x-throng: {nodes: {a: {cpus: 1}}}}",
+    ),
+    (
+        "services.*.deploy.placement.max_replicas_per_node",
+        "{services: {web: {deploy: {placement: {max_replicas_per_node: 1}}}}, x-throng: {nodes: {a: {cpus: 1}}}}",
+        "{services: {web: {deploy: {placement: {max_replicas_per_node: 2}}}}, x-throng: {nodes: {a: {cpus: 1}}}}",
+    ),
     ("services.*.volumes_from", "web: {volumes_from: [db]}", "web: {volumes_from: ['db:ro']}"),
 ];
 

@@ -1,6 +1,6 @@
 //! Stages and their actions, except what a load says.
 
-use super::{Action, Keys, StageSpec, WaitFor, load};
+use super::{Action, Keys, StageSpec, WaitFor, fault, load};
 use crate::schema;
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -11,7 +11,7 @@ use throng_model::diagnostic::{Diagnostic, Location};
 use throng_model::units::format_duration;
 
 /// The keys of a stage of which it has exactly one.
-const ACTIONS: [&str; 5] = ["up", "scale", "load", "wait", "pause"];
+const ACTIONS: [&str; 9] = ["up", "scale", "load", "wait", "pause", "cut", "slow", "heal", "kill"];
 /// How long a condition is waited for unless the file says otherwise.
 const WAIT_TIMEOUT: Duration = Duration::from_secs(60);
 
@@ -58,7 +58,7 @@ pub(super) fn read_all(
 fn needs_app(action: &Action) -> bool {
     match action {
         Action::Up | Action::Pause { .. } => false,
-        Action::Scale { .. } => true,
+        Action::Scale { .. } | Action::Fault(_) => true,
         Action::Load(load) => load.service.is_some(),
         Action::Wait { until, .. } => !matches!(until, WaitFor::Answer { .. }),
     }
@@ -71,19 +71,23 @@ fn read(item: &Node, app: &App, repetitions: u32, findings: &mut Findings) -> Op
     let explain = keys.text("explain", findings).map(str::to_owned);
     let require = keys.take("require");
     let repeat: Option<u32> = keys.count("repeat", findings);
+    let during = keys.take("during");
     let value = key.and_then(|key| keys.take(key));
-    let (require_at, repeat_at) = (keys.at("require"), keys.at("repeat"));
+    let (require_at, repeat_at, during_at) = (keys.at("require"), keys.at("repeat"), keys.at("during"));
     keys.close(findings);
     let action = read_action(key?, value, item, app, findings);
     let is_load = key == Some("load");
-    for (given, at, word) in
-        [(require.is_some(), require_at, "require"), (repeat.is_some(), repeat_at, "repeat")]
-    {
+    for (given, at, word) in [
+        (require.is_some(), require_at, "require"),
+        (repeat.is_some(), repeat_at, "repeat"),
+        (during.is_some(), during_at, "during"),
+    ] {
         if given && !is_load {
             findings.error(at, format!("{word:?} is only for stages with a load"));
         }
     }
     let require = require.map(|node| read_thresholds(node, findings)).unwrap_or_default();
+    let during = during.map(|node| fault::read_during(node, app, findings)).unwrap_or_default();
     let action = action?;
     Some(StageSpec {
         name: name.unwrap_or_else(|| title(&action)),
@@ -92,6 +96,7 @@ fn read(item: &Node, app: &App, repetitions: u32, findings: &mut Findings) -> Op
         require,
         repeat: if is_load { repeat.unwrap_or(repetitions) } else { 1 },
         action,
+        during,
     })
 }
 
@@ -135,6 +140,7 @@ fn read_action(
         "scale" => read_scale(value, app, findings),
         "load" => load::read(value, app, findings).map(|load| Action::Load(Box::new(load))),
         "wait" => read_wait(value, app, findings),
+        fault if fault::FAULTS.contains(&fault) => fault::read(fault, value, app, findings).map(Action::Fault),
         _ => value.duration(findings).map(|duration| Action::Pause { duration }),
     }
 }
@@ -235,5 +241,6 @@ fn title(action: &Action) -> String {
             format!("wait for {text:?} from {service}")
         }
         Action::Pause { duration } => format!("pause {}", format_duration(*duration)),
+        Action::Fault(fault) => fault.to_string(),
     }
 }

@@ -21,6 +21,8 @@ impl Actor {
             rechecks: self.budget.affordable(now),
             ..self.fixed.limits
         };
+        let unreachable = self.notice_unreachable();
+        self.place();
         let changes = throng_control::observe(&mut self.wanted, &self.world, now);
         self.follow(changes);
         let plan = throng_control::plan(&self.wanted, &self.world, &limits, now);
@@ -31,7 +33,7 @@ impl Actor {
         self.tell_late(plan.probes_late);
         let held = plan.launches_held && self.starting == 0 || plan.probes_late > Duration::ZERO;
         let look = held.then(|| self.now() + SETTLING_LOOK);
-        let wake = plan.wake.into_iter().chain(look).min();
+        let wake = plan.wake.into_iter().chain(look).chain(unreachable).min();
         self.carry_out(plan);
         wake.map(|time| self.epoch + time)
     }
@@ -67,8 +69,11 @@ impl Actor {
 
     pub(super) fn carry_out(&mut self, plan: Plan) {
         let waiting = plan.waiting.into_iter().map(|w| (w.service, (w.reason, w.hopeless))).collect();
-        self.waiting = waiting;
-        let mut leaving = Vec::new();
+        self.waiting = self.waiting_for_nodes();
+        // What a service waits for before anything else of it starts.
+        self.waiting.extend::<BTreeMap<_, _>>(waiting);
+        let moving = self.to_move();
+        let mut leaving: Vec<_> = moving.into_iter().filter_map(|key| self.take_out(key)).collect();
         for step in plan.steps {
             match step {
                 Step::Launch { service, ordinal } => self.launch((service, ordinal)),
@@ -81,12 +86,16 @@ impl Actor {
     }
 
     pub(super) fn launch(&mut self, key: Key) {
+        // Its turn comes when there is a node for it.
+        let Ok(node) = self.home(&key) else { return };
         let mut networks = Vec::new();
         let full = self.take_addresses(&key, &mut networks);
         let Some(prepared) = self.prepared.get(&key.0) else { return };
         self.generation += 1;
         let spec = prepared.replica(self.id(&key), self.generation, networks.clone());
+        let spec = ReplicaSpec { node: node.clone(), ..spec };
         let mut detail = Detail::new(self.generation, networks);
+        detail.node = node;
         detail.image = prepared.service.image.clone();
         detail.command = spec.process.args.join(" ");
         detail.stop = Some((spec.stop_signal, spec.stop_grace_period));
@@ -140,6 +149,7 @@ impl Actor {
             return;
         };
         let Some((view, detail)) = Self::replica(&mut self.world, &mut self.details, &key) else { return };
+        let spec = ReplicaSpec { node: detail.node.clone(), ..spec };
         detail.networks = networks;
         if let Some(error) = full {
             return self.launch_failed(&key, error, false);

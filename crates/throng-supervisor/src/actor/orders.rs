@@ -43,6 +43,15 @@ impl Actor {
                 let named = self.dns.keys().cloned().collect();
                 let _ = reply.send(Current { durable: self.durable.clone(), ports: ports.collect(), named });
             }
+            Order::Nodes { reply } => {
+                let _ = reply.send(self.nodes_listed());
+            }
+            Order::ChangeNodes { choice, change, reply } => {
+                let _ = reply.send(self.change_nodes(&choice, &change));
+            }
+            Order::Kill { service, share, reply } => {
+                let _ = reply.send(self.kill(&service, share));
+            }
             Order::Census { reply } => {
                 let _ = reply.send(self.census());
             }
@@ -84,6 +93,7 @@ impl Actor {
         self.informed = true;
         (self.wanted.services, self.before) = (next.services, next.before);
         self.prepared = applied.prepared;
+        self.define_nodes();
         self.describe();
         self.fronts.retain(|name, fronts| {
             let ports = self.durable.app.services.get(name).map(|service| &service.ports);

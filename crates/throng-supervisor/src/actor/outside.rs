@@ -28,7 +28,7 @@ impl Actor {
         // Both hold the same replicas.
         views
             .zip(details)
-            .filter(move |((_, view), _)| wanted.ready(view))
+            .filter(move |((_, view), (_, detail))| wanted.ready(view) && !detail.cut_off)
             .map(|(_, (ordinal, detail))| (*ordinal, detail))
     }
 
@@ -143,6 +143,14 @@ impl Actor {
                     listing::replica(&self.id(&(service.clone(), *ordinal)), view, detail, wanted, self.now())
                 })
             });
+        // Last, since others go through those that are there in their order.
+        let replicas = replicas.chain(self.field.pending.iter().flat_map(|(service, pending)| {
+            let image = self.prepared.get(service).map(|prepared| prepared.service.image.clone());
+            pending.ordinals.iter().map(move |ordinal| {
+                let id = self.id(&(service.clone(), *ordinal));
+                listing::pending(&id, image.clone().unwrap_or_default(), &pending.reason)
+            })
+        }));
         Status {
             project: self.fixed.project.clone(),
             directory: self.durable.app.directory.clone(),

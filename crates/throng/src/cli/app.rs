@@ -90,6 +90,7 @@ pub struct PsArguments {
 /// As `throng ps` names them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum StateArgument {
+    Pending,
     Created,
     Starting,
     Running,

@@ -27,7 +27,7 @@ pub async fn ps(context: &Context, arguments: PsArguments) -> Result<()> {
     let states: Vec<_> = arguments.status.iter().chain(&arguments.filter).collect();
     let shown = |replica: &&ReplicaStatus| {
         let chosen = arguments.services.is_empty() || arguments.services.contains(&replica.service);
-        let lives = matches!(replica.state.as_str(), "running" | "starting" | "restarting" | "leaving");
+        let lives = matches!(replica.state.as_str(), "pending" | "running" | "starting" | "restarting" | "leaving");
         let asked = states.iter().any(|state| state.is(&replica.state));
         chosen && if states.is_empty() { arguments.all || lives } else { asked }
     };
@@ -72,21 +72,26 @@ pub fn check_services(status: &Status, services: &[String]) -> Result<()> {
 const PS_HEADINGS: [&str; 6] = ["NAME", "SERVICE", "STATUS", "ADDRESS", "RESTARTS", "PORTS"];
 
 fn ps_table(status: &Status, replicas: &[&ReplicaStatus]) -> String {
+    // Who has no nodes need not read of them.
+    let on_nodes = replicas.iter().any(|replica| replica.node.is_some());
     let rows: Vec<Vec<String>> = replicas
         .iter()
         .map(|replica| {
             let address = replica.addresses.first().map_or_else(|| "-".into(), ToString::to_string);
-            vec![
+            let mut row = vec![
                 replica.name.clone(),
                 replica.service.clone(),
                 state_text(replica),
                 address,
                 replica.restarts.to_string(),
                 ports_text(status, &replica.service),
-            ]
+            ];
+            row.extend(on_nodes.then(|| replica.node.clone().unwrap_or_else(|| "-".into())));
+            row
         })
         .collect();
-    table(&PS_HEADINGS, &rows)
+    let headings: Vec<&str> = PS_HEADINGS.into_iter().chain(on_nodes.then_some("NODE")).collect();
+    table(&headings, &rows)
 }
 
 fn ports_text(status: &Status, service: &str) -> String {
@@ -112,6 +117,7 @@ fn state_text(replica: &ReplicaStatus) -> String {
             let code = replica.exit.map_or(0, |exit| exit.code());
             format!("Restarting ({code}) {} ago{}", since(replica.finished_at), again(replica))
         }
+        "pending" => format!("Pending: {}", replica.error.as_deref().unwrap_or("unknown")),
         "failed" => format!("Failed: {}{}", replica.error.as_deref().unwrap_or("unknown"), again(replica)),
         state => {
             let mut letters = state.chars();
@@ -179,6 +185,7 @@ fn ps_json(status: &Status, replica: &ReplicaStatus) -> serde_json::Value {
         "Error": replica.error,
         "CreatedAt": time_text(replica.created_at),
         "Publishers": publishers.collect::<Vec<_>>(),
+        "Node": replica.node,
         "Ordinal": replica.ordinal,
         "Restarts": replica.restarts,
         "NextStart": replica.next_start.map(time_text),

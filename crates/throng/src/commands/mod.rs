@@ -10,6 +10,7 @@ mod load;
 mod logs;
 mod manual;
 mod metrics;
+mod node;
 mod prune;
 mod room;
 mod run;
@@ -63,6 +64,7 @@ async fn dispatch(context: &Context, command: Command) -> Result<ExitCode> {
         Command::Scale(arguments) => app::scale(context, arguments).await?,
         Command::Ps(arguments) => listings::ps(context, arguments).await?,
         Command::Ls(arguments) => listings::ls(context, arguments).await?,
+        Command::Node { command } => node::run(context, command).await?,
         Command::Top(arguments) => top::run(context, arguments).await?,
         Command::Metrics(arguments) => metrics::run(context, arguments).await?,
         Command::Events(arguments) => listings::events(context, arguments).await?,

@@ -1,0 +1,376 @@
+//! Virtual nodes: on which one each replica is, what is pending and why, and what is said about nodes while the app runs.
+
+use super::*;
+use crate::state::NodeOverride;
+use throng_control::place::{self, Demand, Need, NodeState, Nodes, Pending, Present, Used};
+use throng_model::node::{Capacity, Node, NodeChange, NodeChoice, NodeStatus, Placement};
+
+/// How long a node must be cut off before its replicas are given no work: kube-controller-manager's
+/// `--node-monitor-grace-period`.
+const UNREACHABLE_AFTER: Duration = Duration::from_secs(50);
+
+/// What is known of nodes and of who is where.
+#[derive(Debug, Default)]
+pub(super) struct Field {
+    /// As they are now: what the definition says, changed by what somebody has said since.
+    pub nodes: Nodes,
+    /// Where replicas are to be that have not been launched yet.
+    assigned: BTreeMap<Key, String>,
+    /// Where each replica was last: one that is replaced gets its node again, if it fits there.
+    homes: BTreeMap<Key, String>,
+    pub pending: BTreeMap<String, Pending>,
+    /// Since when nodes are cut off.
+    cut: BTreeMap<String, throng_control::Time>,
+}
+
+/// The definition's nodes, with what somebody has said about them since.
+pub fn effective(nodes: &BTreeMap<String, Node>, said: &BTreeMap<String, NodeOverride>) -> Nodes {
+    let one = |(name, node): (&String, &Node)| {
+        let mut state = NodeState { node: node.clone(), drained: false };
+        if let Some(said) = said.get(name) {
+            state.drained = said.drained;
+            said.link.apply(&mut state.node.link);
+        }
+        (name.clone(), state)
+    };
+    nodes.iter().map(one).collect()
+}
+
+impl Actor {
+    /// Takes in what nodes there are, after the definition or what somebody says has changed.
+    pub(super) fn define_nodes(&mut self) {
+        let now = self.now();
+        let before = std::mem::take(&mut self.field.nodes);
+        self.field.nodes = effective(&self.durable.app.nodes, &self.durable.nodes);
+        self.field.assigned.clear();
+        let Field { nodes, cut, .. } = &mut self.field;
+        cut.retain(|name, _| nodes.get(name).is_some_and(|state| !state.node.link.up));
+        for (name, _) in nodes.iter().filter(|(_, state)| !state.node.link.up) {
+            cut.entry(name.clone()).or_insert(now);
+        }
+        self.count_on_each();
+        let names = self.field.nodes.iter().map(|(name, state)| (name.clone(), state.node.capacity));
+        let news = names.filter(|(name, new)| before.get(name).is_none_or(|old| old.node.capacity != *new));
+        if news.count() > 0 {
+            self.tell_overcommitted();
+        }
+    }
+
+    /// A service with one replica on each node has as many as there are nodes that fit.
+    fn count_on_each(&mut self) {
+        for (name, prepared) in &mut self.prepared {
+            if !prepared.service.placement.on_each {
+                continue;
+            }
+            let each = place::nodes_for_each(&self.field.nodes, &prepared.service.placement).count();
+            let each = u32::try_from(each).unwrap_or(u32::MAX);
+            prepared.service.replicas = each;
+            if let Some(service) = self.wanted.services.get_mut(name) {
+                service.replicas = each;
+            }
+        }
+    }
+
+    /// Nodes are shares of one host: together they may be promised more than it has.
+    fn tell_overcommitted(&mut self) {
+        let cpus = self.field.nodes.values().filter_map(|state| state.node.capacity.cpus);
+        let (sum, largest) = cpus.fold((0.0, 0.0f64), |(sum, most), cpus| (sum + cpus, most.max(cpus)));
+        let cores = self.fixed.cores as f64;
+        let message = if largest > cores {
+            format!(
+                "a node has {largest} cores and this host {cores}: it gets at most those, and shares them"
+            )
+        } else if sum > cores {
+            format!(
+                "the nodes have {sum} cores together and this host {cores}: each has its own as long as the others \
+                 leave them"
+            )
+        } else {
+            return;
+        };
+        self.event("warning", "nodes", &message);
+    }
+
+    /// Finds nodes for all that are to be launched, and says for whom there is none.
+    pub(super) fn place(&mut self) {
+        if self.field.nodes.is_empty() || self.wanted.going_down {
+            self.field.pending.clear();
+            self.wanted.services.values_mut().for_each(|service| service.held.clear());
+            return;
+        }
+        let mut present = Vec::new();
+        for (service, ordinals) in &self.details {
+            let need = self.need(service);
+            let on = ordinals.values().filter_map(|detail| detail.node.as_deref());
+            present.extend(on.map(|node| Present { service, need, node }));
+        }
+        for ((service, _), node) in &self.field.assigned {
+            present.push(Present { service, need: self.need(service), node });
+        }
+        let demands: Vec<Demand<'_>> =
+            self.wanted.services.iter().filter_map(|(name, wanted)| self.demand(name, wanted)).collect();
+        let placed = place::place(&self.field.nodes, &present, &demands);
+        for (service, ordinal, node) in placed.put {
+            self.field.assigned.insert((service, ordinal), node);
+        }
+        for (name, service) in &mut self.wanted.services {
+            service.held.clear();
+            service.held.extend(placed.pending.get(name).iter().flat_map(|pending| &pending.ordinals));
+        }
+        let told: Vec<(String, String)> = placed
+            .pending
+            .iter()
+            .filter(|(name, new)| self.field.pending.get(*name).is_none_or(|old| old.reason != new.reason))
+            .map(|(name, pending)| {
+                let count = pending.ordinals.len();
+                (name.clone(), format!("{count} pending: {}", pending.reason))
+            })
+            .collect();
+        self.field.pending = placed.pending;
+        told.iter().for_each(|(name, message)| self.event("warning", name, message));
+    }
+
+    /// Replicas of a service that are wanted and neither there nor on their way.
+    fn demand<'a>(&'a self, name: &'a str, wanted: &WantedService) -> Option<Demand<'a>> {
+        let placement = self.placement(name)?;
+        let there = self.details.get(name);
+        let missing: Vec<(u32, Option<&str>)> = (1..=wanted.replicas)
+            .filter(|ordinal| there.is_none_or(|there| !there.contains_key(ordinal)))
+            .map(|ordinal| (name.to_owned(), ordinal))
+            .filter(|key| !self.field.assigned.contains_key(key))
+            .map(|key| (key.1, self.field.homes.get(&key).map(String::as_str)))
+            .collect();
+        (!missing.is_empty()).then(|| Demand { service: name, placement, need: self.need(name), missing })
+    }
+
+    fn placement(&self, service: &str) -> Option<&Placement> {
+        self.prepared.get(service).map(|prepared| &prepared.service.placement)
+    }
+
+    fn need(&self, service: &str) -> Need {
+        self.prepared.get(service).map(|prepared| Need::of(&prepared.service.resources)).unwrap_or_default()
+    }
+
+    /// The node of a replica that is about to be launched: `Err` if there is none for it now.
+    pub(super) fn home(&mut self, key: &Key) -> Result<Option<String>, ()> {
+        if self.field.nodes.is_empty() {
+            return Ok(None);
+        }
+        if !self.field.assigned.contains_key(key) {
+            self.place_one(key);
+        }
+        let node = self.field.assigned.remove(key).ok_or(())?;
+        self.field.homes.insert(key.clone(), node.clone());
+        Ok(Some(node))
+    }
+
+    /// One that stands in for another in a roll-out, beyond the count.
+    fn place_one(&mut self, key: &Key) {
+        let present: Vec<Present<'_>> = self
+            .details
+            .iter()
+            .flat_map(|(service, ordinals)| {
+                let need = self.need(service);
+                let nodes = ordinals.values().filter_map(|detail| detail.node.as_deref());
+                nodes.map(move |node| Present { service, need, node })
+            })
+            .collect();
+        let Some(placement) = self.placement(&key.0) else { return };
+        let missing = vec![(key.1, None)];
+        let demand = Demand { service: &key.0, placement, need: self.need(&key.0), missing };
+        let placed = place::place(&self.field.nodes, &present, &[demand]);
+        self.field
+            .assigned
+            .extend(placed.put.into_iter().map(|(service, ordinal, node)| ((service, ordinal), node)));
+    }
+
+    /// Why services wait that have pending replicas, and whether waiting is in vain.
+    pub(super) fn waiting_for_nodes(&self) -> BTreeMap<String, (String, bool)> {
+        let leaving = self.world.values().flat_map(BTreeMap::values).any(|view| view.leaving);
+        let shut = self.field.nodes.values().any(|state| state.drained || !state.node.link.up);
+        let waiting = |(name, pending): (&String, &Pending)| {
+            // Nobody else but a person can make room.
+            let hopeless = pending.hopeless || !(leaving || shut);
+            (name.clone(), (pending.reason.clone(), hopeless))
+        };
+        self.field.pending.iter().map(waiting).collect()
+    }
+
+    /// Replicas that must leave their node: it is drained, or gone from the definition.
+    pub(super) fn to_move(&self) -> Vec<Key> {
+        if self.field.nodes.is_empty() {
+            return Vec::new();
+        }
+        let shut = |node: &String| self.field.nodes.get(node).is_none_or(|state| state.drained);
+        let mut keys = Vec::new();
+        for (service, details) in &self.details {
+            let Some(views) = self.world.get(service) else { continue };
+            for ((ordinal, detail), view) in details.iter().zip(views.values()) {
+                if detail.node.as_ref().is_some_and(shut) && !view.busy && !view.leaving {
+                    keys.push((service.clone(), *ordinal));
+                }
+            }
+        }
+        keys.truncate(self.fixed.limits.retirements);
+        keys
+    }
+
+    /// Marks replicas on nodes that have been cut off for long, and says when the next ones will be.
+    pub(super) fn notice_unreachable(&mut self) -> Option<throng_control::Time> {
+        let (now, after) = (self.now(), self.durable.app.unreachable_after.unwrap_or(UNREACHABLE_AFTER));
+        let lost = |cut: &BTreeMap<String, throng_control::Time>, node: &str| {
+            cut.get(node).is_some_and(|since| now >= *since + after)
+        };
+        let mut changed = BTreeMap::new();
+        for detail in self.details.values_mut().flat_map(BTreeMap::values_mut) {
+            let Some(node) = &detail.node else { continue };
+            let cut_off = lost(&self.field.cut, node);
+            if std::mem::replace(&mut detail.cut_off, cut_off) != cut_off {
+                changed.insert(node.clone(), cut_off);
+            }
+        }
+        for (node, cut_off) in changed {
+            let seconds = after.as_secs_f64();
+            let message = match cut_off {
+                true => format!("not reachable for {seconds} s: its replicas are given no work"),
+                false => "reachable again: its replicas are given work".to_owned(),
+            };
+            self.event("node", &node, &message);
+        }
+        self.field.cut.values().map(|since| *since + after).filter(|at| *at > now).min()
+    }
+
+    pub(super) fn nodes_listed(&self) -> Vec<NodeStatus> {
+        let mut used: BTreeMap<&str, Used> = BTreeMap::new();
+        for (service, details) in &self.details {
+            let need = self.need(service);
+            for node in details.values().filter_map(|detail| detail.node.as_deref()) {
+                used.entry(node).or_default().add(need);
+            }
+        }
+        let status = |(name, state): (&String, &NodeState)| {
+            let used = used.get(name.as_str()).copied().unwrap_or_default();
+            let said = match (state.node.link.up, state.drained) {
+                (false, true) => "unreachable, drained",
+                (false, false) => "unreachable",
+                (true, true) => "drained",
+                (true, false) => "ready",
+            };
+            NodeStatus {
+                name: name.clone(),
+                state: said.into(),
+                node: state.node.clone(),
+                replicas: used.replicas,
+                requested: Capacity {
+                    cpus: Some(used.millicores as f64 / 1e3),
+                    memory: Some(used.memory),
+                    replicas: None,
+                },
+                traffic: None,
+            }
+        };
+        self.field.nodes.iter().map(status).collect()
+    }
+
+    /// Makes a change wanted and returns what the nodes are to be now, for the runtime.
+    pub(super) fn change_nodes(
+        &mut self,
+        choice: &NodeChoice,
+        change: &NodeChange,
+    ) -> Result<Vec<(String, Node)>, Refusal> {
+        let names = self.chosen(choice)?;
+        let mut durable = self.durable.clone();
+        for name in &names {
+            let said = durable.nodes.entry(name.clone()).or_default();
+            match change {
+                NodeChange::Drain => said.drained = true,
+                NodeChange::Uncordon => said.drained = false,
+                NodeChange::Link(link) => said.link.add(link),
+            }
+        }
+        self.save(&durable)?;
+        self.durable = durable;
+        self.define_nodes();
+        let mut nodes = Vec::new();
+        for name in names {
+            let Some(state) = self.field.nodes.get(&name) else { continue };
+            let message = match change {
+                NodeChange::Drain => "drained: its replicas move, and nothing new is put there".to_owned(),
+                NodeChange::Uncordon => "takes replicas again".to_owned(),
+                NodeChange::Link(link) if link.up == Some(false) => "cut off".to_owned(),
+                NodeChange::Link(link) if link.up == Some(true) => {
+                    format!("healed: its link is {}", state.node.link)
+                }
+                NodeChange::Link(_) => format!("its link is {}", state.node.link),
+            };
+            let kind = match change {
+                NodeChange::Link(link) if link.up != Some(true) => "fault",
+                _ => "node",
+            };
+            nodes.push((name.clone(), state.node.clone()));
+            self.event(kind, &name, &message);
+        }
+        Ok(nodes)
+    }
+
+    fn chosen(&self, choice: &NodeChoice) -> Result<Vec<String>, Refusal> {
+        let nodes = &self.field.nodes;
+        let refusal = |what: String, known: Vec<&str>| {
+            let hint = match known.is_empty() {
+                true => "declare nodes under x-throng.nodes of the Compose file".to_owned(),
+                false => format!("it has: {}", known.join(", ")),
+            };
+            Err(Refusal::new(RefusalKind::NotFound, what).hint(hint))
+        };
+        let mut names = BTreeSet::new();
+        for name in &choice.names {
+            if !nodes.contains_key(name) {
+                let known = nodes.keys().map(String::as_str).collect();
+                return refusal(format!("no node {name} in {}", self.fixed.project), known);
+            }
+            names.insert(name.clone());
+        }
+        for region in &choice.regions {
+            let of_region = nodes
+                .iter()
+                .filter(|(_, state)| state.node.region.as_ref() == Some(region))
+                .map(|(name, _)| name);
+            let before = names.len();
+            names.extend(of_region.cloned());
+            if names.len() == before {
+                let known: BTreeSet<&str> =
+                    nodes.values().filter_map(|state| state.node.region.as_deref()).collect();
+                return refusal(
+                    format!("no region {region} in {}", self.fixed.project),
+                    known.into_iter().collect(),
+                );
+            }
+        }
+        Ok(names.into_iter().collect())
+    }
+
+    /// Has so many of the running replicas of a service killed, as by a crash: the ones with the lowest ordinals.
+    pub(super) fn kill(&mut self, service: &str, share: f64) -> Result<u32, Refusal> {
+        let views = self.world.get(service).ok_or_else(|| self.no_service(service))?;
+        let running: Vec<u32> = views
+            .iter()
+            .filter(|(_, view)| view.runs() && !view.leaving)
+            .map(|(ordinal, _)| *ordinal)
+            .collect();
+        let count = (running.len() as f64 * share.clamp(0.0, 1.0)).ceil() as usize;
+        for ordinal in running.iter().take(count) {
+            let key = (service.to_owned(), *ordinal);
+            let (id, runtime) = (self.id(&key), self.fixed.runtime.clone());
+            let Some(generation) = self.detail(&key).map(|detail| detail.generation) else { continue };
+            self.event("fault", &replica_name(&key), "killed");
+            tokio::spawn(async move {
+                if let Err(error) = runtime.stop(&id, generation, SIGKILL, Duration::from_secs(10)).await {
+                    tracing::warn!("{id} was to be killed: {error}");
+                }
+            });
+        }
+        Ok(u32::try_from(count).unwrap_or(u32::MAX))
+    }
+}
+
+const SIGKILL: i32 = 9;
