@@ -106,6 +106,10 @@ impl Runtime for Nested {
         docker.exec(id, spec, io).await.map_err(named(slot.ordinal))
     }
 
+    fn machine_of(&self, id: &ReplicaId) -> Option<String> {
+        Some(format!("node-{}", self.slot_of(id).ordinal))
+    }
+
     async fn statistics(&self, ids: &[ReplicaId]) -> Vec<Option<Statistics>> {
         let process = |id: &ReplicaId| self.slot_of(id).core()?.replica(id)?.running();
         usage::read_all(ids.iter().map(process).collect()).await

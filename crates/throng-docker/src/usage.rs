@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 use throng_model::replica::Statistics;
+use throng_runtime::counters::{self, field, number};
 
 const ROOT: &str = "/sys/fs/cgroup";
 /// Version 1 says "no limit" with the largest number of pages.
@@ -77,28 +78,9 @@ fn text(folder: &Path, name: &str) -> String {
     std::fs::read_to_string(folder.join(name)).unwrap_or_default()
 }
 
-fn number(text: &str) -> Option<u64> {
-    text.trim().parse().ok()
-}
-
-/// A line `name value`.
-fn field(text: &str, name: &str) -> Option<u64> {
-    text.lines().find_map(|line| number(line.strip_prefix(name)?.strip_prefix(' ')?))
-}
-
 /// Bytes received and sent in the process' network, its loopback left out (/proc/PID/net/dev, proc(5)).
 fn traffic(pid: u32) -> (u64, u64) {
-    parse_traffic(&std::fs::read_to_string(format!("/proc/{pid}/net/dev")).unwrap_or_default())
-}
-
-fn parse_traffic(text: &str) -> (u64, u64) {
-    let interfaces = text.lines().filter_map(|line| {
-        let (name, counters) = line.split_once(':').filter(|(name, _)| name.trim() != "lo")?;
-        let counters: Vec<u64> = counters.split_whitespace().filter_map(|n| n.parse().ok()).collect();
-        let both = (counters.first().copied()?, counters.get(8).copied()?);
-        (!name.is_empty()).then_some(both)
-    });
-    interfaces.fold((0, 0), |sum, one| (sum.0 + one.0, sum.1 + one.1))
+    counters::traffic(&std::fs::read_to_string(format!("/proc/{pid}/net/dev")).unwrap_or_default())
 }
 
 #[cfg(test)]
@@ -111,19 +93,5 @@ mod tests {
         assert_eq!(groups["cpuacct"], "/docker/ab");
         assert_eq!(groups[""], "/other");
         assert_eq!(join("memory", &groups["memory"]), Path::new("/sys/fs/cgroup/memory/docker/ab"));
-    }
-
-    #[test]
-    fn fields_are_whole_words() {
-        assert_eq!(field("rss_huge 1\nrss 20\n", "rss"), Some(20));
-        assert_eq!(field("total_rss 1\n", "rss"), None);
-        assert_eq!(number("max\n"), None);
-    }
-
-    #[test]
-    fn traffic_leaves_the_loopback_out() {
-        let text = "Inter-|   Receive\n face |bytes\n    lo: 100 1 0 0 0 0 0 0 100 1 0\n\
-                    eth0: 12 1 0 0 0 0 0 0 34 1 0 0 0 0 0 0\neth1:1 0 0 0 0 0 0 0 2 0\n";
-        assert_eq!(parse_traffic(text), (13, 36));
     }
 }

@@ -20,6 +20,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 use throng_model::app::Resources;
 use throng_model::replica::Pressure;
+use throng_runtime::counters::{field, number};
 
 /// Folder of this program in each hierarchy.
 const SUBTREE: &str = "throng";
@@ -163,7 +164,8 @@ impl Cgroups {
             Cgroups::None(_) => None,
         };
         let entries = folder.and_then(|f| fs::read_dir(f.join(SUBTREE).join(project)).ok());
-        let folders = |entries: fs::ReadDir| entries.flatten().filter(|e| e.file_type().is_ok_and(|t| t.is_dir()));
+        let folders =
+            |entries: fs::ReadDir| entries.flatten().filter(|e| e.file_type().is_ok_and(|t| t.is_dir()));
         let (nodes, direct): (Vec<_>, Vec<_>) = entries.into_iter().flat_map(folders).partition(is_node);
         let on_nodes = nodes.iter().filter_map(|node| fs::read_dir(node.path()).ok()).flat_map(folders);
         direct.into_iter().chain(on_nodes).filter_map(|e| e.file_name().into_string().ok()).collect()
@@ -316,7 +318,8 @@ impl Group {
         let limited = self.wanted(resources).any(|(controller, _)| controller == "memory");
         // The node's, where the replica has none of its own and the node has one.
         let of_node = self.folder("memory").and_then(Path::parent).filter(|parent| {
-            let is_node = parent.file_name().and_then(|name| name.to_str()).is_some_and(|n| n.starts_with(NODE));
+            let is_node =
+                parent.file_name().and_then(|name| name.to_str()).is_some_and(|n| n.starts_with(NODE));
             self.version == 1 && !limited && is_node && parent.exists()
         });
         own.chain(of_node.map(|parent| parent.join(file))).collect()
@@ -406,6 +409,15 @@ impl Group {
         reading.several = pids.len() > 1;
         reading.storage = pids.iter().filter_map(|pid| crate::usage::storage(*pid)).reduce(sum);
         reading
+    }
+
+    /// Bytes in memory, and of these what cannot be dropped, of a group with one process.
+    pub fn read_memory(&self, only: u32) -> (u64, u64) {
+        let Some(folder) = self.folder("memory") else { return crate::usage::held(only as i32) };
+        match self.version {
+            2 => memory_v2(|file| read(folder, file)),
+            _ => memory_v1(|file| read(folder, file)).unwrap_or_default(),
+        }
     }
 
     fn folder(&self, controller: &str) -> Option<&Path> {
@@ -501,41 +513,43 @@ fn read(folder: &Path, file: &str) -> String {
     crate::usage::kernel_file(&folder.join(file), str::to_owned)
 }
 
-fn number(text: &str) -> Option<u64> {
-    text.trim().parse().ok()
-}
-
-/// The value of `key value` lines.
-fn field(text: &str, key: &str) -> Option<u64> {
-    text.lines().find_map(|line| number(line.strip_prefix(key)?.strip_prefix(' ')?))
-}
-
 /// Version 1 says "no limit" with the largest multiple of the page size.
 const UNLIMITED_V1: u64 = 1 << 62;
 
 /// With whether memory is counted: a replica without a limit has no group for that.
 fn read_v1(file: impl Fn(&str) -> String) -> (Reading, bool) {
     let mut reading = Reading { pids: number(&file("pids.current")).unwrap_or(0), ..Reading::default() };
-    let Some(memory) = number(&file("memory.usage_in_bytes")) else { return (reading, false) };
-    let kernel = number(&file("memory.kmem.usage_in_bytes")).unwrap_or(0);
-    reading.memory = memory;
-    reading.unreclaimable = field(&file("memory.stat"), "total_rss").unwrap_or(0) + kernel;
+    let Some(memory) = memory_v1(&file) else { return (reading, false) };
+    (reading.memory, reading.unreclaimable) = memory;
     reading.memory_limit = number(&file("memory.limit_in_bytes")).filter(|l| *l < UNLIMITED_V1);
     (reading, true)
 }
 
-fn read_v2(file: impl Fn(&str) -> String) -> Reading {
+/// Bytes in memory, and of these what cannot be dropped.
+fn memory_v1(file: impl Fn(&str) -> String) -> Option<(u64, u64)> {
+    let memory = number(&file("memory.usage_in_bytes"))?;
+    let kernel = number(&file("memory.kmem.usage_in_bytes")).unwrap_or(0);
+    Some((memory, field(&file("memory.stat"), "total_rss").unwrap_or(0) + kernel))
+}
+
+fn memory_v2(file: impl Fn(&str) -> String) -> (u64, u64) {
     let stat = file("memory.stat");
     let kernel = field(&stat, "kernel").unwrap_or(0);
     let reclaimable = field(&stat, "slab_reclaimable").unwrap_or(0);
+    let memory = number(&file("memory.current")).unwrap_or(0);
+    (memory, field(&stat, "anon").unwrap_or(0) + kernel.saturating_sub(reclaimable))
+}
+
+fn read_v2(file: impl Fn(&str) -> String) -> Reading {
     let stalled = |name: &str| stalled(&file(name));
     let pressure = || {
         let (cpu, memory) = (stalled("cpu.pressure")?, stalled("memory.pressure")?);
         Some(Pressure { cpu, memory, storage: stalled("io.pressure")? })
     };
+    let (memory, unreclaimable) = memory_v2(&file);
     Reading {
-        memory: number(&file("memory.current")).unwrap_or(0),
-        unreclaimable: field(&stat, "anon").unwrap_or(0) + kernel.saturating_sub(reclaimable),
+        memory,
+        unreclaimable,
         memory_limit: number(&file("memory.max")),
         pids: number(&file("pids.current")).unwrap_or(0),
         several: false,
@@ -625,7 +639,6 @@ mod tests {
         assert_eq!(group(2).cpu("usage_usec 1500000\nuser_usec 1\n"), Some(micros(1_500_000)));
         assert_eq!(group(1).cpu("1500000000\n"), Some(micros(1_500_000)));
         assert_eq!((group(1).cpu(""), group(2).cpu("")), (None, None));
-        assert_eq!(field("low 0\noom_kill 2\noom_kill_x 9\n", "oom_kill"), Some(2));
     }
 
     /// The interface is plain files, so a folder with the same names shows what is written where.

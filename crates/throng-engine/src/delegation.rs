@@ -26,7 +26,7 @@ static REFUSED: OnceLock<String> = OnceLock::new();
 
 /// Moves this process, if it is an ordinary user's, to a group in which it may make groups for the replicas of `project`.
 /// Must be called before [`crate::rootless::enter`], after which the bus would not know the user. Where that cannot be,
-/// replicas are without limits, and [`crate::Engine::diagnostics`] says why.
+/// replicas are without limits, and [`crate::Engine::lost`] says why.
 pub fn delegate(project: &str) {
     if rustix::process::geteuid().is_root() {
         return;

@@ -3,27 +3,26 @@
 use crate::cgroup::Cgroups;
 use crate::child::Op;
 use crate::dns::Resolvers;
+use crate::ends::follow_exits;
 use crate::errors::host;
-use crate::exits::{Exits, how};
+use crate::exits::Exits;
 use crate::network::{self, Fabric, Links};
 use crate::nodes::Nodes;
 use crate::plan::{DEFAULT_CAPABILITIES, Ground};
-use crate::replica::{Inner, Phase, Replica, Running};
+use crate::replica::{Phase, Replica, Running};
 use crate::spawn::{MAX_STARTING, Spawner, Starting};
-use crate::state::{self, End, Life, Store};
+use crate::state::{self, Store};
+use crate::traffic::Traffic;
 use crate::user::IdMaps;
 use crate::wires::Wires;
 use crate::{blank, logs, process, rootless, seccomp, start};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
-use std::os::unix::fs::MetadataExt;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
-use std::time::SystemTime;
-use throng_model::diagnostic::Diagnostic;
-use throng_model::replica::{Exit, NetworkSpec, ReplicaId, ReplicaSpec};
+use throng_model::replica::{NetworkSpec, ReplicaId, ReplicaSpec};
 use throng_runtime::{ErrorKind, Result, RuntimeError, RuntimeEvent};
 use tokio::sync::{OwnedMutexGuard, Semaphore, broadcast};
 
@@ -82,9 +81,9 @@ pub struct Core {
     pub fabric: Fabric,
     pub spawner: Spawner,
     pub starting: Semaphore,
-    ending: Semaphore,
-    exits: Exits,
-    events: broadcast::Sender<RuntimeEvent>,
+    pub ending: Semaphore,
+    pub exits: Exits,
+    pub events: broadcast::Sender<RuntimeEvent>,
     next_number: AtomicU64,
     /// A writable layer was to have a limit and has none.
     unlimited_disk: AtomicBool,
@@ -92,11 +91,13 @@ pub struct Core {
     /// Of each project, in their order.
     replicas: Mutex<HashMap<String, BTreeMap<ReplicaId, Arc<Replica>>>>,
     /// Projects whose replicas on disk have been taken over.
-    loaded: tokio::sync::Mutex<BTreeSet<String>>,
+    pub loaded: tokio::sync::Mutex<BTreeSet<String>>,
     networks: Mutex<HashMap<String, NetworkSpec>>,
     pub nodes: Nodes,
     /// See [`crate::sys::init`].
     pub init: OnceLock<Arc<OwnedFd>>,
+    /// See [`crate::meter`].
+    pub traffic: Mutex<Option<Traffic>>,
     /// Name servers of replicas that have their own.
     pub resolvers: Arc<Resolvers>,
     /// What was odd about replicas that were taken over, by name.
@@ -175,28 +176,6 @@ impl Engine {
         std::mem::take(&mut *lock(&self.core.notes))
     }
 
-    /// Settings of the host that break networks in silence.
-    pub fn diagnostics(&self) -> Vec<Diagnostic> {
-        let path = "/proc/sys/net/bridge/bridge-nf-call-iptables";
-        let filtered = std::fs::read_to_string(path).is_ok_and(|text| text.trim() == "1");
-        let bridged = self.isolation == Isolation::Container { rootless: false };
-        let warning = (filtered && bridged).then(|| {
-            Diagnostic::warning("the host's packet filter is asked about frames between replicas of one network")
-                .hint(
-                    "if replicas cannot reach each other (Docker sets the FORWARD chain to DROP), accept them with \
-                     `iptables -I FORWARD -i thr+ -o thr+ -j ACCEPT`",
-                )
-        });
-        let contained = self.isolation != Isolation::Process;
-        let narrow = (contained && self.core.fabric.links_are() == Links::Pairs).then(|| {
-            Diagnostic::warning(
-                "this kernel has no macvlan interfaces: a network holds at most 1,023 replicas",
-            )
-            .hint("load the kernel module macvlan")
-        });
-        warning.into_iter().chain(narrow).collect()
-    }
-
     /// A nonblocking TCP socket from which replicas can be dialled.
     pub fn tcp_socket(&self) -> io::Result<OwnedFd> {
         match self.isolation {
@@ -219,8 +198,10 @@ impl Core {
             let one = "inside a replica there is no user but its own (no newuidmap, or no line for this user in \
                        /etc/subuid and /etc/subgid)";
             let one = (self.ground.rootless && self.ground.ids.single()).then(|| one.to_owned());
-            let both: Vec<_> = [one, limits].into_iter().flatten().collect();
-            return (!both.is_empty()).then(|| both.join("; "));
+            let narrow = "a network holds 1,023 replicas at most (the kernel has no module macvlan)";
+            let narrow = (self.fabric.links_are() == Links::Pairs).then(|| narrow.to_owned());
+            let all: Vec<_> = [one, narrow, limits].into_iter().flatten().collect();
+            return (!all.is_empty()).then(|| all.join("; "));
         };
         let listening = match self.loopbacks.get() {
             Some(Err(reason)) => {
@@ -320,6 +301,7 @@ impl Core {
             networks: Mutex::default(),
             nodes: Nodes::default(),
             init: OnceLock::new(),
+            traffic: Mutex::default(),
             resolvers: Arc::default(),
             notes: Mutex::default(),
         })
@@ -405,6 +387,11 @@ impl Core {
         Ok(())
     }
 
+    /// Whether this engine has made or found the network, or a replica is attached to it.
+    pub fn uses_network(&self, name: &str) -> bool {
+        lock(&self.networks).contains_key(name) || self.attached(name).is_some()
+    }
+
     pub fn forget_network(&self, name: &str) {
         lock(&self.networks).remove(name);
     }
@@ -427,122 +414,9 @@ impl Core {
         self.exits.add(pidfd.as_fd(), number)
     }
 
-    /// Takes over every replica of the project that is on disk.
-    pub async fn load(self: &Arc<Self>, project: &str) -> Result<()> {
-        check_project(project)?;
-        let mut loaded = self.loaded.lock().await;
-        if loaded.contains(project) {
-            return Ok(());
-        }
-        let (core, name) = (self.clone(), project.to_owned());
-        blocking(move || core.load_all(&name)).await??;
-        loaded.insert(project.to_owned());
-        Ok(())
-    }
-
-    fn load_all(&self, project: &str) -> Result<()> {
-        for id in self.store.replicas(project) {
-            if self.replica(&id).is_some() {
-                continue;
-            }
-            let folder = self.store.replica(&id);
-            let spec = state::read_spec(&folder).filter(|s| s.id == id);
-            let (mut life, interfaces) = self.life_of(&id, &folder);
-            // Most records are whole, and are not read twice.
-            if spec.is_none() || life.is_none() || state::has_begun(&folder) {
-                let damaged = state::damaged(&folder);
-                if !damaged.is_empty() {
-                    life = self.mend(&id, &folder, life, &damaged);
-                }
-            }
-            let generation = spec.iter().map(|s| s.generation).chain(life.iter().map(|l| l.generation)).max();
-            let inner = Inner {
-                spec: spec.map(Arc::new),
-                generation: generation.unwrap_or(0),
-                phase: Phase::Created,
-                interfaces,
-            };
-            if let Some(spec) = &inner.spec {
-                // An earlier supervisor has said what is lost; this one has to say it, too.
-                self.disk_limit(spec);
-            }
-            let replica = Arc::new(Replica::new(id, folder, inner));
-            if let Some(life) = life {
-                self.adopt(&replica, life)?;
-            }
-            self.insert(replica);
-        }
-        Ok(())
-    }
-
-    /// The latest process whose program was executed. One that an earlier supervisor was about to start counts if it has
-    /// come that far; otherwise nothing of it is left, and the replica is as it was before. With it, the interfaces to be
-    /// removed with the replica.
-    fn life_of(&self, id: &ReplicaId, folder: &Path) -> (Option<Life>, Vec<String>) {
-        let life = state::read_life(folder);
-        let mut interfaces = life.as_ref().map(|life| life.interfaces.clone()).unwrap_or_default();
-        let Some(begun) = state::read_begun(folder) else { return (life, interfaces) };
-        interfaces.extend(begun.interfaces.iter().cloned());
-        if self.find_process(&begun).is_some() && has_executed(begun.pid) {
-            if let Err(error) = state::begun_is_life(folder) {
-                tracing::warn!("the start of {id} is not recorded: {error}");
-            }
-            return (Some(begun), interfaces);
-        }
-        if let Some(pidfd) = self.find_process(&begun) {
-            // It ends by itself, too, now that nobody waits for it.
-            let _ = crate::exec::send(&pidfd, libc::SIGKILL);
-        }
-        if let Some(Err(error)) = self.cgroups.group(&id.project, &id.name()).map(|group| group.clear()) {
-            tracing::warn!("the control group of {id} is left: {error}");
-        }
-        state::forget_begun(folder);
-        (life, interfaces)
-    }
-
-    fn adopt(&self, replica: &Arc<Replica>, life: Life) -> Result<()> {
-        if let Some(end) = life.end {
-            replica.inner().phase = Phase::Exited(end);
-            return Ok(());
-        }
-        match self.find_process(&life) {
-            Some(pidfd) => {
-                let running = Running { pid: life.pid, started_at: life.started_at, pidfd: Arc::new(pidfd) };
-                self.follow(replica, running)
-                    .map_err(|e| host(format_args!("cannot follow {}", replica.id), e))
-            }
-            None => {
-                let end = End { exit: Exit::Unknown, at: SystemTime::now() };
-                self.record_end(replica, end);
-                Ok(())
-            }
-        }
-    }
-
-    /// The process of a life, if it is still that one. The descriptor is opened first, so that the comparison speaks
-    /// of the process that it refers to.
-    pub fn find_process(&self, life: &Life) -> Option<OwnedFd> {
-        if life.boot != self.boot {
-            return None;
-        }
-        let pid = rustix::process::Pid::from_raw(i32::try_from(life.pid).ok()?)?;
-        let pidfd = rustix::process::pidfd_open(pid, rustix::process::PidfdFlags::empty()).ok()?;
-        (state::start_ticks(life.pid)? == life.ticks).then_some(pidfd)
-    }
-
-    /// Records that the replica's process has ended, and frees what only a running one needs.
-    fn record_end(&self, replica: &Arc<Replica>, end: End) {
-        if let Some(group) = self.cgroups.group(&replica.id.project, &replica.id.name())
-            && let Err(error) = group.clear()
-        {
-            tracing::warn!("the control group of {} is left: {error}", replica.id);
-        }
-        self.detach(replica);
-        let life = state::read_life(&replica.folder).map(|life| Life { end: Some(end), ..life });
-        if let Some(Err(error)) = life.map(|life| state::write_life(&replica.folder, &life)) {
-            tracing::warn!("the end of {} is not recorded on disk: {error}", replica.id);
-        }
-        replica.inner().phase = Phase::Exited(end);
+    /// The replica whose process is followed under that number, which is not followed any more.
+    pub fn unfollow(&self, number: u64) -> Option<Arc<Replica>> {
+        lock(&self.living).remove(&number).and_then(|weak| weak.upgrade())
     }
 
     /// Has the host forget where the replica's addresses are, so that who still asks for one is told soon.
@@ -556,28 +430,6 @@ impl Core {
             }
         }
     }
-
-    fn ended(&self, replica: &Arc<Replica>) {
-        let Some(running) = replica.running() else { return };
-        if !self.contained() {
-            // Its first process led a session; without a PID namespace others of it may be left.
-            crate::exec::kill_group(running.pid);
-        }
-        let exit = self.explain_end(replica, how(&running.pidfd));
-        // Read before anybody can know of the end, and with it order the next life: that one has not ended.
-        let generation = replica.inner().generation;
-        self.record_end(replica, End { exit, at: SystemTime::now() });
-        // Nobody need be watching.
-        let _ = self.events.send(RuntimeEvent::Exited { id: replica.id.clone(), generation, exit });
-        replica.ended.notify_waiters();
-    }
-
-    /// A process that was killed is one out of memory if the kernel has killed for that reason in its group.
-    fn explain_end(&self, replica: &Replica, exit: Exit) -> Exit {
-        let group = self.cgroups.group(&replica.id.project, &replica.id.name());
-        let killed = exit == Exit::Signal { signal: libc::SIGKILL };
-        if killed && group.is_some_and(|g| g.oom_kills() > 0) { Exit::OutOfMemory } else { exit }
-    }
 }
 
 impl Drop for Core {
@@ -585,34 +437,6 @@ impl Drop for Core {
         self.cgroups.leave();
         if self.ground.rootless && self.fabric.is_empty() {
             rootless::leave();
-        }
-    }
-}
-
-/// Waits for ends as long as the engine is there.
-async fn follow_exits(core: Weak<Core>) {
-    loop {
-        let Some(strong) = core.upgrade() else { return };
-        let next = tokio::time::timeout(std::time::Duration::from_secs(1), strong.exits.next()).await;
-        let numbers = match next {
-            Ok(Ok(numbers)) => numbers,
-            Ok(Err(error)) => {
-                tracing::error!("cannot wait for processes: {error}");
-                return;
-            }
-            Err(_) => continue,
-        };
-        for number in numbers {
-            let replica = lock(&strong.living).remove(&number).and_then(|weak| weak.upgrade());
-            let Some(replica) = replica else { continue };
-            let core = strong.clone();
-            tokio::spawn(async move {
-                // The semaphore is never closed.
-                let _permit = core.ending.acquire().await;
-                let worker = core.clone();
-                // A panic in there has been reported by its own message.
-                let _ = blocking(move || worker.ended(&replica)).await;
-            });
         }
     }
 }
@@ -678,13 +502,4 @@ pub fn own_capabilities() -> u64 {
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
     let line = status.lines().find_map(|line| line.strip_prefix("CapPrm:"));
     line.and_then(|hex| u64::from_str_radix(hex.trim(), 16).ok()).unwrap_or(0)
-}
-
-/// Whether a process runs another program than this one, which it was forked from.
-pub fn has_executed(pid: u32) -> bool {
-    let program = |process: &str| {
-        let metadata = std::fs::metadata(format!("/proc/{process}/exe")).ok()?;
-        Some((metadata.dev(), metadata.ino()))
-    };
-    program(&pid.to_string()).is_some_and(|its| program("self") != Some(its))
 }

@@ -19,6 +19,7 @@ pub use nodes::OnNode;
 
 use crate::netlink::{self, Connection, Hardware, Link, Pair, Which};
 use crate::sysfs::Views;
+use crate::traffic::Traffic;
 use crate::wires::Wires;
 use sha2::{Digest, Sha256};
 use std::collections::HashMap;
@@ -110,6 +111,8 @@ struct Parent {
     index: u32,
     /// The other end, a port of the bridge.
     port: u32,
+    /// Otherwise it was only found: who made it may have been killed before it was up.
+    complete: bool,
 }
 
 impl Fabric {
@@ -227,8 +230,10 @@ impl Fabric {
         if self.links == Links::Pairs {
             self.await_ports(bridge)?;
         }
-        let result = self.control().connection.request(netlink::delete_group(group(bridge)));
-        gone_is_fine(result)
+        // The bridge by itself, too: who made it may have been killed before it was in the group.
+        let requests = [netlink::delete_group(group(bridge)), netlink::delete_link(bridge)];
+        let results = self.control().connection.batch(requests)?;
+        results.into_iter().try_for_each(gone_is_fine)
     }
 
     /// The kernel removes the ports of replicas that have ended all at once, soon after; those that are still there
@@ -264,6 +269,11 @@ impl Fabric {
         self.call(tcp_socket)
     }
 
+    /// A socket for asking what interfaces have carried.
+    pub fn traffic(&self) -> io::Result<Traffic> {
+        self.call(Traffic::open)
+    }
+
     /// Sockets on which DNS is answered at the gateway's address.
     pub fn name_server_sockets(&self, address: Ipv4Addr, port: u16) -> io::Result<(UdpSocket, TcpListener)> {
         self.call(move || {
@@ -277,11 +287,23 @@ impl Fabric {
 }
 
 impl Control {
+    /// Makes the bridge, or completes what another supervisor has made of it. One that was made here and cannot be
+    /// completed goes again.
     fn open(&mut self, spec: &NetworkSpec) -> io::Result<()> {
         let name = bridge_name(&spec.name);
+        let made = self.connection.request(netlink::new_bridge(&name, hardware(spec.gateway)));
+        let new = made.is_ok();
+        allow_existing(made)?;
+        let completed = self.complete(spec, &name);
+        if completed.is_err() && new {
+            self.remove(&name)?;
+        }
+        completed
+    }
+
+    fn complete(&mut self, spec: &NetworkSpec, name: &str) -> io::Result<()> {
         let connection = &mut self.connection;
-        allow_existing(connection.request(netlink::new_bridge(&name, hardware(spec.gateway))))?;
-        let bridge = connection.index_of(&name)?.ok_or_else(no_device)?;
+        let bridge = connection.index_of(name)?.ok_or_else(no_device)?;
         let subnet = spec.subnet;
         let wanted = (spec.gateway, subnet.prefix_len());
         if let Some(other) = connection.addresses(bridge)?.into_iter().find(|found| *found != wanted) {
@@ -330,14 +352,17 @@ impl Control {
 
     fn detach(&mut self, network: &NetworkSpec, address: Ipv4Addr) -> io::Result<()> {
         let Control { connection, segments } = self;
-        if !segments.contains_key(&network.name) {
+        let mut found;
+        let segment = match segments.get_mut(&network.name) {
+            Some(segment) => segment,
             // Another supervisor may have made it, but nothing need be made to forget something.
-            let Some(bridge) = connection.index_of(&bridge_name(&network.name))? else { return Ok(()) };
-            let segment =
-                Segment { spec: network.clone(), bridge, parents: HashMap::new(), nodes: HashMap::new() };
-            segments.insert(network.name.clone(), segment);
-        }
-        let Some(segment) = segments.get_mut(&network.name) else { return Ok(()) };
+            None => {
+                let Some(bridge) = connection.index_of(&bridge_name(&network.name))? else { return Ok(()) };
+                found =
+                    Segment { spec: network.clone(), bridge, parents: HashMap::new(), nodes: HashMap::new() };
+                &mut found
+            }
+        };
         let mut requests = vec![netlink::delete_neighbour(segment.bridge, address)];
         if let Some(parent) = connection.find_parent(segment, parent_number(network, address))? {
             requests.push(netlink::delete_behind_port(parent.port, hardware(address)));
@@ -359,7 +384,7 @@ impl Control {
 impl Connection {
     /// Makes a parent, or completes what another supervisor has made of it.
     fn parent(&mut self, segment: &mut Segment, number: u32) -> io::Result<Parent> {
-        if let Some(parent) = segment.parents.get(&number) {
+        if let Some(parent) = segment.parents.get(&number).filter(|parent| parent.complete) {
             return Ok(*parent);
         }
         let (port, parent) = parent_names(&segment.spec.name, number);
@@ -375,7 +400,11 @@ impl Connection {
         ];
         self.batch(requests)?.into_iter().collect::<io::Result<()>>()?;
         // To ask for the port also has the kernel forward to it from now on, see `settle`.
-        self.find_parent(segment, number)?.ok_or_else(no_device)
+        segment.parents.remove(&number);
+        let found = self.find_parent(segment, number)?.ok_or_else(no_device)?;
+        let parent = Parent { complete: true, ..found };
+        segment.parents.insert(number, parent);
+        Ok(parent)
     }
 
     fn find_parent(&mut self, segment: &mut Segment, number: u32) -> io::Result<Option<Parent>> {
@@ -386,7 +415,7 @@ impl Connection {
         let (Some(port), Some(index)) = (self.index_of(&port)?, self.index_of(&parent)?) else {
             return Ok(None);
         };
-        let parent = Parent { index, port };
+        let parent = Parent { index, port, complete: false };
         segment.parents.insert(number, parent);
         Ok(Some(parent))
     }

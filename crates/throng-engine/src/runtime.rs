@@ -179,23 +179,24 @@ fn create_network(core: &Core, network: &NetworkSpec) -> Result<()> {
     if let Some(known) = state::read::<NetworkSpec>(&path)
         && (known.subnet != network.subnet || known.gateway != network.gateway)
     {
-        return Err(RuntimeError::new(
-            ErrorKind::Invalid,
-            format!("network {} exists with subnet {}", network.name, known.subnet),
-        )
-        .hint("take the project down first, or give the network another name"));
-    }
-    // Recorded once it is there; one that is there and not recorded is found by its name.
-    core.open_network(network)?;
-    state::write(&path, network).map_err(|e| {
-        // What nobody would find again must not stay, unless replicas of an earlier supervisor use it.
-        if !path.exists()
-            && core.attached(&network.name).is_none()
-            && let Err(error) = remove_network(core, &network.name)
-        {
-            tracing::warn!("{error}");
+        if core.uses_network(&network.name) {
+            return Err(RuntimeError::new(
+                ErrorKind::Invalid,
+                format!("network {} exists with subnet {}", network.name, known.subnet),
+            )
+            .hint("take the project down first, or give the network another name"));
         }
-        host(format_args!("cannot record network {}", network.name), e)
+        // A supervisor was killed that had just made it; what nobody uses may as well be made anew.
+        remove_network(core, &network.name)?;
+    }
+    let new = !path.exists();
+    // Recorded before it is made, so that what is made of it is found whenever a supervisor is killed.
+    state::write(&path, network)
+        .map_err(|e| host(format_args!("cannot record network {}", network.name), e))?;
+    core.open_network(network).inspect_err(|_| {
+        if new && let Err(error) = std::fs::remove_file(&path) {
+            tracing::warn!("the record of network {} is left: {error}", network.name);
+        }
     })
 }
 

@@ -1,13 +1,18 @@
 //! System calls that the child makes, and the making of the child. With [`crate::child`] the only unsafe code of the
 //! workspace. Everything the child calls is async-signal-safe: no allocation, no lock, no panic.
 
+mod files;
 pub mod init;
 pub mod loops;
 pub mod notify;
+mod processes;
 pub mod rtnetlink;
 pub mod wires;
 
-use crate::child::{Job, MAX_BROUGHT, Overlay, run};
+pub use files::*;
+pub use processes::*;
+
+use crate::child::{Job, MAX_BROUGHT, run};
 use std::ffi::{CStr, c_char, c_int, c_void};
 use std::io;
 use std::os::fd::{FromRawFd, OwnedFd, RawFd};
@@ -47,14 +52,6 @@ impl From<Errno> for io::Error {
     }
 }
 
-pub const BIND: u64 = libc::MS_BIND;
-pub const REMOUNT: u64 = libc::MS_REMOUNT;
-pub const READ_ONLY: u64 = libc::MS_RDONLY;
-pub const RECURSIVE: u64 = libc::MS_REC;
-pub const NO_SUID: u64 = libc::MS_NOSUID;
-pub const NO_DEV: u64 = libc::MS_NODEV;
-pub const NO_EXEC: u64 = libc::MS_NOEXEC;
-pub const PRIVATE: u64 = libc::MS_PRIVATE;
 const STACK_SIZE: usize = 128 << 10;
 const GUARD_SIZE: usize = 64 << 10;
 /// A child that has not executed its program after this long is stuck in the kernel; the parent gives up on it.
@@ -296,166 +293,6 @@ pub fn setns(fd: RawFd, flags: i32) -> Outcome {
     check(unsafe { libc::setns(fd, flags) })
 }
 
-pub fn mount(source: &CStr, target: &CStr, kind: &CStr, flags: u64, data: Option<&CStr>) -> Outcome {
-    let data = data.map_or(null(), CStr::as_ptr);
-    // SAFETY: all are C strings or null.
-    check(unsafe { libc::mount(source.as_ptr(), target.as_ptr(), kind.as_ptr(), flags, data.cast()) })
-}
-
-pub fn unmount(path: &CStr) -> Outcome {
-    // SAFETY: a C string.
-    check(unsafe { libc::umount2(path.as_ptr(), libc::MNT_DETACH) })
-}
-
-/// Makes an overlay that is attached nowhere. Its folders are named by the current directory, so that no path of the host
-/// is in what the kernel tells a replica about its mounts, and none is too long for `fsconfig` (256 bytes).
-pub fn overlay(wanted: &Overlay) -> Result<RawFd, Errno> {
-    // SAFETY: C strings; the descriptor is the child's own, closed by `execve`.
-    let context =
-        descriptor(unsafe { libc::syscall(libc::SYS_fsopen, c"overlay".as_ptr(), FSOPEN_CLOEXEC) })?;
-    let lower = wanted.lower.iter().map(|path| (c"lowerdir+", path));
-    for (key, path) in lower.chain([(c"upperdir", &wanted.upper), (c"workdir", &wanted.work)]) {
-        chdir(path)?;
-        configure(context, FSCONFIG_SET_STRING, key.as_ptr(), c".".as_ptr())?;
-    }
-    chdir(c"/")?;
-    if wanted.volatile {
-        configure(context, FSCONFIG_SET_FLAG, c"volatile".as_ptr(), null())?;
-    }
-    configure(context, FSCONFIG_CMD_CREATE, null(), null())?;
-    // SAFETY: no memory is involved.
-    descriptor(unsafe { libc::syscall(libc::SYS_fsmount, context, FSMOUNT_CLOEXEC, 0) })
-}
-
-/// `key` and `value` must be C strings or null, as the command wants them.
-fn configure(context: RawFd, command: u32, key: *const c_char, value: *const c_char) -> Outcome {
-    // SAFETY: as promised by the callers above, all of which pass literals.
-    check(unsafe { libc::syscall(libc::SYS_fsconfig, context, command, key, value, 0) })
-}
-
-const FSOPEN_CLOEXEC: u32 = 1;
-const FSMOUNT_CLOEXEC: u32 = 1;
-const FSCONFIG_SET_FLAG: u32 = 0;
-const FSCONFIG_SET_STRING: u32 = 1;
-const FSCONFIG_CMD_CREATE: u32 = 6;
-const AT_EMPTY_PATH: u32 = 0x1000;
-const OPEN_TREE_CLONE: u32 = 1;
-const AT_RECURSIVE: u32 = 0x8000;
-const MOVE_MOUNT_F_EMPTY_PATH: u32 = 4;
-const MOVE_MOUNT_T_SYMLINKS: u32 = 0x10;
-const MOUNT_ATTR_RDONLY: u64 = 1;
-
-pub fn open_tree(path: &CStr, recursive: bool) -> Result<RawFd, Errno> {
-    let flags = OPEN_TREE_CLONE | libc::O_CLOEXEC as u32 | if recursive { AT_RECURSIVE } else { 0 };
-    // SAFETY: a C string.
-    let tree =
-        descriptor(unsafe { libc::syscall(libc::SYS_open_tree, libc::AT_FDCWD, path.as_ptr(), flags) })?;
-    let private = MountAttributes { propagation: libc::MS_PRIVATE, ..MountAttributes::default() };
-    set_attributes(tree, c"", AT_EMPTY_PATH | AT_RECURSIVE, &private)?;
-    Ok(tree)
-}
-
-pub fn move_mount(tree: RawFd, target: &CStr) -> Outcome {
-    let flags = MOVE_MOUNT_F_EMPTY_PATH | MOVE_MOUNT_T_SYMLINKS;
-    // SAFETY: C strings; the tree stays open until `execve` closes it.
-    check(unsafe {
-        libc::syscall(libc::SYS_move_mount, tree, c"".as_ptr(), libc::AT_FDCWD, target.as_ptr(), flags)
-    })
-}
-
-/// `struct mount_attr` of linux/mount.h.
-#[repr(C)]
-#[derive(Default)]
-struct MountAttributes {
-    set: u64,
-    clear: u64,
-    propagation: u64,
-    user_namespace: u64,
-}
-
-pub fn read_only(path: &CStr, recursive: bool) -> Outcome {
-    let attributes = MountAttributes { set: MOUNT_ATTR_RDONLY, ..MountAttributes::default() };
-    set_attributes(libc::AT_FDCWD, path, if recursive { AT_RECURSIVE } else { 0 }, &attributes)
-}
-
-fn set_attributes(folder: RawFd, path: &CStr, flags: u32, attributes: &MountAttributes) -> Outcome {
-    // SAFETY: the structure has the layout and size that the kernel is told.
-    check(unsafe {
-        libc::syscall(
-            libc::SYS_mount_setattr,
-            folder,
-            path.as_ptr(),
-            flags,
-            std::ptr::from_ref(attributes),
-            size_of::<MountAttributes>(),
-        )
-    })
-}
-
-/// Puts an empty folder, read-only, over another one.
-pub fn hide_folder(path: &CStr, root: RawFd, empty: &CStr) -> Outcome {
-    let flags = OPEN_TREE_CLONE | libc::O_CLOEXEC as u32;
-    // SAFETY: C strings; the descriptor is the child's own and closed here.
-    unsafe {
-        let tree = descriptor(libc::syscall(libc::SYS_open_tree, root, empty.as_ptr(), flags))?;
-        let result = move_mount(tree, path);
-        libc::close(tree);
-        result?;
-    }
-    read_only(path, false)
-}
-
-pub fn mkdir(path: &CStr, mode: u32) -> Outcome {
-    // SAFETY: a C string.
-    check(unsafe { libc::mkdir(path.as_ptr(), mode) })
-}
-
-/// Makes an empty file where there is none.
-pub fn touch(path: &CStr) -> Outcome {
-    // SAFETY: a C string; the descriptor is closed here.
-    unsafe {
-        let fd =
-            descriptor(libc::open(path.as_ptr(), libc::O_CREAT | libc::O_RDONLY | libc::O_CLOEXEC, 0o644))?;
-        libc::close(fd);
-    }
-    Ok(())
-}
-
-pub fn mknod(path: &CStr, mode: u32, device: u64) -> Outcome {
-    // SAFETY: a C string.
-    check(unsafe { libc::mknod(path.as_ptr(), mode, device) })
-}
-
-pub fn symlink(target: &CStr, path: &CStr) -> Outcome {
-    // SAFETY: C strings.
-    check(unsafe { libc::symlink(target.as_ptr(), path.as_ptr()) })
-}
-
-pub fn open_path(path: &CStr) -> Result<RawFd, Errno> {
-    // SAFETY: a C string.
-    descriptor(unsafe { libc::open(path.as_ptr(), libc::O_PATH | libc::O_DIRECTORY | libc::O_CLOEXEC) })
-}
-
-pub fn chdir(path: &CStr) -> Outcome {
-    // SAFETY: a C string; the child was made without CLONE_FS, so its working directory is its own.
-    check(unsafe { libc::chdir(path.as_ptr()) })
-}
-
-pub fn fchdir(fd: RawFd) -> Outcome {
-    // SAFETY: as for `chdir`.
-    check(unsafe { libc::fchdir(fd) })
-}
-
-pub fn chroot(path: &CStr) -> Outcome {
-    // SAFETY: a C string; as for `chdir`.
-    check(unsafe { libc::chroot(path.as_ptr()) })
-}
-
-pub fn pivot_root(new: &CStr, old: &CStr) -> Outcome {
-    // SAFETY: C strings.
-    check(unsafe { libc::syscall(libc::SYS_pivot_root, new.as_ptr(), old.as_ptr()) })
-}
-
 pub fn sleep(time: Duration) {
     let time = libc::timespec {
         tv_sec: time.as_secs() as libc::time_t,
@@ -569,33 +406,6 @@ pub fn execveat(file: RawFd, argv: &[*const c_char], envp: &[*const c_char]) -> 
     Errno::last()
 }
 
-/// `struct pidfd_info` of linux/pidfd.h in its first version; newer kernels accept it.
-#[repr(C)]
-#[derive(Default)]
-struct PidfdInfo {
-    mask: u64,
-    cgroup: u64,
-    ids: [u32; 11],
-    exit_code: i32,
-}
-
-const PIDFD_INFO_EXIT: u64 = 1 << 3;
-/// `_IOWR(0xFF, 11, struct pidfd_info)`.
-const PIDFD_GET_INFO: u64 = 3 << 30 | (size_of::<PidfdInfo>() as u64) << 16 | 0xFF << 8 | 11;
-
-/// The status of a process that has ended, whoever's child it was; `None` while its parent has not taken note of the
-/// end. An error from kernels older than 6.15.
-pub fn pidfd_exit(pidfd: RawFd) -> Result<Option<i32>, Errno> {
-    let mut info = PidfdInfo { mask: PIDFD_INFO_EXIT, ..PidfdInfo::default() };
-    // SAFETY: the request carries the structure's size, and the kernel writes no more than that.
-    let result = unsafe { libc::ioctl(pidfd, PIDFD_GET_INFO as _, &raw mut info) };
-    match check(result) {
-        Ok(()) => Ok((info.mask & PIDFD_INFO_EXIT != 0).then_some(info.exit_code)),
-        Err(Errno::NO_PROCESS) => Ok(None),
-        Err(errno) => Err(errno),
-    }
-}
-
 /// A descriptor that the runtime watches for being readable.
 pub fn watched(fd: OwnedFd) -> io::Result<AsyncFd<OwnedFd>> {
     // SAFETY: `OwnedFd` keeps its descriptor open and the same until the registration is dropped with it.
@@ -606,51 +416,4 @@ pub fn watched(fd: OwnedFd) -> io::Result<AsyncFd<OwnedFd>> {
 pub fn stay_dumpable() {
     // SAFETY: an attribute of the calling process.
     unsafe { libc::prctl(libc::PR_SET_DUMPABLE, 1 as libc::c_ulong, 0, 0, 0) };
-}
-
-/// Makes a process that holds a user namespace with a network namespace and does nothing else. It writes an error
-/// number (0 for success) to `ready`, and stays once it has read a byte from `go`. Only for a process with one thread.
-pub fn fork_keeper(ready: RawFd, go: RawFd) -> io::Result<u32> {
-    // SAFETY: no other thread exists, so the child finds no lock taken; it makes bare system calls only.
-    match unsafe { libc::fork() } {
-        -1 => Err(io::Error::last_os_error()),
-        0 => keep(ready, go),
-        pid => Ok(pid as u32),
-    }
-}
-
-fn keep(ready: RawFd, go: RawFd) -> ! {
-    let made = unshare(libc::CLONE_NEWUSER | libc::CLONE_NEWNET);
-    let word = made.err().map_or(0, |errno| errno.0).to_ne_bytes();
-    let mut byte = [0u8; 1];
-    // SAFETY: buffers are valid for their lengths; this process has one thread and owns its descriptors.
-    unsafe {
-        libc::write(ready, word.as_ptr().cast(), word.len());
-        libc::prctl(libc::PR_SET_NAME, c"throng-keeper".as_ptr(), 0, 0, 0);
-        // The last copy of the writing end but the parent's must go before the pipe can tell of the parent's end.
-        let parent_lives = libc::dup2(go, 0) == 0
-            && libc::syscall(libc::SYS_close_range, 1, u32::MAX, 0) == 0
-            && libc::read(0, byte.as_mut_ptr().cast(), 1) == 1;
-        if made.is_err() || !parent_lives {
-            libc::_exit(1);
-        }
-        libc::close(0);
-        libc::chdir(c"/".as_ptr());
-        libc::setsid();
-        loop {
-            libc::pause();
-        }
-    }
-}
-/// CPU time of all threads of a process, those that have ended included, but of no child; `None` if there is none.
-pub fn process_time(pid: u32) -> Option<std::time::Duration> {
-    let pid = libc::pid_t::try_from(pid).ok()?;
-    let mut clock: libc::clockid_t = 0;
-    let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
-    // SAFETY: both calls write to the place of the type that they are given and keep nothing.
-    let told = unsafe {
-        libc::clock_getcpuclockid(pid, &mut clock) == 0 && libc::clock_gettime(clock, &mut time) == 0
-    };
-    let seconds = u64::try_from(time.tv_sec).ok()?;
-    told.then(|| std::time::Duration::new(seconds, u32::try_from(time.tv_nsec).unwrap_or(0)))
 }

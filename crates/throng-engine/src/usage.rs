@@ -8,6 +8,7 @@ use std::collections::HashMap;
 use std::fs;
 use std::path::Path;
 use std::time::Duration;
+use throng_runtime::counters;
 
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Usage {
@@ -67,7 +68,7 @@ pub fn held(pid: i32) -> (u64, u64) {
 
 /// Bytes that the namespace of a process has received and sent, but for those to itself; nothing if it has ended.
 pub fn traffic(pid: u32) -> (u64, u64) {
-    kernel_file(Path::new(&format!("/proc/{pid}/net/dev")), parse_traffic)
+    kernel_file(Path::new(&format!("/proc/{pid}/net/dev")), counters::traffic)
 }
 
 /// Bytes that a process and those that it has waited for have had fetched from storage and sent there; nothing if it has
@@ -80,16 +81,6 @@ pub fn storage(pid: i32) -> Option<(u64, u64)> {
 fn parse_io(text: &str) -> Option<(u64, u64)> {
     let field = |key: &str| text.lines().find_map(|line| line.strip_prefix(key)?.trim().parse().ok());
     Some((field("read_bytes:")?, field("write_bytes:")?))
-}
-
-/// Two lines of headings, then `name: received` and seven more, `sent` and seven more (proc_pid_net(5)).
-fn parse_traffic(text: &str) -> (u64, u64) {
-    let counters = |line: &str| {
-        let (name, counters) = line.split_once(':')?;
-        let mut counters = counters.split_ascii_whitespace().map(|n| n.parse::<u64>().unwrap_or(0));
-        (name.trim() != "lo").then_some((counters.next()?, counters.nth(7)?))
-    };
-    text.lines().skip(2).filter_map(counters).fold((0, 0), |sum, one| (sum.0 + one.0, sum.1 + one.1))
 }
 
 /// Fields of proc_pid_stat(5) by their numbers there: 6, 14 to 17 (own time and that of children that have been waited
@@ -128,14 +119,6 @@ mod tests {
         assert!(parse_stat("7 (web) S 1 2").is_none());
         assert_eq!(parse_statm("10 7 3 1 0 2 0\n"), (7, 3));
         assert_eq!(parse_statm(""), (0, 0));
-    }
-
-    #[test]
-    fn traffic_with_itself_is_nobodys() {
-        let text = "Inter-|   Receive      |  Transmit\n face |bytes    packets |bytes    packets\n    lo: 9 1 0 0 0 0 0 0 9 1 0 0 0 0 0 0\n  eth0:  100 2 0 0 0 0 0 0 30 3 0 0 0 0 0 0\n\
-                    eth1: 5 1 0 0 0 0 0 0 7 1 0 0 0 0 0 0\n";
-        assert_eq!(parse_traffic(text), (105, 37));
-        assert_eq!(parse_traffic(""), (0, 0));
     }
 
     #[test]

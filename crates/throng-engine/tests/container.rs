@@ -6,6 +6,7 @@ use common::{Bench, bridge_of, first_answer, is_root, skip, traces};
 use std::path::Path;
 use std::process::Command;
 use std::time::{Duration, Instant};
+use throng_engine::Engine;
 use throng_model::replica::{
     Exit, LogPolicy, ReplicaId, ReplicaSpec, ReplicaState, ResolvedMount, ResolvedSource,
 };
@@ -189,6 +190,39 @@ async fn replicas_reach_each_other_and_are_counted() {
     assert_eq!(running.memory_limit, Some(64 << 20));
     let error = bench.engine.remove_network(&bench.network.name).await.expect_err("in use");
     assert_eq!(error.kind, ErrorKind::Invalid);
+    bench.end().await;
+}
+
+/// From the second reading on, interfaces are asked for by the number of their namespace; a new supervisor asks for the
+/// numbers that an earlier one gave.
+#[tokio::test(flavor = "multi_thread")]
+async fn traffic_is_what_the_replica_itself_counts() {
+    needs_root!("traffic_is_what_the_replica_itself_counts");
+    let bench = Bench::new("engine-traffic", 14).await;
+    let spec = bench.spec("web", 1, &["serve"]);
+    bench.engine.create(&spec).await.expect("created");
+    let pid = bench.engine.start(&spec.id, 1).await.expect("started");
+    let address = spec.networks[0].address;
+    let read = async |engine: &Engine| {
+        let read = engine.statistics(std::slice::from_ref(&spec.id)).await[0].expect("it runs");
+        (read.network_received, read.network_sent)
+    };
+    let counted = || {
+        let text = std::fs::read_to_string(format!("/proc/{pid}/net/dev")).expect("its interfaces");
+        throng_runtime::counters::traffic(&text)
+    };
+    let mut last = (0, 0);
+    let second = Engine::open(common::options(bench.folder.path())).expect("another engine");
+    second.observe(&bench.project).await.expect("taken over");
+    for engine in [&bench.engine, &bench.engine, &second, &second, &bench.engine] {
+        assert_eq!(first_answer(&bench.engine, address, PATIENCE).await.expect("an answer"), "ok\n");
+        // Nothing comes while it reads, but for what others of this host may send.
+        let (before, now, after) = (counted(), read(engine).await, counted());
+        assert!(now.0 > last.0 && now.1 > last.1, "{now:?} after {last:?}");
+        assert!(before.0 <= now.0 && now.0 <= after.0, "{before:?} {now:?} {after:?}");
+        assert!(before.1 <= now.1 && now.1 <= after.1, "{before:?} {now:?} {after:?}");
+        last = now;
+    }
     bench.end().await;
 }
 

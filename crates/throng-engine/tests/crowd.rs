@@ -124,11 +124,7 @@ async fn replicas_with_ports_of_their_own_stay_in_reach() {
     let web = |ordinal| spec(PROJECT, &network, "web", ordinal, &["serve"]);
     let options = || -> EngineOptions { options(folder.path()) };
     let pairs = Engine::open_with_pairs(options()).expect("the engine opens");
-    assert!(
-        pairs.diagnostics().iter().any(|d| d.message.contains("1,023")),
-        "the limit is told: {:?}",
-        pairs.diagnostics()
-    );
+    assert!(pairs.lost().is_some_and(|lost| lost.contains("1,023")), "the limit is told: {:?}", pairs.lost());
     pairs.create_network(&network).await.expect("a network");
     let serving = async |engine: &Engine, ordinal: u32| {
         start(engine, &web(ordinal)).await;

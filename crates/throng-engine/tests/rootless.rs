@@ -7,7 +7,7 @@ use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 use throng_engine::{Engine, Isolation, rootless};
-use throng_model::replica::{Exit, NetworkSpec};
+use throng_model::replica::{Exit, NetworkSpec, Observed, ReplicaSpec, ReplicaState};
 use throng_runtime::{Runtime, RuntimeEvent};
 
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -115,5 +115,26 @@ async fn check(folder: &Path) {
     engine.start(&limited.id, 1).await.expect("started");
     assert!(lost().contains("storage_opt") && !lost().contains('\n'), "{}", lost());
     eprintln!("lost: {:?}", engine.lost());
+    a_record_that_is_cut_loses_nobody(&engine, folder, &server).await;
     engine.sweep(PROJECT).await.expect("swept");
+}
+
+/// Whether or not there are control groups to look for it in.
+async fn a_record_that_is_cut_loses_nobody(engine: &Engine, folder: &Path, server: &ReplicaSpec) {
+    let record = folder.join("state").join(PROJECT).join(server.id.name()).join("life.json");
+    let text = std::fs::read_to_string(&record).expect("its life on disk");
+    std::fs::write(&record, &text[..text.len() / 2]).expect("cut");
+    let running = |observed: Vec<Observed>| {
+        let found = observed.into_iter().find(|observed| observed.id == server.id).expect("is known");
+        match found.state {
+            ReplicaState::Running { pid, .. } => pid,
+            other => panic!("{other:?}"),
+        }
+    };
+    let second = Engine::open(options(folder)).expect("another engine");
+    let before = running(engine.observe(PROJECT).await.expect("observed"));
+    assert_eq!(running(second.observe(PROJECT).await.expect("observed")), before, "the same process");
+    let notes = second.take_notes();
+    let told = |note: &(String, String)| note.1.contains("life.json was damaged; it was found running");
+    assert!(notes.iter().any(told), "{notes:?}");
 }

@@ -6,6 +6,7 @@
 
 pub mod backends;
 pub mod cluster;
+pub mod counters;
 
 use async_trait::async_trait;
 use std::collections::BTreeMap;
@@ -131,6 +132,11 @@ pub trait Runtime: Send + Sync {
     /// What became of the packets of nodes' links, by node; nothing of links that are perfect.
     async fn link_traffic(&self, _project: &str) -> BTreeMap<String, LinkTraffic> {
         BTreeMap::new()
+    }
+
+    /// The machine that the back end has put a replica on, or is to put it on, where it has several.
+    fn machine_of(&self, _id: &ReplicaId) -> Option<String> {
+        None
     }
 
     /// Counters of the given replicas, in the same order; `None` for one that is not running.
