@@ -48,6 +48,7 @@ pub fn check_met(id: WallId, host: &Host, demand: &Demand) -> Finding {
     let settings: &[&str] = match id {
         WallId::BroadcastBacklog => &["net.core.netdev_max_backlog"],
         WallId::NeighbourTable => &network::THRESHOLDS,
+        WallId::Inotify => &kernel::WATCHERS,
         WallId::ConnectionTracking => &["net.netfilter.nf_conntrack_max"],
         _ => &[],
     };

@@ -75,6 +75,13 @@ impl Explanation {
     }
 }
 
+/// Whether what a program in a replica has printed tells of a limit that all replicas share with each other: what else a
+/// program lacks is most often its own.
+pub fn is_shared(line: &str) -> bool {
+    let wall = by_words(&line.to_lowercase());
+    matches!(wall, Some(WallId::Inotify | WallId::SessionKeyrings | WallId::NeighbourTable))
+}
+
 type Named = (WallId, String);
 
 /// What the kernel has counted and logged. Groups that replicas are counted in come before what the whole host counts,
@@ -411,6 +418,10 @@ fn support(id: WallId, evidence: &Evidence) -> Vec<String> {
         WallId::Namespaces => reasons.extend(limit("user.max_net_namespaces")),
         WallId::BroadcastBacklog => reasons.extend(limit("net.core.netdev_max_backlog")),
         WallId::NeighbourTable => reasons.extend(limit("net.ipv4.neigh.default.gc_thresh3")),
+        WallId::Inotify => {
+            let names = ["fs.inotify.max_user_instances", "user.max_inotify_instances"];
+            reasons.extend(names.into_iter().filter_map(limit));
+        }
         WallId::BridgePorts => {
             reasons.extend(host.bridge_ports.map(|ports| format!("a bridge has {ports} ports")));
         }

@@ -21,7 +21,7 @@ mod table;
 
 pub use demand::{Demand, Links, footprint};
 pub use evidence::{Evidence, Step};
-pub use explain::{Explanation, explain, standing};
+pub use explain::{Explanation, explain, is_shared, standing};
 pub use host::{
     Ancestor, Control, Cores, Counters, Disk, Filter, Host, Limit, Memory, Pressure, SETTINGS, Source, Stall,
 };

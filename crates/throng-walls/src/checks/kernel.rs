@@ -91,10 +91,12 @@ pub fn session_keyrings(host: &Host) -> Finding {
     }
 }
 
+/// Both count instances of a user; the second one in each user namespace (namespaces(7)).
+pub const WATCHERS: [&str; 2] = ["fs.inotify.max_user_instances", "user.max_inotify_instances"];
+
 pub fn inotify(host: &Host, demand: &Demand) -> Finding {
     let (id, each) = (WallId::Inotify, demand.watchers);
-    // Both count instances of a user; the second one in each user namespace (namespaces(7)).
-    let bounds: Vec<_> = ["fs.inotify.max_user_instances", "user.max_inotify_instances"]
+    let bounds: Vec<_> = WATCHERS
         .iter()
         .filter_map(|name| Bound::of(host, name, INT_MAX, move |n| n.saturating_mul(each)))
         .collect();
