@@ -19,7 +19,9 @@ const INVALID: [(&str, &str); 8] = [
     ("is not a directory", "see what the image has at that path"),
 ];
 /// Parts of messages that name a limit of the host.
-const HOST: [(&str, &str); 6] = [
+const HOST: [(&str, &str); 7] = [
+    // dockerd 20.10 miscounts when many come and go at once, and corrects itself when it starts.
+    ("has active endpoints", "restart dockerd, then remove the network: `docker network rm NAME`"),
     (
         "pquota",
         "Docker limits writable layers only on xfs mounted with pquota: use --on local, or no storage_opt",

@@ -210,9 +210,10 @@ impl Crowd {
         self.throng(session, &["up", "-d", "--scale", "web=0"])?;
         session.children.pause(RECLAIM)?;
         let before = available()?;
-        let watch = Watch::start(count);
+        // Containers of Docker have their control groups elsewhere.
+        let watch = self.docker.is_none().then(|| Watch::start(count));
         let start = self.scale(session, count)?;
-        let rows = watch.rows();
+        let rows = watch.map(Watch::rows).unwrap_or_default();
         session.children.pause(RECLAIM)?;
         let memory = (before - available()?) / count as f64 - own;
         let listed = self.listed(session)?;

@@ -91,8 +91,9 @@ fn own_memory(session: &Session) -> Result<f64> {
 }
 
 fn one_way(session: &Session, way: &Way) -> Result<Found> {
-    // A daemon of its own for each, so that none inherits what another has made it keep.
-    let docker = Docker::start(&session.children, &session.folder.path().join("docker"))?;
+    // A daemon with a folder of its own for each, so that none inherits what another has kept.
+    let folder = session.folder.path().join(format!("docker-{}", way.nodes));
+    let docker = Docker::start(&session.children, &folder)?;
     let crowd = Crowd::prepare(session, Some(Daemon { host: docker.host(), nodes: way.nodes }))?;
     // What the way before has left is given back meanwhile.
     session.settle()?;
@@ -134,6 +135,9 @@ fn one_way(session: &Session, way: &Way) -> Result<Found> {
         found.replicas_memory / 1e6,
         found.down.as_secs_f64()
     );
+    if let Some(stopped) = &found.stopped {
+        eprintln!("{}: ended by {stopped}", found.name);
+    }
     // The app is taken down before its daemon ends.
     drop(crowd);
     drop(docker);
