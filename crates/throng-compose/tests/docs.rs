@@ -16,6 +16,8 @@ a suggestion. `*` stands for a name or an element of a list.
 Replicas are containers, here or on Docker. With `--isolation process` they are not, and of what surrounds them only `ulimits`
 and hooks take effect; the supervisor says so when an app comes up. On Docker `dns`, `dns_search` and `dns_opt` are refused.
 
+How replicas are replaced and started again, and what to write under `x-throng` about it, is in [updates.md](updates.md).
+
 This page is made from the table that the reader itself works by:
 `THRONG_UPDATE_DOCS=1 cargo test -p throng-compose --test docs`.
 ";

@@ -47,13 +47,15 @@ pub struct Rollout {
     pub total: u32,
     /// Ordinals of replicas that are as wanted and have proved it.
     pub done: BTreeSet<u32>,
-    /// Ordinals of new replicas that have failed.
+    /// Ordinals of new replicas that have failed and are still there.
     pub failed: BTreeSet<u32>,
+    /// How many have failed.
+    pub failures: u32,
     /// Why it is paused or went back.
     pub reason: Option<String>,
     /// Ordinals of failed replicas that are made anew because the same definition was asked for again.
     #[serde(default)]
-    again: BTreeSet<u32>,
+    pub again: BTreeSet<u32>,
     /// Since when new replicas are ready. A new supervisor watches them anew.
     #[serde(skip)]
     ready_since: BTreeMap<u32, Time>,
@@ -102,16 +104,15 @@ pub enum Change {
 
 impl Rollout {
     fn begin(state: State, service: &WantedService, replicas: &Replicas) -> Rollout {
-        let current = |ordinal: &u32, view: &ReplicaView| {
-            *ordinal <= service.replicas && view.config_hash == service.config_hash
-        };
-        let proved = replicas.iter().filter(|(ordinal, view)| current(ordinal, view) && service.ready(view));
-        let outdated = replicas.range(..=service.replicas).filter(|(_, view)| !service.is_current(view));
+        let kept = replicas.range(..=service.replicas);
+        // Whatever state those are in that need not be replaced, it is not this roll-out's doing.
+        let (done, outdated): (Vec<_>, Vec<_>) = kept.partition(|(_, view)| service.is_current(view));
         Rollout {
             state,
-            total: outdated.count() as u32,
-            done: proved.map(|(ordinal, _)| *ordinal).collect(),
+            total: outdated.len() as u32,
+            done: done.into_iter().map(|(ordinal, _)| *ordinal).collect(),
             failed: BTreeSet::new(),
+            failures: 0,
             reason: None,
             again: BTreeSet::new(),
             ready_since: BTreeMap::new(),
@@ -140,7 +141,7 @@ impl Rollout {
             State::Updating | State::RollingBack => return Some(self),
         };
         self.again = std::mem::take(&mut self.failed);
-        (self.reason, self.ready_since) = (None, BTreeMap::new());
+        (self.failures, self.reason, self.ready_since) = (0, None, BTreeMap::new());
         Some(self)
     }
 
@@ -235,9 +236,14 @@ impl WantedService {
         true
     }
 
-    fn policy(&self) -> UpdatePolicy {
+    /// The policy in force: that of the way back while it goes back. `None`: one at a time, for as long as it takes.
+    pub fn update_policy(&self) -> Option<UpdatePolicy> {
         let back = self.rollout.as_ref().is_some_and(Rollout::goes_back);
-        if back { self.rollback.unwrap_or_default() } else { self.update.unwrap_or(PLAIN) }
+        if back { Some(self.rollback.unwrap_or_default()) } else { self.update }
+    }
+
+    fn policy(&self) -> UpdatePolicy {
+        self.update_policy().unwrap_or(PLAIN)
     }
 
     /// Whether a roll-out goes on that will decide what becomes of replicas that fail.
@@ -247,7 +253,7 @@ impl WantedService {
 
     /// Whether it waits for a replica that fails instead of counting it.
     fn patient(&self) -> bool {
-        self.update.is_none() && !self.rollout.as_ref().is_some_and(Rollout::goes_back)
+        self.update_policy().is_none()
     }
 
     fn abreast(&self, policy: &UpdatePolicy) -> u32 {
@@ -285,6 +291,7 @@ pub fn observe(service: &mut WantedService, replicas: Option<&Replicas>, now: Ti
     let none = Replicas::new();
     let replicas = replicas.unwrap_or(&none);
     let mut changes = Vec::new();
+    let policy = service.update_policy();
     let Some(mut rollout) = service.rollout.take() else {
         let outdated = |(_, view): (&u32, &ReplicaView)| !service.is_current(view);
         if replicas.range(..=service.replicas).any(outdated) {
@@ -297,11 +304,16 @@ pub fn observe(service: &mut WantedService, replicas: Option<&Replicas>, now: Ti
         }
         return changes;
     };
+    // One that is made anew, since it was scaled away say, has to prove itself anew.
+    for known in [&mut rollout.done, &mut rollout.failed] {
+        known.retain(|ordinal| replicas.contains_key(ordinal));
+    }
     let goes_on = rollout.goes_on();
-    service.rollout = Some(rollout.clone());
     if goes_on {
-        look(service, &mut rollout, replicas, now, &mut changes);
-        service.rollout = Some(rollout);
+        look(service, &mut rollout, policy, replicas, now, &mut changes);
+    }
+    service.rollout = Some(rollout);
+    if goes_on {
         react(service, replicas, &mut changes);
         end(service, replicas, &mut changes);
     }
@@ -312,11 +324,12 @@ pub fn observe(service: &mut WantedService, replicas: Option<&Replicas>, now: Ti
 fn look(
     service: &WantedService,
     rollout: &mut Rollout,
+    policy: Option<UpdatePolicy>,
     replicas: &Replicas,
     now: Time,
     changes: &mut Vec<Change>,
 ) {
-    let policy = service.policy();
+    let monitor = policy.unwrap_or(PLAIN).monitor;
     let still_bad = |ordinal: &u32| replicas.get(ordinal).is_some_and(|view| !service.ready(view));
     rollout.again.retain(still_bad);
     let (again, done) = (&rollout.again, &rollout.done);
@@ -328,11 +341,11 @@ fn look(
         match verdict(service, view) {
             Verdict::Good => {
                 let since = *rollout.ready_since.entry(ordinal).or_insert(now);
-                if now >= since + policy.monitor {
+                if now >= since + monitor {
                     proved.push(ordinal);
                 }
             }
-            Verdict::Bad(failure) if !service.patient() => failed.push((ordinal, failure)),
+            Verdict::Bad(failure) if policy.is_some() => failed.push((ordinal, failure)),
             Verdict::Bad(_) | Verdict::Open => {
                 rollout.ready_since.remove(&ordinal);
             }
@@ -341,9 +354,18 @@ fn look(
     rollout.done.extend(proved);
     for (ordinal, failure) in failed {
         rollout.failed.insert(ordinal);
+        rollout.failures = rollout.failures.saturating_add(1);
         rollout.ready_since.remove(&ordinal);
         changes.push(Change::Failed { ordinal, failure });
     }
+}
+
+/// What an outdated replica is good for: the less, the earlier it is replaced.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Use {
+    None,
+    Soon,
+    Serves,
 }
 
 enum Verdict {
@@ -376,8 +398,8 @@ fn react(service: &mut WantedService, replicas: &Replicas, changes: &mut Vec<Cha
     let policy = service.policy();
     let Some(Change::Failed { ordinal, failure }) = changes.last().cloned() else { return };
     let Some(rollout) = service.rollout.as_mut() else { return };
-    let (failed, of) = (rollout.failed.len(), rollout.total.max(1));
-    let too_many = failed as f64 / f64::from(of) > policy.max_failure_ratio;
+    let (failed, of) = (rollout.failures, rollout.total.max(1));
+    let too_many = f64::from(failed) / f64::from(of) > policy.max_failure_ratio;
     if !too_many || policy.failure_action == FailureAction::Continue {
         return;
     }
@@ -412,7 +434,7 @@ fn end(service: &mut WantedService, replicas: &Replicas, changes: &mut Vec<Chang
     if last > service.replicas || !(1..=service.replicas).all(reached) {
         return;
     }
-    let (failed, back) = (rollout.failed.len() as u32, rollout.goes_back());
+    let (failed, back) = (rollout.failures, rollout.goes_back());
     if back {
         if let Some(rollout) = &mut service.rollout {
             rollout.state = State::RolledBack;
@@ -431,23 +453,31 @@ impl WantedService {
         let going = self.rollout.as_ref().filter(|rollout| rollout.goes_on());
         let Some(rollout) = going else { return BTreeSet::new() };
         let kept = || replicas.range(..=self.replicas);
-        let mut outdated: Vec<(u8, u32)> = kept()
+        let mut outdated: Vec<(Use, u32)> = kept()
             .filter(|(ordinal, view)| self.is_outdated(**ordinal, view) && !view.busy && !view.leaving)
-            .map(|(ordinal, view)| (u8::from(view.runs()) + u8::from(self.ready(view)), *ordinal))
+            .map(|(ordinal, view)| (self.use_of(view), *ordinal))
             .collect();
         outdated.sort_unstable();
         let room = if self.patient() {
-            let idle = outdated.first().is_some_and(|(serves, _)| *serves == 0);
+            // Replacing those that serve nobody costs nothing, and they would be waited for in vain.
+            let idle = outdated.iter().filter(|(used, _)| *used == Use::None).count();
             let others = |ordinal: u32| {
                 kept().count() == self.replicas as usize
                     && kept().all(|(&other, view)| other == ordinal || self.ready(view))
             };
-            // One that does not run serves nobody: replacing it costs nothing.
-            usize::from(idle || outdated.first().is_some_and(|(_, ordinal)| others(*ordinal)))
+            idle.max(usize::from(outdated.first().is_some_and(|(_, ordinal)| others(*ordinal))))
         } else {
             self.room(rollout, replicas, now)
         };
         outdated.into_iter().take(room).map(|(_, ordinal)| ordinal).collect()
+    }
+
+    fn use_of(&self, view: &ReplicaView) -> Use {
+        match view.phase {
+            Phase::Running { .. } if self.ready(view) => Use::Serves,
+            Phase::Running { .. } if view.health.status != Status::Unhealthy => Use::Soon,
+            _ => Use::None,
+        }
     }
 
     /// How many more replicas may be taken out now.

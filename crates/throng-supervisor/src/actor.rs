@@ -165,6 +165,8 @@ pub struct Applied {
     /// It is what an earlier supervisor was about, not anything new; then with what services were before.
     pub resumed: bool,
     pub before: BTreeMap<String, Before>,
+    /// Services that are only carried over because others were asked for.
+    pub untouched: BTreeSet<String>,
 }
 
 /// What is known of a replica beside what planning needs.

@@ -28,20 +28,19 @@ pub async fn apply(
     manner: Manner,
 ) -> Result<(), Refusal> {
     let current = handles.ask(|reply| Order::Current { reply }).await?;
-    let known = BTreeMap::new();
-    make_wanted(fixed, handles, current, app, only, manner, Origins { resumed: false, known }).await
+    make_wanted(fixed, handles, current, app, only, manner, false).await
 }
 
 /// Takes up what an earlier supervisor was about, roll-outs under way included.
 pub async fn resume(fixed: &Arc<Fixed>, handles: &Handles, durable: Durable) -> Result<(), Refusal> {
     let current = handles.ask(|reply| Order::Current { reply }).await?;
-    let origins = Origins { resumed: true, known: durable.rollouts };
-    make_wanted(fixed, handles, current, durable.app, &[], Manner::default(), origins).await
+    make_wanted(fixed, handles, current, durable.app, &[], Manner::default(), true).await
 }
 
-/// Whether an app is new or what was there before, and then what its services were made from.
+/// What of an app is not new, and what that was made from.
 struct Origins {
     resumed: bool,
+    untouched: BTreeSet<String>,
     known: BTreeMap<String, Kept>,
 }
 
@@ -52,10 +51,13 @@ async fn make_wanted(
     app: App,
     only: &[String],
     manner: Manner,
-    origins: Origins,
+    resumed: bool,
 ) -> Result<(), Refusal> {
     let files = if manner.files.is_empty() { current.durable.files.clone() } else { manner.files };
-    let (app, chosen) = restrict(app, only, manner.no_deps, &current.durable.app)?;
+    let Restricted { app, chosen, untouched } = restrict(app, only, manner.no_deps, &current.durable.app)?;
+    let mut known = current.durable.rollouts.clone();
+    known.retain(|name, _| resumed || untouched.contains(name));
+    let origins = Origins { resumed, untouched, known };
     let mut recreated = current.durable.recreated.clone();
     recreated.retain(|name, _| app.services.contains_key(name));
     for name in app.services.keys().filter(|name| manner.recreate && chosen.contains(*name)) {
@@ -81,17 +83,24 @@ async fn make_wanted(
     result
 }
 
-/// The chosen services and, unless they are left alone, what they depend on; others stay as they are now. Also says which
-/// those were that were chosen by name, or all.
+struct Restricted {
+    app: App,
+    /// Services that were chosen by name, or all.
+    chosen: BTreeSet<String>,
+    /// Those that stay as they are now.
+    untouched: BTreeSet<String>,
+}
+
+/// The chosen services and, unless they are left alone, what they depend on; others stay as they are now.
 fn restrict(
     mut app: App,
     only: &[String],
     alone: bool,
     current: &App,
-) -> Result<(App, BTreeSet<String>), Refusal> {
+) -> Result<Restricted, Refusal> {
     if only.is_empty() {
-        let all = app.services.keys().cloned().collect();
-        return Ok((app, all));
+        let chosen = app.services.keys().cloned().collect();
+        return Ok(Restricted { app, chosen, untouched: BTreeSet::new() });
     }
     let mut chosen = BTreeSet::new();
     let mut open: Vec<String> = only.to_vec();
@@ -106,9 +115,9 @@ fn restrict(
         }
     }
     app.services.retain(|name, _| chosen.contains(name));
-    for (name, service) in &current.services {
-        app.services.entry(name.clone()).or_insert_with(|| service.clone());
-    }
+    let others = current.services.iter().filter(|(name, _)| !chosen.contains(*name));
+    let untouched = others.clone().map(|(name, _)| name.clone()).collect();
+    app.services.extend(others.map(|(name, service)| (name.clone(), service.clone())));
     if alone {
         // Nothing can be waited for that is not there.
         let there: BTreeSet<String> = app.services.keys().cloned().collect();
@@ -119,7 +128,7 @@ fn restrict(
     for (name, network) in &current.networks {
         app.networks.entry(name.clone()).or_insert_with(|| network.clone());
     }
-    Ok((app, only.iter().cloned().collect()))
+    Ok(Restricted { app, chosen: only.iter().cloned().collect(), untouched })
 }
 
 async fn prepare_app(
@@ -131,7 +140,7 @@ async fn prepare_app(
     made: &mut Vec<String>,
 ) -> Result<Applied, Refusal> {
     let networks = make_networks(fixed, &current.durable, &app, made).await?;
-    let resumed = origins.resumed;
+    let (resumed, untouched) = (origins.resumed, origins.untouched.clone());
     let (prepared, before) = {
         let (fixed, app) = (fixed.clone(), app.clone());
         let (networks, recreated) = (networks.clone(), recreated.clone());
@@ -163,7 +172,7 @@ async fn prepare_app(
         files: Vec::new(),
         going_down: false,
     };
-    Ok(Applied { durable, prepared, fronts, dns, grace: None, resumed, before })
+    Ok(Applied { durable, prepared, fronts, dns, grace: None, resumed, before, untouched })
 }
 
 /// What has been said about nodes and outlives a new definition: who is drained or cut off. How a link is the definition

@@ -610,7 +610,9 @@ fn not_in_time(services: &BTreeMap<String, Readiness>, timeout: Duration) -> Ref
         .filter(|(_, readiness)| !readiness.settled())
         .map(|(name, r)| {
             let why = r.waiting.as_ref().or(r.trouble.as_ref()).map(|why| format!(" ({why})"));
-            format!("{name} has {} of {} ready{}", r.ready, r.wanted, why.unwrap_or_default())
+            let update = r.update.as_ref().filter(|update| update.state != UpdateState::RolledBack);
+            let replaced = update.map(|update| format!(", {} of them replaced", update.done)).unwrap_or_default();
+            format!("{name} has {} of {} ready{replaced}{}", r.ready, r.wanted, why.unwrap_or_default())
         })
         .collect();
     let after = throng_model::units::format_duration(timeout);

@@ -32,7 +32,8 @@ pub const EXIT_CODES: [(u8, &str); 7] = [
     (0, "success"),
     (
         1,
-        "it ran but did not hold: a threshold, a replica that does not come up, a host too small for the crowd",
+        "it ran but did not hold: a threshold, a replica that does not come up, an update that was paused or rolled \
+         back, a host too small for the crowd",
     ),
     (2, "the command line or a file that a person wrote is wrong"),
     (3, "no such app, service, image or run"),

@@ -34,7 +34,11 @@ impl Actor {
                 before.extend(applied.before.remove(name).map(|earlier| (name.clone(), earlier)));
                 next.previous = before.get(name).map(|earlier| definition(&earlier.prepared));
             } else if let Some(now) = self.wanted.services.get(name) {
-                next.succeed(now.clone());
+                if applied.untouched.contains(name) && now.config_hash == next.config_hash {
+                    (next.previous, next.rollout) = (now.previous.clone(), now.rollout.clone());
+                } else {
+                    next.succeed(now.clone());
+                }
                 let goes_back_to = next.previous.as_ref().map(|previous| previous.config_hash.as_str());
                 let own = self.prepared.get(name).map(|prepared| Before {
                     app: alone(&self.durable.app, name),
@@ -150,7 +154,7 @@ pub(super) fn update(service: &WantedService) -> Option<Update> {
     Some(Update {
         state: rollout.state,
         done: rollout.done.iter().filter(kept).count() as u32,
-        failed: rollout.failed.len() as u32,
+        failed: rollout.failures,
         reason: rollout.reason.clone(),
     })
 }

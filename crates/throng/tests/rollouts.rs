@@ -1,0 +1,193 @@
+//! Updates as users see them: under load, with definitions that do not work, across the death of the supervisor.
+
+mod support;
+
+use rustix::process::Signal;
+use serde_json::Value;
+use std::time::{Duration, Instant};
+use support::{Bench, kill, probe, until};
+
+/// How long the load of the long test goes on. The updates under it take about half of that on two busy cores.
+const LOAD: Duration = Duration::from_secs(25);
+
+/// The first process of each replica, by the replica's name inside the project.
+fn lives(bench: &Bench) -> Vec<(String, u32)> {
+    let name = |replica: &Value| format!("web-{}", replica["Ordinal"]);
+    bench.ps().iter().map(|r| (name(r), bench.pids(&name(r)).first().copied().unwrap_or(0))).collect()
+}
+
+fn colours(bench: &Bench, count: u32) -> Vec<String> {
+    let colour =
+        |index: u32| bench.ok(&["exec", "--index", &index.to_string(), "web", "/probe", "env", "COLOUR"]);
+    (1..=count).map(|index| colour(index).out.trim().to_owned()).collect()
+}
+
+fn events(bench: &Bench, kind: &str) -> Vec<String> {
+    let events = bench.ok(&["events", "--no-follow", "--format", "json"]).json();
+    let text = |event: &Value| event["message"].as_str().unwrap_or_default().to_owned();
+    events.iter().filter(|event| event["type"] == kind).map(text).collect()
+}
+
+#[test]
+fn updates_of_fifty_replicas_lose_no_request() {
+    let Some(bench) = Bench::with_probe("updates_of_fifty_replicas_lose_no_request") else { return };
+    let file = |colour: &str, order: &str| {
+        bench.compose(&format!(
+            "
+services:
+  web:
+    image: probe
+    command: [serve, '80']
+    ports: ['127.0.0.1::80']
+    environment: {{COLOUR: {colour}}}
+    healthcheck: {{test: [CMD, /probe, healthy, '80'], interval: 5s, timeout: 5s, retries: 2}}
+    deploy:
+      replicas: 50
+      update_config: {{parallelism: 10, order: {order}, monitor: 200ms}}
+"
+        ));
+    };
+    file("red", "start-first");
+    bench.ok(&["up", "-d", "--wait"]);
+    let before = lives(&bench);
+    let url = format!("http://{}/", bench.address("web"));
+    let seconds = format!("{}s", LOAD.as_secs());
+    let (load, begin) =
+        (bench.spawn(&["load", &url, "--rate", "200", "--duration", &seconds, "--json"]), Instant::now());
+    std::thread::sleep(Duration::from_secs(1));
+    for (colour, order) in [("green", "start-first"), ("blue", "stop-first")] {
+        file(colour, order);
+        bench.ok(&["up", "-d", "--wait"]);
+    }
+    let took = begin.elapsed();
+    assert!(took < LOAD, "the updates took {took:?}, longer than the load");
+    let done = load.wait();
+    assert_eq!(done.code, 0, "{}", done.err);
+    let result: Value = serde_json::from_str(&done.out).expect("a result");
+    let (requests, succeeded) = (&result["result"]["requests"], &result["result"]["succeeded"]);
+    assert_eq!(requests, succeeded, "{}", result["result"]["errors"]);
+    assert!(requests.as_u64().expect("a count") >= 200 * (LOAD.as_secs() - 1), "{requests}");
+    eprintln!("two updates of 50 replicas took {took:.1?}; {requests} requests, {succeeded} succeeded");
+    let after = lives(&bench);
+    let names = |lives: &[(String, u32)]| lives.iter().map(|(name, _)| name.clone()).collect::<Vec<_>>();
+    assert_eq!(
+        names(&after),
+        names(&before),
+        "every replica keeps its name, and nobody who stood in is left"
+    );
+    assert!(after.iter().zip(&before).all(|(after, before)| after.1 != before.1), "each is a new one");
+    assert_eq!(events(&bench, "update"), ["update of 50 replicas begins", "update done"].repeat(2));
+}
+
+fn three(command: &str, update: &str, more: &str) -> String {
+    format!(
+        "
+services:
+  web:
+    image: probe
+    command: [{command}]
+    ports: ['127.0.0.1::80']
+    deploy: {{replicas: 3, update_config: {{monitor: 500ms, {update}}}}}
+    {more}
+"
+    )
+}
+
+#[test]
+fn an_update_that_fails_is_rolled_back_and_said_so() {
+    let Some(bench) = Bench::with_probe("an_update_that_fails_is_rolled_back_and_said_so") else { return };
+    let update = "failure_action: rollback, order: start-first";
+    bench.compose(&three("serve, '80'", update, ""));
+    bench.ok(&["up", "-d", "--wait"]);
+    let before = lives(&bench);
+    bench.compose(&three("exit, '3'", update, ""));
+    let done = bench.fails(1, &["up", "-d", "--wait"]);
+    done.says("web: the update was rolled back: 1 of 3 failed, replica 4 last: exited with code 3");
+    done.says("hint: the replicas are what they were before");
+    assert_eq!(lives(&bench), before, "nobody left before somebody stood in well");
+    let told = events(&bench, "update");
+    for text in
+        ["update of 3 replicas begins", "update: replica 4 exited", "update rolls back", "update rolled back"]
+    {
+        assert!(told.iter().any(|event| event.starts_with(text)), "{text}: {told:?}");
+    }
+    // The next supervisor knows what is wanted: not what the file says that was brought up last.
+    kill(bench.supervisor().expect("a supervisor"), Signal::KILL);
+    until("it has ended", || (!bench.listens()).then_some(()));
+    assert_eq!(lives(&bench), before);
+    std::thread::sleep(Duration::from_secs(1));
+    assert_eq!(lives(&bench), before);
+    // Scaling is no update.
+    bench.ok(&["scale", "web=4"]);
+    assert_eq!(lives(&bench)[..3], before[..]);
+    bench.compose(&three("serve, '80'", update, "environment: {COLOUR: red}"));
+    bench.ok(&["up", "-d", "--wait"]);
+    assert_eq!(colours(&bench, 3), ["red"; 3]);
+}
+
+#[test]
+fn a_paused_update_outlives_its_supervisor_and_goes_on_when_asked() {
+    let Some(bench) = Bench::with_probe("a_paused_update_outlives_its_supervisor_and_goes_on_when_asked")
+    else {
+        return;
+    };
+    bench.write("gate/readme", "");
+    let gate = "volumes: ['./gate:/gate']";
+    bench.compose(&three("serve, '80'", "order: stop-first", gate));
+    bench.ok(&["up", "-d", "--wait"]);
+    let before = lives(&bench);
+    let check = "healthcheck: {test: [CMD, /gate/probe, healthy, '80'], interval: 1s, retries: 1}";
+    let more = format!("{gate}\n    environment: {{COLOUR: red}}\n    {check}");
+    bench.compose(&three("serve, '80'", "order: stop-first", &more));
+    let done = bench.fails(1, &["up", "-d", "--wait"]);
+    done.says("web: the update is paused: 1 of 3 failed, replica 1 last: is unhealthy")
+        .says("`throng up` goes on");
+    assert_eq!(lives(&bench)[1..], before[1..]);
+    kill(bench.supervisor().expect("a supervisor"), Signal::KILL);
+    until("it has ended", || (!bench.listens()).then_some(()));
+    bench.ps();
+    std::thread::sleep(Duration::from_secs(2));
+    assert_eq!(lives(&bench)[1..], before[1..], "a pause is not forgotten");
+    // What was in the way goes, and the same file goes on where it was.
+    std::fs::copy(probe(), bench.folder.join("gate/probe")).expect("a copy");
+    bench.ok(&["up", "-d", "--wait"]);
+    assert_eq!(colours(&bench, 3), ["red"; 3]);
+}
+
+#[test]
+fn scaling_by_up_touches_only_what_is_new() {
+    let Some(bench) = Bench::with_probe("scaling_by_up_touches_only_what_is_new") else { return };
+    bench.compose(&three("serve, '80'", "parallelism: 0", ""));
+    bench.ok(&["up", "-d", "--wait"]);
+    let before = lives(&bench);
+    bench.ok(&["up", "-d", "--wait", "--scale", "web=5"]);
+    assert_eq!((lives(&bench)[..3].to_vec(), lives(&bench).len()), (before.clone(), 5));
+    bench.ok(&["up", "-d", "--wait", "--scale", "web=2"]);
+    assert_eq!(lives(&bench), before[..2]);
+    // Neither does another policy, nor another pace of restarts.
+    bench.compose(&three("serve, '80'", "parallelism: 2", "restart: always"));
+    bench.ok(&["up", "-d", "--wait", "--scale", "web=2"]);
+    assert_eq!(lives(&bench), before[..2]);
+}
+
+#[test]
+fn a_replica_in_back_off_says_when_it_starts_next() {
+    let Some(bench) = Bench::with_probe("a_replica_in_back_off_says_when_it_starts_next") else { return };
+    bench.compose(
+        "
+services:
+  web:
+    image: probe
+    command: [exit, '3']
+    restart: always
+    x-throng: {restart: {initial: 5m}}
+",
+    );
+    let done = bench.fails(1, &["up", "-d", "--wait", "--wait-timeout", "3"]);
+    done.says("exited with code 3");
+    let ps = bench.ok(&["ps"]);
+    ps.prints("Restarting (3)").prints("next start in 4 minutes (back-off)");
+    let replica = &bench.ps()[0];
+    assert_eq!((&replica["State"], &replica["Restarts"]), (&"restarting".into(), &1.into()));
+    assert!(replica["NextStart"].is_string(), "{replica}");
+}
