@@ -84,8 +84,8 @@ async fn run(plan: &Plan) -> Result<()> {
         run_dir: folder.path().join("run"),
         isolation: IsolationChoice::Container,
     })?;
-    for diagnostic in engine.diagnostics() {
-        println!("{}", diagnostic.message);
+    if let Some(lost) = engine.lost() {
+        println!("{lost}");
     }
     let bench = Bench {
         engine,
