@@ -8,6 +8,8 @@
 //! ([`proposal`]), take the largest, stabilise it against earlier recommendations ([`stabilize`]), and hold it within
 //! what the policies and the bounds allow ([`policies`]).
 //!
+//! [`vertical`] says how much a replica should request rather than how many there should be.
+//!
 //! A [`History`] is what a controller carries from one look to the next. [`simulate`] makes hours of such decisions in a
 //! world that it simulates.
 //!
@@ -28,6 +30,7 @@ pub mod selector;
 pub mod simulate;
 pub mod spec;
 pub mod stabilize;
+pub mod vertical;
 
 pub use answer::{Answer, Condition, MetricAnswer};
 pub use case::{

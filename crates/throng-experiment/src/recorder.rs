@@ -27,6 +27,7 @@ pub struct Recording {
     pub events: Vec<Event>,
     pub events_lost: u64,
     pub counts: BTreeMap<String, Vec<(f64, u32)>>,
+    pub wanted: BTreeMap<String, Vec<(f64, u32)>>,
     series: BTreeMap<String, Series>,
     limits: BTreeMap<String, (Option<f64>, Option<u64>)>,
 }
@@ -114,10 +115,12 @@ impl Recording {
 
     fn counts(&mut self, at: f64, services: &BTreeMap<String, Readiness>) {
         for (service, readiness) in services {
-            let counts = self.counts.entry(service.clone()).or_default();
-            let changed = counts.last().is_none_or(|(_, count)| *count != readiness.ready);
-            if changed && counts.len() < COUNTS_MOST {
-                counts.push((at, readiness.ready));
+            for (counts, now) in [(&mut self.counts, readiness.ready), (&mut self.wanted, readiness.wanted)] {
+                let counts = counts.entry(service.clone()).or_default();
+                let changed = counts.last().is_none_or(|(_, count)| *count != now);
+                if changed && counts.len() < COUNTS_MOST {
+                    counts.push((at, now));
+                }
             }
         }
     }

@@ -99,6 +99,7 @@ pub async fn run(
         events: recording.events,
         replicas,
         replica_counts: recording.counts,
+        replicas_wanted: recording.wanted,
         summary: Vec::new(),
     }
 }

@@ -2,14 +2,14 @@
 
 use crate::error::LoadError;
 use crate::record::{Recorder, histogram};
-use crate::spec::LoadSpec;
+use crate::spec::{LoadSpec, Schedule};
 use crate::timeline::{self, Interval};
 use base64::Engine;
 use hdrhistogram::Histogram;
 use hdrhistogram::serialization::{Deserializer, Serializer, V2DeflateSerializer};
 use std::collections::BTreeMap;
 use std::time::Duration;
-use throng_model::run::{LatencySummary, LoadResult, TimelinePoint};
+use throng_model::run::{Demand, LatencySummary, LoadResult, TimelinePoint};
 
 /// The percentiles that every result has, as they are written.
 pub const PERCENTILES: [&str; 7] = ["50", "75", "90", "95", "99", "99.9", "99.99"];
@@ -31,6 +31,7 @@ pub(crate) fn result(
     let mut result = LoadResult {
         target: target.to_string(),
         schedule: spec.schedule.to_string(),
+        demand: demand(&spec.schedule),
         begin: spec.begin_offset,
         seconds: seconds.as_secs_f64(),
         requests: record.requests,
@@ -48,6 +49,15 @@ pub(crate) fn result(
     let (width, intervals) = timeline::join(record.into_timelines());
     result.timeline = points(spec.begin_offset, seconds, width, &intervals);
     Ok((result, width, intervals))
+}
+
+fn demand(schedule: &Schedule) -> Option<Demand> {
+    match schedule {
+        Schedule::Open { rate, duration, .. } => {
+            Some(Demand { rate: *rate, seconds: duration.as_secs_f64() })
+        }
+        Schedule::Closed { .. } => None,
+    }
 }
 
 /// The least share of an interval that counts as its width: few answers in an instant make no rate.

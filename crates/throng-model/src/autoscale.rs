@@ -153,6 +153,18 @@ pub struct Condition {
     pub since: SystemTime,
 }
 
+/// What a replica should request, as Kubernetes' vertical autoscaler says it: thousandths of a core, and bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub struct Recommendation {
+    /// What it requests is too little below this …
+    pub lower: (u64, u64),
+    pub target: (u64, u64),
+    /// … and too much above this.
+    pub upper: (u64, u64),
+    /// Days that are known; below one the bounds are far apart.
+    pub confidence: f64,
+}
+
 /// A service in detail.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Description {
@@ -164,4 +176,7 @@ pub struct Description {
     pub health_check: Option<HealthCheck>,
     /// Cores and bytes that each replica is expected to need.
     pub requests: (Option<f64>, Option<u64>),
+    /// What it should request by what has been seen; `None` before anything has.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub recommendation: Option<Recommendation>,
 }

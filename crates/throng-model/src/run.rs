@@ -28,6 +28,9 @@ pub struct Run {
     pub replicas: Vec<ReplicaSeries>,
     /// Number of replicas per service over time, one point at each change.
     pub replica_counts: BTreeMap<String, Vec<(f64, u32)>>,
+    /// Number of replicas per service that there were to be, in the same form.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub replicas_wanted: BTreeMap<String, Vec<(f64, u32)>>,
     /// Three lines or so in plain language: what was learnt.
     pub summary: Vec<String>,
 }
@@ -91,6 +94,9 @@ pub struct LoadResult {
     pub target: String,
     /// `closed: 10 clients × 100 requests`, `open: 200/s for 30 s, poisson`.
     pub schedule: String,
+    /// What was asked of the service whatever it answered; `None` if that followed from the answers (closed loop).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub demand: Option<Demand>,
     /// When it began, in seconds since the run's start.
     pub begin: f64,
     pub seconds: f64,
@@ -112,6 +118,15 @@ pub struct LoadResult {
     pub by_replica: BTreeMap<String, u64>,
     /// The most requests that waited for a free connection (open loop), 0 in a closed loop.
     pub backlog_max: u64,
+}
+
+/// A constant stream of requests.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
+pub struct Demand {
+    /// Requests per second.
+    pub rate: f64,
+    /// From the load's beginning on.
+    pub seconds: f64,
 }
 
 /// Latency of successful answers in microseconds, read out of an HDR histogram with three digits.

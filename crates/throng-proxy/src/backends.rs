@@ -96,6 +96,8 @@ pub(crate) struct Shared {
     /// Wakes those who wait in [`Shared::drained`] when a backend's last request has ended.
     emptied: Notify,
     drain_waiters: AtomicUsize,
+    /// Wakes those who wait in [`Shared::someone_held`] when one more is held.
+    holding: Notify,
 }
 
 /// Why nobody can take a request.
@@ -144,6 +146,7 @@ impl Shared {
             random: SplitMix64::new(seed),
             emptied: Notify::new(),
             drain_waiters: AtomicUsize::new(0),
+            holding: Notify::new(),
         }
     }
 
@@ -187,6 +190,27 @@ impl Shared {
 
     pub fn held(&self) -> usize {
         self.held.load(SeqCst)
+    }
+
+    /// All that is in flight or held.
+    pub fn under_way(&self) -> usize {
+        let of = |list: &[Arc<BackendState>]| -> usize { list.iter().map(|b| b.in_flight()).sum() };
+        let leaving = lock(&self.leaving);
+        of(&leaving) + of(&self.ready.borrow()) + self.held()
+    }
+
+    /// Waits until something is held.
+    pub async fn someone_held(&self) {
+        loop {
+            let holding = self.holding.notified();
+            tokio::pin!(holding);
+            // Registered before the count is read: one that comes in between is not missed.
+            holding.as_mut().enable();
+            if self.held() > 0 {
+                return;
+            }
+            holding.await;
+        }
     }
 
     pub fn in_flight(&self, name: &str) -> usize {
@@ -252,6 +276,7 @@ impl Shared {
             self.counters.hold_overflows.fetch_add(1, SeqCst);
             return Err(Unavailable::TooManyHeld);
         }
+        self.holding.notify_waiters();
         let mut changes = self.ready.subscribe();
         let released = async {
             loop {
@@ -324,6 +349,28 @@ mod tests {
         }
         assert_eq!(shared.lease(&[]).await.err(), Some(Unavailable::TooManyHeld));
         assert_eq!(first.await.unwrap(), Some(Unavailable::TimedOut));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_waits_for_somebody_held_is_told_at_once() {
+        let shared = shared(Limits::default());
+        let told = tokio::spawn({
+            let shared = shared.clone();
+            async move { shared.someone_held().await }
+        });
+        tokio::task::yield_now().await;
+        assert!(!told.is_finished());
+        let lease = tokio::spawn({
+            let shared = shared.clone();
+            async move { shared.lease(&[]).await.is_ok() }
+        });
+        told.await.unwrap();
+        assert_eq!(shared.under_way(), 1);
+        // One that is held already counts as well.
+        shared.someone_held().await;
+        shared.set_backends(vec![backend("web-1", 1)]);
+        assert!(lease.await.unwrap());
+        assert_eq!(shared.under_way(), 0);
     }
 
     #[tokio::test(start_paused = true)]

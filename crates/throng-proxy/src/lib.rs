@@ -36,4 +36,4 @@ pub use config::{
     LimitError, Limits, MAX_CONNECTIONS, MAX_HEAD_CEILING, MAX_HEAD_FLOOR, MAX_WORKERS, ProtocolHint,
     ProxyConfig,
 };
-pub use proxy::{Backend, BackendStats, Dial, Proxy, ProxyError, ProxyStats};
+pub use proxy::{Backend, BackendStats, Demand, Dial, Proxy, ProxyError, ProxyStats, Waiting};

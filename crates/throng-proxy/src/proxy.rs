@@ -150,6 +150,16 @@ impl Proxy {
         self.shared.drained(name, timeout).await
     }
 
+    /// What it is asked for, at a small cost.
+    pub fn demand(&self) -> Demand {
+        let requests = self.shared.counters.requests.load(Relaxed);
+        Demand { requests, under_way: self.shared.under_way() }
+    }
+
+    pub fn waiting(&self) -> Waiting {
+        Waiting(self.shared.clone())
+    }
+
     pub fn stats(&self) -> ProxyStats {
         let (shared, counters) = (&self.shared, &self.shared.counters);
         let mut backends: BTreeMap<String, BackendStats> = BTreeMap::new();
@@ -184,6 +194,26 @@ impl Proxy {
         // Late ones are cut off below: the time limit is the point.
         let _ = tokio::time::timeout(grace, self.workers.idle(all)).await;
         self.workers.end().await;
+    }
+}
+
+/// What a proxy is asked for; see [`Proxy::demand`].
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Demand {
+    /// Requests and tunnels since it was bound.
+    pub requests: u64,
+    /// Those of them that have not ended, and those that wait for a backend.
+    pub under_way: usize,
+}
+
+/// Who waits at a proxy for a backend to become ready. It does not keep the proxy from being shut down.
+#[derive(Clone)]
+pub struct Waiting(Arc<Shared>);
+
+impl Waiting {
+    /// Returns as soon as somebody waits.
+    pub async fn someone(&self) {
+        self.0.someone_held().await;
     }
 }
 

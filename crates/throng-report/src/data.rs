@@ -49,6 +49,8 @@ pub struct TimePoint {
 pub struct Counts<'a> {
     pub service: &'a str,
     pub points: Vec<(f64, f64)>,
+    /// How many there were to be; empty if that was not recorded.
+    pub wanted: Vec<(f64, f64)>,
 }
 
 /// The middle value of the repetitions and how far they lie apart.
@@ -85,8 +87,11 @@ impl<'a> Data<'a> {
             horizon = horizon.max(point.at);
         }
         let horizon = if horizon > 0.0 { horizon } else { 1.0 };
-        let counts =
-            run.replica_counts.iter().map(|(service, points)| counts(service, points, horizon)).collect();
+        let counts = run
+            .replica_counts
+            .iter()
+            .map(|(service, points)| counts(run, service, points, horizon))
+            .collect();
         Data { run, horizon, uses: service_uses(run, &loads), loads, counts }
     }
 
@@ -268,14 +273,19 @@ fn merged(points: &[&TimelinePoint]) -> Option<TimePoint> {
 }
 
 /// Sorted, and drawn out to the end of the run.
-fn counts<'a>(service: &'a str, points: &[(f64, u32)], horizon: f64) -> Counts<'a> {
+fn counts<'a>(run: &Run, service: &'a str, points: &[(f64, u32)], horizon: f64) -> Counts<'a> {
+    let wanted = run.replicas_wanted.get(service).map(|points| steps(points, horizon)).unwrap_or_default();
+    Counts { service, points: steps(points, horizon), wanted }
+}
+
+fn steps(points: &[(f64, u32)], horizon: f64) -> Vec<(f64, f64)> {
     let mut clean: Vec<(f64, f64)> =
         points.iter().filter_map(|(at, count)| Some((time(*at)?.min(horizon), f64::from(*count)))).collect();
     clean.sort_by(|a, b| a.0.total_cmp(&b.0));
     if let Some((_, count)) = clean.last().copied().filter(|(at, _)| *at < horizon) {
         clean.push((horizon, count));
     }
-    Counts { service, points: extremes(clean) }
+    extremes(clean)
 }
 
 /// At most [`MAX_TIME_POINTS`]: the lowest and the highest of each run of neighbours, so that no peak is lost.

@@ -242,6 +242,9 @@ pub fn over_time(data: &Data) -> Figure {
             key.push((Ink::Bad, Sign::Dashed, "failures".into()));
         }
     }
+    if data.loads.iter().flat_map(|l| &l.repetitions).any(|r| demand(r).is_some()) {
+        key.push((Ink::Strong, Sign::Dashed, "demand, and replicas that are wanted".into()));
+    }
     if data.counts.iter().any(|c| !c.points.is_empty()) {
         charts.push(replica_counts(data));
     }
@@ -369,7 +372,8 @@ fn stage_sentence(data: &Data, what: &str, metric: Metric, unit: Unit) -> String
 
 fn throughput(data: &Data) -> Chart {
     let points = || data.loads.iter().flat_map(|l| &l.repetitions).flat_map(|r| &r.timeline);
-    let top = points().map(|p| p.rate.max(p.errors)).fold(0.0, f64::max);
+    let asked = data.loads.iter().flat_map(|l| &l.repetitions).filter_map(demand).flatten();
+    let top = points().map(|p| p.rate.max(p.errors)).chain(asked.map(|p| p.1)).fold(0.0, f64::max);
     let mut marks = surroundings(data);
     for (index, load) in data.loads.iter().enumerate() {
         for repetition in &load.repetitions {
@@ -380,6 +384,15 @@ fn throughput(data: &Data) -> Chart {
                 strong: false,
             });
             marks.push(line("answers".into(), rates, index, false));
+            if let Some(points) = demand(repetition) {
+                marks.push(Mark::Line {
+                    name: "demand".into(),
+                    points: points.to_vec(),
+                    ink: Ink::Strong,
+                    stroke: Stroke::Dashed,
+                    labelled: false,
+                });
+            }
             if repetition.timeline.iter().any(|p| p.errors > 0.0) {
                 marks.push(Mark::Line {
                     name: "failures".into(),
@@ -402,14 +415,34 @@ fn throughput(data: &Data) -> Chart {
     }
 }
 
+/// From where to where requests were sent, and how many a second, if that did not follow from the answers.
+fn demand(repetition: &crate::data::Repetition) -> Option<[(f64, f64); 2]> {
+    let demand = repetition.result.demand?;
+    let begin = crate::data::time(repetition.result.begin)?;
+    let end = crate::data::time(begin + demand.seconds)?;
+    demand.rate.is_finite().then_some([(begin, demand.rate), (end, demand.rate)])
+}
+
 /// Services whose replica counts are drawn, those that changed first.
 const MAX_COUNTED: usize = 8;
+
+/// The line that holds each value until the next point.
+fn corners(points: &[(f64, f64)]) -> Vec<(f64, f64)> {
+    let mut line: Vec<(f64, f64)> = Vec::with_capacity(points.len() * 2);
+    for (x, y) in points {
+        if let Some((_, before)) = line.last().copied() {
+            line.push((*x, before));
+        }
+        line.push((*x, *y));
+    }
+    line
+}
 
 fn replica_counts(data: &Data) -> Chart {
     let mut counted: Vec<_> = data.counts.iter().filter(|c| !c.points.is_empty()).collect();
     counted.sort_by_key(|c| std::cmp::Reverse(c.points.len()));
     counted.truncate(MAX_COUNTED);
-    let top = counted.iter().flat_map(|c| &c.points).map(|p| p.1).fold(1.0, f64::max);
+    let top = counted.iter().flat_map(|c| c.points.iter().chain(&c.wanted)).map(|p| p.1).fold(1.0, f64::max);
     let mut marks = surroundings(data);
     let mut told = Vec::new();
     for (index, counts) in counted.iter().enumerate() {
@@ -417,6 +450,13 @@ fn replica_counts(data: &Data) -> Chart {
         told.push(format!("{} up to {}", counts.service, Unit::Count.text(most)));
         let only = counted.len() == 1;
         let ink = if only { Ink::Strong } else { Ink::Series(index + data.loads.len()) };
+        marks.push(Mark::Line {
+            name: format!("{} wanted", counts.service),
+            points: corners(&counts.wanted),
+            ink,
+            stroke: Stroke::Dashed,
+            labelled: false,
+        });
         marks.push(Mark::Steps {
             name: counts.service.into(),
             points: counts.points.clone(),

@@ -52,6 +52,7 @@ pub fn write(run: &Run, out: &Path) -> Result<Written, ReportError> {
         ("latency_distribution.csv", distribution(&data)),
         ("timeline.csv", timeline(&data)),
         ("replica_counts.csv", replica_counts(&data)),
+        ("replicas_wanted.csv", replicas_wanted(&data)),
         ("balance.csv", balance(&data)),
         ("replicas.csv", replicas(&data)),
         ("resources.csv", resources(&data)),
@@ -105,10 +106,12 @@ fn finite(run: &Run) -> Cow<'_, Run> {
     let load_fine = |l: &throng_model::run::LoadResult| {
         [l.begin, l.seconds, l.rate, l.latency.mean, l.latency.stdev].iter().all(|v| v.is_finite())
             && l.timeline.iter().all(|p| p.at.is_finite() && p.width.is_finite())
+            && l.demand.is_none_or(|d| d.rate.is_finite() && d.seconds.is_finite())
     };
     let fine = run.seconds.is_finite()
         && run.events.iter().all(|e| e.at.is_finite())
         && run.replica_counts.values().flatten().all(|(at, _)| at.is_finite())
+        && run.replicas_wanted.values().flatten().all(|(at, _)| at.is_finite())
         && run
             .replicas
             .iter()
@@ -125,6 +128,7 @@ fn finite(run: &Run) -> Cow<'_, Run> {
     mend(&mut run.seconds);
     run.events.iter_mut().for_each(|event| mend(&mut event.at));
     run.replica_counts.values_mut().for_each(|points| points.retain(|(at, _)| at.is_finite()));
+    run.replicas_wanted.values_mut().for_each(|points| points.retain(|(at, _)| at.is_finite()));
     for replica in &mut run.replicas {
         replica.samples.retain(sample_fine);
         replica.cpu_limit = replica.cpu_limit.filter(|limit| limit.is_finite());
@@ -246,6 +250,12 @@ fn timeline(data: &Data) -> Content {
 fn replica_counts(data: &Data) -> Content {
     let rows =
         data.counts.iter().flat_map(|c| c.points.iter().map(move |(at, count)| (c.service, at, count)));
+    csv(&["service", "at_seconds", "replicas"], rows)
+}
+
+fn replicas_wanted(data: &Data) -> Content {
+    let rows =
+        data.counts.iter().flat_map(|c| c.wanted.iter().map(move |(at, count)| (c.service, at, count)));
     csv(&["service", "at_seconds", "replicas"], rows)
 }
 

@@ -211,6 +211,7 @@ fn load() -> impl Strategy<Value = LoadResult> {
             } else {
                 "open: 5/s".into()
             },
+            demand: (requests % 3 == 0).then_some(Demand { rate, seconds }),
             begin,
             seconds,
             requests,
@@ -275,6 +276,7 @@ fn run() -> impl Strategy<Value = Run> {
                 stages,
                 replicas,
                 events,
+                replicas_wanted: replica_counts.clone(),
                 replica_counts,
                 ..Default::default()
             },

@@ -1,6 +1,7 @@
 //! The one task that owns an app's state. It waits for something to happen, takes in all that has happened, plans
 //! once, and hands the steps out. It never blocks on I/O but for its own small state file.
 
+mod autoscaling;
 mod begin;
 mod figures;
 mod nodes;
@@ -9,6 +10,7 @@ mod outcomes;
 mod outside;
 mod rollouts;
 
+use crate::autoscale::{Autoscalers, Recommenders};
 use crate::backend::{Backend, On};
 use crate::front::{self, Fronts};
 use crate::host::Host;
@@ -34,8 +36,9 @@ use throng_control::{Limits, Phase, Plan, ReplicaView, Step, Wanted, WantedServi
 use throng_engine::dns::DnsServer;
 use throng_image::Store;
 use throng_model::app::{App, Port};
-use throng_model::replica::{Attachment, Exit, Observed, ReplicaId, ReplicaState, Statistics};
+use throng_model::autoscale::Description;
 use throng_model::node::{Node, NodeChange, NodeChoice, NodeStatus};
+use throng_model::replica::{Attachment, Exit, Observed, ReplicaId, ReplicaState, Statistics};
 use throng_model::status::{Event, Published, Readiness, ReplicaSample, ServiceStatus, Status};
 use throng_runtime::{Runtime, RuntimeEvent};
 use tokio::sync::{broadcast, mpsc, oneshot, watch};
@@ -111,6 +114,11 @@ pub enum Order {
     },
     Current {
         reply: oneshot::Sender<Current>,
+    },
+    /// One service in detail.
+    Describe {
+        service: String,
+        reply: oneshot::Sender<Result<Description, Refusal>>,
     },
     Census {
         reply: oneshot::Sender<Census>,
@@ -285,6 +293,11 @@ pub struct Actor {
     answers: Vec<(oneshot::Sender<Done>, Done)>,
     /// Counts that are wanted already, and what they were before, until the disk has them.
     uncommitted: Option<(state::Written, BTreeMap<String, u32>)>,
+    autoscalers: Autoscalers,
+    recommenders: Recommenders,
+    /// Services without replicas at whose address a request waits.
+    woken: mpsc::Receiver<String>,
+    woken_in: mpsc::Sender<String>,
 }
 
 impl Actor {
@@ -296,6 +309,7 @@ impl Actor {
         readiness: watch::Sender<Arc<BTreeMap<String, Readiness>>>,
     ) -> Actor {
         let (cores, share) = (fixed.cores, fixed.checks_share);
+        let (woken_in, woken) = mpsc::channel(autoscaling::WAKINGS_WAITING);
         let mut actor = Actor {
             fixed,
             wanted: Wanted { going_down: durable.going_down, ..Wanted::default() },
@@ -332,6 +346,10 @@ impl Actor {
             told: HashMap::new(),
             answers: Vec::new(),
             uncommitted: None,
+            autoscalers: Autoscalers::default(),
+            recommenders: Recommenders::new(Instant::now()),
+            woken,
+            woken_in,
         };
         for replica in observed {
             actor.take_over(replica);
@@ -389,12 +407,8 @@ impl Actor {
         // When to plan next even if nothing happens, and before when not unless somebody waits for the answer.
         let (mut wake, mut rested) = (None, Instant::now());
         loop {
-            let sleep = async {
-                match wake {
-                    Some(at) => tokio::time::sleep_until(tokio::time::Instant::from_std(at)).await,
-                    None => std::future::pending().await,
-                }
-            };
+            let sleep = sleep_until(wake);
+            let look = sleep_until(self.autoscalers.next().filter(|_| !self.wanted.going_down));
             tokio::select! {
                 order = orders.recv() => match order {
                     Some(order) => self.order(order),
@@ -406,6 +420,11 @@ impl Actor {
                     self.sample();
                     continue;
                 }
+                () = look => {
+                    self.look();
+                    continue;
+                }
+                Some(service) = self.woken.recv() => self.woken(&service),
                 () = sleep => {}
             }
             self.take_in(&mut exits);
@@ -507,6 +526,14 @@ impl Detail {
             finished_at: None,
             meter: None,
         }
+    }
+}
+
+/// Never, if there is no such time.
+async fn sleep_until(at: Option<Instant>) {
+    match at {
+        Some(at) => tokio::time::sleep_until(at.into()).await,
+        None => std::future::pending().await,
     }
 }
 

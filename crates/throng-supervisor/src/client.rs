@@ -13,8 +13,9 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::path::PathBuf;
 use std::time::{Duration, SystemTime};
 use throng_model::app::App;
-use throng_model::replica::Exit;
+use throng_model::autoscale::Description;
 use throng_model::node::{NodeChange, NodeChoice, NodeStatus};
+use throng_model::replica::Exit;
 use throng_model::status::{Event, Status};
 use throng_runtime::cluster::{Cluster, ClusterError, ClusterErrorKind, Feed, FeedStream, Progress};
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
@@ -253,6 +254,14 @@ impl Client {
     pub async fn targets(&self, service: Option<&str>) -> Result<Vec<Target>> {
         match self.ask(&Request::Targets { service: service.map(str::to_owned) }).await? {
             Reply::Targets { targets } => Ok(targets),
+            other => Err(self.unexpected(&other)),
+        }
+    }
+
+    /// One service in detail.
+    pub async fn describe(&self, service: &str) -> Result<Description> {
+        match self.ask(&Request::Describe { service: service.into() }).await? {
+            Reply::Description { description } => Ok(*description),
             other => Err(self.unexpected(&other)),
         }
     }

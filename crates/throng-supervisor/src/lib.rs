@@ -17,6 +17,7 @@
 
 mod actor;
 mod apply;
+mod autoscale;
 mod backend;
 mod front;
 mod last_words;

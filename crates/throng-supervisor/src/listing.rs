@@ -13,7 +13,8 @@ use throng_model::status::{Readiness, ReplicaStatus};
 pub fn images_of(paths: &Paths, project: &str) -> Vec<String> {
     match state::load(&paths.state_file(project)) {
         Ok(Some(durable)) => {
-            let earlier = |kept: state::Kept| [Some(kept.image_id), kept.earlier.map(|earlier| earlier.image_id)];
+            let earlier =
+                |kept: state::Kept| [Some(kept.image_id), kept.earlier.map(|earlier| earlier.image_id)];
             let named = durable.app.services.into_values().map(|service| service.image);
             named.chain(durable.rollouts.into_values().flat_map(earlier).flatten()).collect()
         }

@@ -6,7 +6,7 @@
 pub mod exposition;
 mod text;
 
-pub use text::{Head, Row, text};
+pub use text::{Bounds, Head, Row, text};
 
 use crate::host;
 use exposition::Histogram;

@@ -7,8 +7,9 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::time::{Duration, SystemTime};
 use throng_model::app::App;
-use throng_model::replica::Exit;
+use throng_model::autoscale::Description;
 use throng_model::node::{NodeChange, NodeChoice, NodeStatus};
+use throng_model::replica::Exit;
 use throng_model::status::{Event, Readiness, ReplicaSample, Status};
 use throng_runtime::{ErrorKind, RuntimeError};
 
@@ -49,6 +50,8 @@ pub enum Request {
     Metrics { replicas_most: usize },
     /// Where running replicas of a service, or of all, can be reached. Answered by `Targets`.
     Targets { service: Option<String> },
+    /// One service in detail. Answered by `Description`.
+    Describe { service: String },
     /// Past events, then new ones if `follow`. Answered by `Event`s, then `Done`.
     Events { follow: bool },
     /// What has been found in the app's way on this host since then: walls that print nothing. The host is looked at
@@ -107,6 +110,7 @@ pub enum Reply {
     LogFiles { files: Vec<(String, Vec<PathBuf>)> },
     Metrics { text: String },
     Targets { targets: Vec<Target> },
+    Description { description: Box<Description> },
     SendDescriptors,
     Exited { exit: Exit },
     Event { event: Event },

@@ -1,5 +1,6 @@
 //! Carrying out steps. Each is a task of its own that decides nothing and reports how it went.
 
+use crate::autoscale::Gathered;
 use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
 use std::process::Stdio;
@@ -17,10 +18,32 @@ const RETIRE_AGAIN: Duration = Duration::from_secs(1);
 pub type Key = (String, u32);
 
 pub enum Outcome {
-    Launched { key: Key, generation: u64, took: Duration, result: Result<u32, RuntimeError> },
-    Retired { key: Key, result: Result<(), RuntimeError> },
-    Probed { key: Key, generation: u64, took: Duration, result: Result<(), String> },
-    Sampled { at: Instant, samples: Vec<(ReplicaId, Option<Statistics>)> },
+    Launched {
+        key: Key,
+        generation: u64,
+        took: Duration,
+        result: Result<u32, RuntimeError>,
+    },
+    Retired {
+        key: Key,
+        result: Result<(), RuntimeError>,
+    },
+    Probed {
+        key: Key,
+        generation: u64,
+        took: Duration,
+        result: Result<(), String>,
+    },
+    Sampled {
+        at: Instant,
+        samples: Vec<(ReplicaId, Option<Statistics>)>,
+    },
+    /// For an autoscaler; `looks`: it is to decide. Nothing if it could not be done at all.
+    Gathered {
+        service: String,
+        looks: bool,
+        gathered: Option<Gathered>,
+    },
 }
 
 /// A step that panics, at a thread that the host refuses (tokio) if not by a defect, has failed like any other. Else its

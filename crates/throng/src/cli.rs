@@ -193,6 +193,8 @@ pub enum Command {
     Down(DownArguments),
     /// List replicas
     Ps(PsArguments),
+    /// Show services in detail: replicas, metrics and conditions of the autoscaler, events
+    Describe(DescribeArguments),
     /// Change replica counts: `throng scale web=3 worker=10`
     Scale(ScaleArguments),
     /// Show what replicas have written

@@ -140,7 +140,9 @@ fn read_action(
         "scale" => read_scale(value, app, findings),
         "load" => load::read(value, app, findings).map(|load| Action::Load(Box::new(load))),
         "wait" => read_wait(value, app, findings),
-        fault if fault::FAULTS.contains(&fault) => fault::read(fault, value, app, findings).map(Action::Fault),
+        fault if fault::FAULTS.contains(&fault) => {
+            fault::read(fault, value, app, findings).map(Action::Fault)
+        }
         _ => value.duration(findings).map(|duration| Action::Pause { duration }),
     }
 }

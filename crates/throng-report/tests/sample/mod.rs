@@ -141,6 +141,7 @@ fn load(random: &mut Random, shape: &Shape, clients: u64, replicas: usize, begin
     LoadResult {
         target: "pdfmagic".into(),
         schedule: format!("closed: {clients} {noun} × {} requests", shape.requests),
+        demand: None,
         begin,
         seconds: end - begin,
         requests: answers.len() as u64,

@@ -52,6 +52,7 @@ impl Actor {
             };
             detail.meter = Some(meter);
         }
+        self.note_usage(at);
         if watched {
             let _ = self.feed.send(Arc::new(Reply::Samples { at: SystemTime::now(), samples: sent }));
         }
@@ -76,10 +77,16 @@ impl Actor {
             .zip(ages)
             .map(|(status, age)| metrics::Row { age: age.filter(|_| status.statistics.is_some()), status })
             .collect();
+        let bounds = self.autoscalers.iter().map(|(name, one)| {
+            let (least, most) = (one.min_replicas(), one.max_replicas());
+            (name.clone(), metrics::Bounds { least, most, active: one.is_active() })
+        });
+        let autoscalers = bounds.collect();
         let head = metrics::Head {
             project: &self.fixed.project,
             on: &self.fixed.on.to_string(),
             readiness: &readiness,
+            autoscalers: &autoscalers,
             batch: self.pace.batch(),
             starting: self.starting,
             replicas_most,

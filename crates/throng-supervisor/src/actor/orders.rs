@@ -58,6 +58,9 @@ impl Actor {
             Order::Ended { reply } => {
                 let _ = reply.send(self.ended());
             }
+            Order::Describe { service, reply } => {
+                let _ = reply.send(self.describe_service(&service));
+            }
             Order::Say { kind, subject, message } => self.event(kind, &subject, &message),
             // Replicas whose definition is lost are somebody's all the same: they stay until `down`.
             Order::Forsaken => {
@@ -85,6 +88,7 @@ impl Actor {
             let message = format!("{} is being taken down", self.fixed.project);
             return Err(Refusal::new(RefusalKind::App, message).hint("wait for it to end, then try again"));
         }
+        self.keep_autoscaled(&mut applied);
         let next = self.succession(&mut applied);
         applied.durable.rollouts = super::rollouts::kept(&next.services, &applied.prepared, &next.before);
         self.save(&applied.durable)?;
@@ -111,6 +115,7 @@ impl Actor {
         self.dns.retain(|name, _| self.durable.networks.contains_key(name));
         self.dns.extend(applied.dns);
         self.told.clear();
+        self.define_autoscalers();
         self.event("app", &self.fixed.project.clone(), "definition applied");
         Ok(())
     }
@@ -130,6 +135,8 @@ impl Actor {
     /// Counts are wanted at once, so that replicas start while the disk is waited for; who asked is answered after that
     /// ([`Actor::commit`]). A supervisor that dies in between leaves replicas that the next one takes for surplus.
     pub(super) fn scale(&mut self, replicas: BTreeMap<String, u32>) -> Result<(), Refusal> {
+        // Two counts that are changed at once are two changes: the first must not be lost if the second fails.
+        self.commit()?;
         let mut durable = self.durable.clone();
         let mut before = BTreeMap::new();
         for (name, count) in &replicas {
@@ -208,6 +215,7 @@ impl Actor {
         let address = front.proxy.local_addr();
         fronts.push(front);
         self.told.remove(name);
+        self.watch_address(name);
         Ok(address)
     }
 

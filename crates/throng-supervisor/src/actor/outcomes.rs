@@ -22,6 +22,7 @@ impl Actor {
                 self.probed(&key, generation, result);
             }
             Ok(Outcome::Sampled { at, samples }) => self.sampled(at, samples),
+            Ok(Outcome::Gathered { service, looks, gathered }) => self.gathered(service, looks, gathered),
             Err(error) => {
                 // A panic in a step is a defect; the supervisor and its replicas go on.
                 tracing::error!("a step ended abnormally: {error}");
@@ -126,6 +127,9 @@ impl Actor {
         detail.exit = Some(exit);
         detail.finished_at = Some(SystemTime::now());
         detail.meter = None;
+        if exit == Exit::OutOfMemory {
+            self.note_out_of_memory(&key.0);
+        }
         if !leaving {
             self.event("replica", &replica_name(&key), &exit.to_string());
         }

@@ -52,6 +52,10 @@ impl Actor {
         for (network, addresses) in networks {
             self.fixed.directory.set_ready(network, service, addresses);
         }
+        if let Some(autoscaler) = self.autoscalers.get_mut(service) {
+            let present = self.details.get(service).into_iter().flat_map(BTreeMap::keys).copied();
+            autoscaler.note_ready(&present.collect::<Vec<_>>(), &ready, Instant::now());
+        }
         self.told.insert(service.to_owned(), ready);
     }
 

@@ -18,11 +18,19 @@ pub struct Head<'a> {
     pub project: &'a str,
     pub on: &'a str,
     pub readiness: &'a BTreeMap<String, Readiness>,
+    pub autoscalers: &'a BTreeMap<String, Bounds>,
     /// Replicas that start at a time, and that start now.
     pub batch: usize,
     pub starting: usize,
     /// Replicas that have series of their own at most.
     pub replicas_most: usize,
+}
+
+/// An autoscaler's bounds, and whether it has metrics to decide by.
+pub struct Bounds {
+    pub least: i32,
+    pub most: i32,
+    pub active: bool,
 }
 
 const STATES: [&str; 7] = ["created", "starting", "running", "restarting", "leaving", "exited", "failed"];
@@ -32,6 +40,7 @@ pub fn text(head: &Head<'_>, metrics: &Metrics, rows: &[Row]) -> String {
     let mut out = Exposition::default();
     about(&mut out, head, rows);
     states(&mut out, head, rows);
+    autoscalers(&mut out, head.autoscalers);
     work(&mut out, metrics);
     gauges(&mut out, head, rows);
     used(&mut out, metrics);
@@ -75,6 +84,24 @@ fn states(out: &mut Exposition, head: &Head<'_>, rows: &[Row]) {
     out.family("throng_service_replicas_ready", Kind::Gauge, "Replicas that are given work.");
     for (service, readiness) in head.readiness {
         out.sample(&[("service", service)], f64::from(readiness.ready));
+    }
+}
+
+fn autoscalers(out: &mut Exposition, autoscalers: &BTreeMap<String, Bounds>) {
+    if autoscalers.is_empty() {
+        return;
+    }
+    type Of = fn(&Bounds) -> f64;
+    let families: [(&str, &str, Of); 3] = [
+        ("throng_autoscaler_replicas_min", "Fewest replicas that the autoscaler makes.", |b| b.least.into()),
+        ("throng_autoscaler_replicas_max", "Most replicas that the autoscaler makes.", |b| b.most.into()),
+        ("throng_autoscaler_active", "1 if there are metrics to decide by, else 0.", |b| b.active.into()),
+    ];
+    for (name, help, of) in families {
+        out.family(name, Kind::Gauge, help);
+        for (service, bounds) in autoscalers {
+            out.sample(&[("service", service)], of(bounds));
+        }
     }
 }
 
@@ -309,10 +336,13 @@ mod tests {
         let mut metrics = Metrics::default();
         metrics.services.insert("web".into(), Totals::default());
         metrics.service("web").used.pressure = Some(Pressure::default());
+        let bounds = Bounds { least: 1, most: 9, active: true };
+        let autoscalers = BTreeMap::from([("web".to_owned(), bounds)]);
         let head = Head {
             project: "shop",
             on: "local",
             readiness: &readiness,
+            autoscalers: &autoscalers,
             batch: 8,
             starting: 0,
             replicas_most,

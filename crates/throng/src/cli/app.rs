@@ -116,6 +116,15 @@ fn state_filter(text: &str) -> Result<StateArgument, String> {
 }
 
 #[derive(Debug, Args)]
+pub struct DescribeArguments {
+    /// Only these services
+    pub services: Vec<String>,
+    /// How they are printed
+    #[arg(long, value_enum, default_value_t)]
+    pub format: Format,
+}
+
+#[derive(Debug, Args)]
 pub struct ScaleArguments {
     /// How many replicas each service is to have
     #[arg(required = true, value_name = "SERVICE=N")]

@@ -27,7 +27,8 @@ pub async fn ps(context: &Context, arguments: PsArguments) -> Result<()> {
     let states: Vec<_> = arguments.status.iter().chain(&arguments.filter).collect();
     let shown = |replica: &&ReplicaStatus| {
         let chosen = arguments.services.is_empty() || arguments.services.contains(&replica.service);
-        let lives = matches!(replica.state.as_str(), "pending" | "running" | "starting" | "restarting" | "leaving");
+        let lives =
+            matches!(replica.state.as_str(), "pending" | "running" | "starting" | "restarting" | "leaving");
         let asked = states.iter().any(|state| state.is(&replica.state));
         chosen && if states.is_empty() { arguments.all || lives } else { asked }
     };

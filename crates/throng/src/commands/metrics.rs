@@ -19,6 +19,7 @@ use std::convert::Infallible;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
+use throng_model::autoscale::{PATH_LABEL, PORT_LABEL};
 use throng_supervisor::client::{Client, ClientError};
 use throng_supervisor::metrics::exposition;
 use throng_supervisor::protocol::{RefusalKind, Target};
@@ -32,9 +33,7 @@ const REQUEST_WITHIN: Duration = Duration::from_secs(10);
 /// A listener that cannot accept for want of descriptors, say, tries again after this time.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
-/// Labels of a Compose service that say what is to be scraped, as many Compose files have them already.
-const PORT_LABEL: &str = "prometheus.io/port";
-const PATH_LABEL: &str = "prometheus.io/path";
+/// A label of a Compose service that says whether it is to be scraped, as many Compose files have it already.
 const SCRAPE_LABEL: &str = "prometheus.io/scrape";
 const DEFAULT_PATH: &str = "/metrics";
 

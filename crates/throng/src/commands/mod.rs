@@ -3,6 +3,7 @@
 mod app;
 mod autoscale;
 mod ceiling;
+mod describe;
 mod doctor;
 mod images;
 mod listings;
@@ -63,6 +64,7 @@ async fn dispatch(context: &Context, command: Command) -> Result<ExitCode> {
         Command::Down(arguments) => app::down(context, arguments).await?,
         Command::Scale(arguments) => app::scale(context, arguments).await?,
         Command::Ps(arguments) => listings::ps(context, arguments).await?,
+        Command::Describe(arguments) => describe::run(context, arguments).await?,
         Command::Ls(arguments) => listings::ls(context, arguments).await?,
         Command::Node { command } => node::run(context, command).await?,
         Command::Top(arguments) => top::run(context, arguments).await?,

@@ -1,0 +1,195 @@
+//! Asking an endpoint for its text: one GET over a connection of its own, within bounds.
+
+use bytes::Bytes;
+use http_body_util::{BodyExt, Empty, Limited};
+use hyper::body::Body;
+use hyper::header::{ACCEPT, HOST, USER_AGENT};
+use hyper_util::rt::TokioIo;
+use std::net::SocketAddrV4;
+use std::time::Duration;
+use throng_proxy::Dial;
+use tokio::net::{TcpSocket, TcpStream};
+use tokio::time::Instant;
+
+/// Most bytes of one text.
+pub const TEXT_MOST: usize = 4 << 20;
+/// The longest one endpoint may take.
+pub const ANSWER_WITHIN: Duration = Duration::from_secs(2);
+
+/// Where a text is to be had.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Place {
+    /// At a replica, in the network that it is in.
+    Replica { address: SocketAddrV4, path: String },
+    /// Anywhere else, as this host reaches it.
+    Elsewhere { host: String, port: u16, path: String },
+}
+
+impl Place {
+    /// Of `http://HOST[:PORT][/PATH]`; `None` for any other text.
+    pub fn of_url(url: &str) -> Option<Place> {
+        let rest = url.strip_prefix("http://")?;
+        let (authority, path) = rest.find('/').map_or((rest, "/"), |slash| rest.split_at(slash));
+        let (host, port) = match authority.rsplit_once(':').filter(|(_, port)| !port.ends_with(']')) {
+            Some((host, port)) => (host, port.parse().ok()?),
+            None => (authority, 80),
+        };
+        Some(Place::Elsewhere { host: host.to_owned(), port, path: path.to_owned() })
+    }
+
+    fn path(&self) -> &str {
+        match self {
+            Place::Replica { path, .. } | Place::Elsewhere { path, .. } => path,
+        }
+    }
+}
+
+impl std::fmt::Display for Place {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Place::Replica { address, path } => write!(f, "http://{address}{path}"),
+            Place::Elsewhere { host, port, path } => write!(f, "http://{host}:{port}{path}"),
+        }
+    }
+}
+
+/// The text at a place, before `deadline` and within [`ANSWER_WITHIN`].
+pub async fn text(place: &Place, dial: &Dial, deadline: Instant) -> Result<String, String> {
+    let deadline = deadline.min(Instant::now() + ANSWER_WITHIN);
+    match tokio::time::timeout_at(deadline, get(place, dial)).await {
+        Ok(result) => result.map_err(|error| format!("{place}: {error}")),
+        Err(_) => Err(format!("{place}: no answer in time")),
+    }
+}
+
+async fn get(place: &Place, dial: &Dial) -> Result<String, String> {
+    let stream = connect(place, dial).await.map_err(|error| error.to_string())?;
+    let host = match place {
+        Place::Replica { address, .. } => address.to_string(),
+        Place::Elsewhere { host, port, .. } => format!("{host}:{port}"),
+    };
+    let request = hyper::Request::get(place.path())
+        .header(HOST, host)
+        .header(USER_AGENT, concat!("throng/", env!("CARGO_PKG_VERSION")))
+        .header(ACCEPT, "text/plain;version=0.0.4,*/*;q=0.1")
+        .body(Empty::<Bytes>::new())
+        .map_err(|error| error.to_string())?;
+    let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream))
+        .await
+        .map_err(|error| error.to_string())?;
+    // It ends with the sender; what goes wrong is said there.
+    let connection = tokio::spawn(connection);
+    let answer = async {
+        let response = sender.send_request(request).await.map_err(|error| error.to_string())?;
+        if !response.status().is_success() {
+            return Err(format!("answered {}", response.status()));
+        }
+        let too_long = || format!("the answer is longer than {TEXT_MOST} bytes");
+        if response.body().size_hint().lower() > TEXT_MOST as u64 {
+            return Err(too_long());
+        }
+        let body = Limited::new(response.into_body(), TEXT_MOST).collect().await.map_err(|error| {
+            match error.is::<http_body_util::LengthLimitError>() {
+                true => too_long(),
+                false => error.to_string(),
+            }
+        })?;
+        Ok(String::from_utf8_lossy(&body.to_bytes()).into_owned())
+    };
+    let answer = answer.await;
+    connection.abort();
+    answer
+}
+
+async fn connect(place: &Place, dial: &Dial) -> std::io::Result<TcpStream> {
+    match place {
+        Place::Replica { address, .. } => {
+            let socket = std::net::TcpStream::from(dial()?);
+            TcpSocket::from_std_stream(socket).connect((*address).into()).await
+        }
+        Place::Elsewhere { host, port, .. } => {
+            let host = host.trim_start_matches('[').trim_end_matches(']');
+            TcpStream::connect((host, *port)).await
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::Arc;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+    fn dial() -> Dial {
+        Arc::new(|| {
+            let socket = TcpSocket::new_v4()?;
+            Ok(std::os::fd::OwnedFd::from(std::net::TcpStream::from(unbound(socket))))
+        })
+    }
+
+    /// Tokio gives a socket away only once it is connected; the descriptor is duplicated for that.
+    fn unbound(socket: TcpSocket) -> std::net::TcpStream {
+        use std::os::fd::AsFd;
+        std::net::TcpStream::from(socket.as_fd().try_clone_to_owned().expect("a descriptor"))
+    }
+
+    async fn served(answer: &'static [u8]) -> std::net::SocketAddr {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a port");
+        let address = listener.local_addr().expect("an address");
+        tokio::spawn(async move {
+            while let Ok((mut stream, _)) = listener.accept().await {
+                let mut head = [0; 1024];
+                let _ = stream.read(&mut head).await;
+                let _ = stream.write_all(answer).await;
+            }
+        });
+        address
+    }
+
+    #[test]
+    fn urls_are_places() {
+        for (url, host, port, path) in [
+            ("http://a", "a", 80, "/"),
+            ("http://127.0.0.1:9090/metrics?x=1", "127.0.0.1", 9090, "/metrics?x=1"),
+            ("http://[::1]:9/m", "[::1]", 9, "/m"),
+            ("http://[::1]", "[::1]", 80, "/"),
+        ] {
+            let expected = Place::Elsewhere { host: host.into(), port, path: path.into() };
+            assert_eq!(Place::of_url(url), Some(expected), "{url}");
+        }
+        assert_eq!(Place::of_url("https://a"), None);
+        assert_eq!(Place::of_url("http://a:x"), None);
+    }
+
+    #[tokio::test]
+    async fn texts_are_had_from_replicas_and_elsewhere() {
+        let address = served(b"HTTP/1.1 200 OK\r\ncontent-length: 4\r\n\r\nx 1\n").await;
+        let std::net::SocketAddr::V4(v4) = address else { panic!("{address}") };
+        let later = Instant::now() + Duration::from_secs(10);
+        let replica = Place::Replica { address: v4, path: "/metrics".into() };
+        assert_eq!(text(&replica, &dial(), later).await.as_deref(), Ok("x 1\n"));
+        let elsewhere = Place::of_url(&format!("http://localhost:{}/", v4.port())).expect("a place");
+        assert_eq!(text(&elsewhere, &dial(), later).await.as_deref(), Ok("x 1\n"));
+    }
+
+    #[tokio::test]
+    async fn what_does_not_answer_well_is_an_error_in_time() {
+        let later = || Instant::now() + Duration::from_secs(10);
+        for (answer, word) in [
+            (&b"HTTP/1.1 404 Not Found\r\ncontent-length: 0\r\n\r\n"[..], "404"),
+            (b"nonsense\r\n\r\n", "http://"),
+            (b"HTTP/1.1 200 OK\r\ncontent-length: 99999999\r\n\r\nx", "longer than"),
+        ] {
+            let place = Place::of_url(&format!("http://{}/", served(answer).await)).expect("a place");
+            let error = text(&place, &dial(), later()).await.expect_err("refused");
+            assert!(error.contains(word), "{error}");
+        }
+        // Connections wait there for somebody to accept them, who never comes.
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a port");
+        let address = listener.local_addr().expect("an address");
+        let silent = Place::of_url(&format!("http://{address}/")).expect("a place");
+        let soon = Instant::now() + Duration::from_millis(50);
+        let error = text(&silent, &dial(), soon).await.expect_err("silent");
+        assert!(error.contains("in time") && soon.elapsed() < Duration::from_secs(1), "{error}");
+    }
+}

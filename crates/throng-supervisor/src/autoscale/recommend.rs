@@ -1,0 +1,80 @@
+//! What the replicas of each service should request, from what they use. Nothing of it outlives the process.
+
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
+use throng_autoscale::vertical::{Amounts, Recommended, Vertical};
+use throng_model::autoscale::Recommendation;
+
+/// How often the recommender of a cluster takes samples.
+const EVERY: Duration = Duration::from_secs(60);
+
+pub struct Recommenders {
+    epoch: Instant,
+    next: Instant,
+    services: BTreeMap<String, Vertical>,
+}
+
+impl Recommenders {
+    pub fn new(now: Instant) -> Recommenders {
+        Recommenders { epoch: now, next: now, services: BTreeMap::new() }
+    }
+
+    /// Whether samples are due; from now on they are not for a minute.
+    pub fn due(&mut self, now: Instant) -> bool {
+        let due = now >= self.next;
+        if due {
+            self.next = now + EVERY;
+        }
+        due
+    }
+
+    /// What one replica uses now, and how many cores it requests.
+    pub fn sample(&mut self, service: &str, now: Instant, cores: f64, bytes: u64, request: f64) {
+        let at = now.saturating_duration_since(self.epoch);
+        let vertical = self.of(service);
+        vertical.cpu(at, cores, request);
+        vertical.memory(at, bytes as f64);
+    }
+
+    /// A replica that may have had so many bytes was killed for want of more.
+    pub fn out_of_memory(&mut self, service: &str, now: Instant, had: u64) {
+        let at = now.saturating_duration_since(self.epoch);
+        self.of(service).out_of_memory(at, had as f64);
+    }
+
+    fn of(&mut self, service: &str) -> &mut Vertical {
+        self.services.entry(service.to_owned()).or_default()
+    }
+
+    pub fn recommendation(&self, service: &str) -> Option<Recommendation> {
+        let vertical = self.services.get(service)?;
+        let Recommended { lower, target, upper } = vertical.recommend(1)?;
+        let pair = |Amounts { cpu, memory }| (cpu, memory);
+        Some(Recommendation {
+            lower: pair(lower),
+            target: pair(target),
+            upper: pair(upper),
+            confidence: vertical.confidence(),
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn samples_are_a_minute_apart_and_make_a_recommendation() {
+        let begin = Instant::now();
+        let mut all = Recommenders::new(begin);
+        assert!(all.due(begin) && !all.due(begin + EVERY / 2) && all.due(begin + EVERY));
+        assert_eq!(all.recommendation("web"), None);
+        all.sample("web", begin, 0.5, 1 << 30, 0.25);
+        let first = all.recommendation("web").expect("known");
+        assert!(first.target.0 > 500 && first.target.1 > 1 << 30, "{first:?}");
+        assert!(first.upper.0 > first.target.0 && first.lower.0 <= first.target.0, "{first:?}");
+        all.out_of_memory("web", begin + EVERY, 2 << 30);
+        let after = all.recommendation("web").expect("known");
+        assert!(after.target.1 > 2 << 30, "{after:?}");
+    }
+}

@@ -1,0 +1,226 @@
+//! Services with an autoscaler, on real replicas.
+
+mod support;
+
+use rustix::process::Signal;
+use serde_json::Value;
+use std::time::{Duration, Instant};
+use support::{Bench, until, web};
+
+/// `throng describe --format json` of one service.
+#[track_caller]
+fn described(bench: &Bench, service: &str) -> Value {
+    bench.ok(&["describe", service, "--format", "json"]).json().remove(0)
+}
+
+fn wanted(bench: &Bench, service: &str) -> u64 {
+    described(bench, service)["replicas"]["wanted"].as_u64().expect("a number")
+}
+
+fn ready(bench: &Bench, service: &str) -> u64 {
+    described(bench, service)["replicas"]["ready"].as_u64().expect("a number")
+}
+
+fn condition<'a>(described: &'a Value, kind: &str) -> Option<&'a Value> {
+    described["autoscaler"]["conditions"].as_array()?.iter().find(|condition| condition["type"] == kind)
+}
+
+/// Replicas by the requests that are under way at the service's own address, one for each.
+fn by_requests(least: u32, most: u32, period: &str, more: &str) -> String {
+    format!(
+        "
+services:
+  web:
+    image: probe
+    command: [serve, '80']
+    ports: ['127.0.0.1::80']
+    stop_grace_period: 1s
+    {more}
+    x-throng:
+      autoscale:
+        minReplicas: {least}
+        maxReplicas: {most}
+        metrics:
+        - type: Object
+          object:
+            describedObject: {{kind: Service, name: web}}
+            metric: {{name: requests_in_flight}}
+            target: {{type: AverageValue, averageValue: 1}}
+        behavior:
+          scaleUp: {{policies: [{{type: Percent, value: 900, periodSeconds: 1}}]}}
+          scaleDown: {{stabilizationWindowSeconds: 1}}
+      autoscaler: {{syncPeriod: {period}}}
+"
+    )
+}
+
+#[test]
+fn a_load_step_is_served_by_new_replicas_within_a_period_and_a_second() {
+    const PERIOD: Duration = Duration::from_secs(2);
+    // How often a busy machine may be late before it is the autoscaler's fault.
+    const TRIES: u32 = 3;
+    let name = "a_load_step_is_served_by_new_replicas_within_a_period_and_a_second";
+    let Some(bench) = Bench::with_probe(name) else { return };
+    bench.compose(&by_requests(100, 125, "2s", "deploy: {replicas: 100}"));
+    bench.ok(&["up", "-d", "--wait"]);
+    let address = bench.address("web");
+    let mut took = Vec::new();
+    for _ in 0..TRIES {
+        until("the quiet before the step", || (ready(&bench, "web") == 100).then_some(()));
+        let begin = Instant::now();
+        let clients: Vec<_> = (0..120)
+            .map(|_| {
+                let address = address.clone();
+                std::thread::spawn(move || web::get(&address, "/slow?6000").is_ok_and(|a| a.status == 200))
+            })
+            .collect();
+        until("replicas for the step", || (ready(&bench, "web") >= 120).then_some(()));
+        took.push(begin.elapsed());
+        assert!(clients.into_iter().all(|client| client.join().expect("a client")), "no request is lost");
+        if took.last().is_some_and(|took| *took <= PERIOD + Duration::from_secs(1)) {
+            eprintln!("from the step to 20 more replicas that serve, beside 100: {took:?}");
+            return;
+        }
+    }
+    panic!("from a load step to new replicas: {took:?}, and {PERIOD:?} and a second are allowed");
+}
+
+#[test]
+fn a_service_that_nobody_uses_sleeps_and_a_request_wakes_it_up() {
+    let Some(bench) = Bench::with_probe("a_service_that_nobody_uses_sleeps_and_a_request_wakes_it_up") else {
+        return;
+    };
+    bench.compose(&by_requests(0, 3, "500ms", ""));
+    bench.ok(&["up", "-d", "--wait"]);
+    let address = bench.address("web");
+    for _ in 0..2 {
+        until("nobody is left", || bench.ps().is_empty().then_some(()));
+        let begin = Instant::now();
+        let answer = web::get(&address, "/").expect("an answer although there was nobody");
+        assert_eq!(answer.status, 200);
+        eprintln!("from the first request to its answer, from nothing: {:?}", begin.elapsed());
+    }
+    bench.ok(&["events", "--no-follow"]).prints("new size 1: a request waits at its address");
+    // A new supervisor knows that none are wanted, and still listens.
+    until("nobody is left", || bench.ps().is_empty().then_some(()));
+    let supervisor = bench.supervisor().expect("a supervisor");
+    support::kill(supervisor, Signal::KILL);
+    until("it is gone", || (!bench.listens()).then_some(()));
+    assert_eq!(wanted(&bench, "web"), 0);
+    let address = until("it listens again", || {
+        let described = described(&bench, "web");
+        described["ports"][0]["address"].as_str().map(str::to_owned)
+    });
+    assert_eq!(web::get(&address, "/").expect("an answer").status, 200);
+}
+
+#[test]
+fn replicas_tell_figures_of_their_own_and_people_may_interfere() {
+    let Some(bench) = Bench::with_probe("replicas_tell_figures_of_their_own_and_people_may_interfere") else {
+        return;
+    };
+    bench.compose(
+        "
+services:
+  web:
+    image: probe
+    command: [serve, '80']
+    labels: {prometheus.io/port: '80'}
+    x-throng:
+      autoscale:
+        maxReplicas: 3
+        metrics:
+        - type: Pods
+          pods: {metric: {name: info}, target: {type: AverageValue, averageValue: 500m}}
+      autoscaler: {syncPeriod: 500ms, sources: {info: {series: probe_info}}}
+",
+    );
+    bench.ok(&["up", "-d", "--wait"]);
+    until("each says 1 where half is wanted", || (ready(&bench, "web") == 3).then_some(()));
+    let web = described(&bench, "web");
+    assert_eq!(web["autoscaler"]["currentMetrics"][0]["current"], "1", "{web}");
+    assert_eq!(condition(&web, "ScalingActive").expect("a condition")["reason"], "ValidMetricFound");
+    bench.ok(&["describe", "web"]).prints("\"info\" on replicas: 1 / 500m").prints("Max replicas:");
+    bench.ok(&["metrics"]).prints("throng_autoscaler_replicas_max{service=\"web\"} 3");
+    // By hand, until the next look; and off.
+    bench.ok(&["scale", "web=1", "--no-wait"]);
+    until("the autoscaler has its way", || (wanted(&bench, "web") == 3).then_some(()));
+    bench.ok(&["scale", "web=0"]);
+    std::thread::sleep(Duration::from_millis(1_200));
+    let off = described(&bench, "web");
+    assert_eq!(off["replicas"]["wanted"], 0);
+    assert_eq!(condition(&off, "ScalingActive").expect("a condition")["reason"], "ScalingDisabled");
+    bench.ok(&["scale", "web=1", "--no-wait"]);
+    until("it is on again", || (ready(&bench, "web") == 3).then_some(()));
+    // Neither a new supervisor nor the same file changes the count.
+    let supervisor = bench.supervisor().expect("a supervisor");
+    support::kill(supervisor, Signal::KILL);
+    until("it is gone", || (!bench.listens()).then_some(()));
+    for _ in 0..10 {
+        assert_eq!(wanted(&bench, "web"), 3);
+        std::thread::sleep(Duration::from_millis(150));
+    }
+    bench.ok(&["up", "-d", "--wait"]);
+    assert_eq!(wanted(&bench, "web"), 3);
+    bench.ok(&["down"]);
+    bench.assert_clean();
+}
+
+#[test]
+fn cpu_of_replicas_is_what_a_cluster_would_measure() {
+    let Some(bench) = Bench::with_probe("cpu_of_replicas_is_what_a_cluster_would_measure") else { return };
+    bench.compose(
+        "
+services:
+  web:
+    image: probe
+    command: [spin]
+    deploy: {resources: {limits: {cpus: '0.2'}, reservations: {cpus: '0.1'}}}
+    x-throng:
+      autoscale:
+        maxReplicas: 2
+        metrics:
+        - {type: Resource, resource: {name: cpu, target: {type: Utilization, averageUtilization: 50}}}
+      autoscaler: {syncPeriod: 1s, cpuInitializationPeriod: 0s}
+",
+    );
+    bench.ok(&["up", "-d", "--wait"]);
+    let current = until("twice what is requested is used, and so there are two", || {
+        let web = described(&bench, "web");
+        let current = web["autoscaler"]["currentMetrics"][0]["current"].as_str()?.to_owned();
+        (web["replicas"]["ready"] == 2).then_some(current)
+    });
+    let percent: f64 = current.split('%').next().and_then(|text| text.parse().ok()).expect("a percentage");
+    assert!((100.0..=230.0).contains(&percent), "{current}");
+}
+
+#[test]
+fn a_metric_that_never_comes_is_a_condition_and_changes_nothing() {
+    let name = "a_metric_that_never_comes_is_a_condition_and_changes_nothing";
+    let Some(bench) = Bench::with_probe(name) else { return };
+    let closed = web::free_port();
+    bench.compose(&format!(
+        "
+services:
+  web:
+    image: probe
+    command: [serve, '80']
+    deploy: {{replicas: 2}}
+    x-throng:
+      autoscale:
+        maxReplicas: 5
+        metrics:
+        - {{type: External, external: {{metric: {{name: queue}}, target: {{type: Value, value: 10}}}}}}
+      autoscaler: {{syncPeriod: 300ms, sources: {{queue: {{url: 'http://127.0.0.1:{closed}/metrics'}}}}}}
+"
+    ));
+    bench.ok(&["up", "-d", "--wait"]);
+    until("somebody is told", || {
+        bench.ok(&["events", "--no-follow"]).out.contains("no metric to decide by").then_some(())
+    });
+    let web = described(&bench, "web");
+    assert_eq!(web["replicas"]["wanted"], 2);
+    let active = condition(&web, "ScalingActive").expect("a condition");
+    assert_eq!((&active["status"], &active["reason"]), (&"False".into(), &"FailedGetExternalMetric".into()));
+    bench.ok(&["describe", "web"]).prints("<unknown> / 10").prints(&format!("127.0.0.1:{closed}"));
+}
