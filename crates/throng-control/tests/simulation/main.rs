@@ -15,7 +15,7 @@ use runtime::{Faults, Nature, SimRuntime};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
-use supervisor::Supervisor;
+use supervisor::{Supervisor, Tally};
 use throng_control::{Time, WantedService};
 use throng_model::app::{HealthCheck, HealthTest, RestartPolicy};
 use throng_model::update::{FailureAction, UpdateOrder, UpdatePolicy};
@@ -67,24 +67,24 @@ fn service(number: u64, replicas: u32, random: &mut Random) -> WantedService {
 }
 
 /// Everything of one schedule.
-struct Simulation {
+struct Simulation<'a> {
     random: Random,
     runtime: SimRuntime,
-    supervisor: Supervisor,
+    supervisor: Supervisor<'a>,
     now: Time,
     definitions: u64,
 }
 
-impl Simulation {
-    fn new(seed: u64) -> Simulation {
+impl<'a> Simulation<'a> {
+    fn new(seed: u64, tally: &'a Tally) -> Simulation<'a> {
         let mut random = Random::new(seed);
         let replicas = 1 + random.below(REPLICAS_MOST) as u32;
-        let supervisor = Supervisor::new(service(0, replicas, &mut random), Nature::Good);
+        let supervisor = Supervisor::new(service(0, replicas, &mut random), Nature::Good, tally);
         Simulation { random, runtime: SimRuntime::default(), supervisor, now: Time::ZERO, definitions: 0 }
     }
 
     /// Goes on until then, or until `done`. Says whether it was.
-    fn run_until(&mut self, end: Time, done: impl Fn(&Supervisor) -> bool) -> bool {
+    fn run_until(&mut self, end: Time, done: impl Fn(&Supervisor<'_>) -> bool) -> bool {
         loop {
             let wake = self.supervisor.plan(&mut self.runtime, self.now, &mut self.random);
             if done(&self.supervisor) {
@@ -149,8 +149,8 @@ impl Simulation {
     }
 }
 
-fn schedule(seed: u64) {
-    let mut simulation = Simulation::new(seed);
+fn schedule(seed: u64, tally: &Tally) {
+    let mut simulation = Simulation::new(seed, tally);
     let mut at = Time::ZERO;
     while at < TROUBLE {
         at += Duration::from_millis(simulation.random.below(40_000));
@@ -161,7 +161,7 @@ fn schedule(seed: u64) {
     simulation.runtime.faults = Faults::default();
     simulation.define(Nature::Good);
     let end = simulation.now + REST;
-    let reached = simulation.run_until(end, Supervisor::settled);
+    let reached = simulation.run_until(end, |supervisor| supervisor.settled());
     let service = simulation.supervisor.service().clone();
     assert!(reached, "not as wanted after {REST:?}: {service:?} {:?}", simulation.supervisor.world);
     // The same once more changes nothing.
@@ -174,7 +174,7 @@ fn schedule(seed: u64) {
 }
 
 /// The first seed that fails.
-fn first_failure(seeds: std::ops::Range<u64>) -> Option<u64> {
+fn first_failure(seeds: std::ops::Range<u64>, tally: &Tally) -> Option<u64> {
     let (next, failed) = (AtomicU64::new(seeds.start), AtomicU64::new(u64::MAX));
     let threads = std::thread::available_parallelism().map_or(1, usize::from);
     std::thread::scope(|scope| {
@@ -185,7 +185,7 @@ fn first_failure(seeds: std::ops::Range<u64>) -> Option<u64> {
                     if seed >= seeds.end || failed.load(Ordering::Relaxed) < u64::MAX {
                         return;
                     }
-                    if catch_unwind(AssertUnwindSafe(|| schedule(seed))).is_err() {
+                    if catch_unwind(AssertUnwindSafe(|| schedule(seed, tally))).is_err() {
                         failed.fetch_min(seed, Ordering::Relaxed);
                     }
                 }
@@ -197,14 +197,20 @@ fn first_failure(seeds: std::ops::Range<u64>) -> Option<u64> {
 
 #[test]
 fn whatever_happens_all_becomes_as_wanted() {
+    let tally = Tally::default();
     if let Ok(seed) = std::env::var("THRONG_SIM_SEED") {
-        return schedule(seed.parse().expect("THRONG_SIM_SEED is a number"));
+        return schedule(seed.parse().expect("THRONG_SIM_SEED is a number"), &tally);
     }
     let begin = Instant::now();
-    if let Some(seed) = first_failure(0..SCHEDULES) {
+    if let Some(seed) = first_failure(0..SCHEDULES, &tally) {
         panic!(
             "schedule {seed} fails; run it alone: THRONG_SIM_SEED={seed} cargo test -p throng-control --test simulation"
         );
     }
     println!("{SCHEDULES} schedules of {TROUBLE:?} of trouble each took {:.1?}", begin.elapsed());
+    for (what, count, least) in tally.all() {
+        let count = count.load(Ordering::Relaxed);
+        println!("{count} {what}");
+        assert!(count >= least, "{what} came about {count} times only");
+    }
 }

@@ -4,18 +4,60 @@
 use crate::random::Random;
 use crate::runtime::{Key, Nature, Replica, SimRuntime, State, Told};
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 use throng_control::restart::Rule;
 use throng_control::rollout::State as RolloutState;
 use throng_control::{
-    Definition, Limits, Phase, Plan, ReplicaView, Rollout, Step, Time, Wanted, WantedService, World, observe,
-    plan,
+    Change, Definition, Limits, Phase, Plan, ReplicaView, Rollout, Step, Time, Wanted, WantedService, World,
+    observe, plan,
 };
 use throng_model::update::UpdateOrder;
 
 /// Room for everything: what bounds steps is tested elsewhere, and here it would hide what is planned too early.
 const LIMITS: Limits = Limits { launches: 1_000, retirements: 1_000, probes: 1_000, rechecks: 1_000 };
 pub const SERVICE: &str = "web";
+
+/// What has come about, over all schedules: a simulation in which nothing happens proves nothing.
+#[derive(Default)]
+pub struct Tally {
+    pub launches: AtomicU64,
+    pub restarts: AtomicU64,
+    pub updates: AtomicU64,
+    pub done: AtomicU64,
+    pub paused: AtomicU64,
+    pub rolled_back: AtomicU64,
+    pub supervisors: AtomicU64,
+}
+
+impl Tally {
+    pub fn count(what: &AtomicU64) {
+        what.fetch_add(1, Ordering::Relaxed);
+    }
+
+    fn change(&self, change: &Change) {
+        match change {
+            Change::Begun { .. } => Tally::count(&self.updates),
+            Change::Ended { .. } => Tally::count(&self.done),
+            Change::Paused { .. } => Tally::count(&self.paused),
+            Change::RolledBack => Tally::count(&self.rolled_back),
+            Change::Failed { .. } | Change::RollingBack { .. } => {}
+        }
+    }
+
+    /// By name, and how often it must have come about in ten thousand schedules at least.
+    pub fn all(&self) -> [(&'static str, &AtomicU64, u64); 7] {
+        [
+            ("launches", &self.launches, 100_000),
+            ("restarts", &self.restarts, 50_000),
+            ("updates", &self.updates, 10_000),
+            ("updates done", &self.done, 10_000),
+            ("pauses", &self.paused, 1_000),
+            ("rollbacks", &self.rolled_back, 1_000),
+            ("supervisors killed", &self.supervisors, 5_000),
+        ]
+    }
+}
 
 /// What outlives the supervisor.
 struct Durable {
@@ -32,7 +74,8 @@ struct Loop {
     began: Time,
 }
 
-pub struct Supervisor {
+pub struct Supervisor<'a> {
+    tally: &'a Tally,
     pub wanted: Wanted,
     pub world: World,
     pub natures: BTreeMap<String, Nature>,
@@ -42,13 +85,14 @@ pub struct Supervisor {
     durable: Durable,
 }
 
-impl Supervisor {
-    pub fn new(service: WantedService, nature: Nature) -> Supervisor {
+impl Supervisor<'_> {
+    pub fn new(service: WantedService, nature: Nature, tally: &Tally) -> Supervisor<'_> {
         let natures = BTreeMap::from([(service.config_hash.clone(), nature)]);
         let durable = Durable { service: service.clone(), rollout: None, previous: None };
         let mut wanted = Wanted::default();
         wanted.services.insert(SERVICE.into(), service);
         Supervisor {
+            tally,
             wanted,
             world: World::new(),
             natures,
@@ -84,6 +128,7 @@ impl Supervisor {
 
     /// A new supervisor after this one was killed: it knows what was saved and what runs.
     pub fn restart(&mut self, runtime: &mut SimRuntime, now: Time) {
+        Tally::count(&self.tally.supervisors);
         runtime.forget_steps();
         let read = |text: &String| serde_json::from_str::<Rollout>(text).expect("it can be read");
         let mut service = self.durable.service.clone();
@@ -169,7 +214,9 @@ impl Supervisor {
 
     /// Plans once, checks the plan, begins its steps. Returns when to plan again.
     pub fn plan(&mut self, runtime: &mut SimRuntime, now: Time, random: &mut Random) -> Option<Time> {
-        if !observe(&mut self.wanted, &self.world, now).is_empty() {
+        let changes = observe(&mut self.wanted, &self.world, now);
+        changes.iter().for_each(|(_, change)| self.tally.change(change));
+        if !changes.is_empty() {
             self.save();
         }
         let first = plan(&self.wanted, &self.world, &LIMITS, now);
@@ -194,6 +241,7 @@ impl Supervisor {
         let generation = self.generation;
         match step {
             Step::Launch { service, ordinal } => {
+                Tally::count(&self.tally.launches);
                 let key = (service.clone(), *ordinal);
                 let hash = self.service().config_hash.clone();
                 let view = ReplicaView::new(hash.clone(), Phase::Created, true);
@@ -202,6 +250,7 @@ impl Supervisor {
                 self.start(key, hash, generation, runtime, now, random);
             }
             Step::Restart { service, ordinal } => {
+                Tally::count(&self.tally.restarts);
                 let key = (service.clone(), *ordinal);
                 let view = self.view(&key).expect("it was checked");
                 let tried = !matches!(view.phase, Phase::Created);

@@ -272,7 +272,7 @@ fn event_json(project: &str, event: &Event, time: &str) -> serde_json::Value {
     });
     let service = match (replica, event.kind.as_str()) {
         (Some((service, _)), _) => service,
-        (None, "scale") => &event.subject,
+        (None, "scale" | "update") => &event.subject,
         _ => "",
     };
     let id = replica.map(|_| format!("{project}-{}", event.subject)).unwrap_or_default();
