@@ -110,7 +110,8 @@ fn service(app: &App, service: &Service) -> Value {
         }),
     );
     set(&mut map, "volumes", list(&service.mounts, mount));
-    set(&mut map, "healthcheck", service.health_check.as_ref().map(health_check));
+    let check = service.health_check.as_ref().filter(|check| !over_the_network(check));
+    set(&mut map, "healthcheck", check.map(health_check));
     map.insert("deploy".into(), deploy(service));
     set(&mut map, "depends_on", (!service.depends_on.is_empty()).then(|| dependencies(service)));
     files(service, &mut map);
@@ -141,6 +142,8 @@ fn service(app: &App, service: &Service) -> Value {
 /// What Compose has no keys for.
 fn x_throng(service: &Service) -> Option<Value> {
     let mut map = Map::new();
+    let check = service.health_check.as_ref().filter(|check| over_the_network(check));
+    set(&mut map, "readiness", check.map(health_check));
     if let Some(back_off) = service.restart_pace.back_off {
         let BackOff { initial, factor, max, reset } = back_off;
         let (initial, max, reset) = (duration(initial), duration(max), duration(reset));
@@ -321,6 +324,11 @@ fn mount(mount: &Mount) -> Value {
     Value::Object(map)
 }
 
+/// Compose has no words for such a test.
+fn over_the_network(check: &HealthCheck) -> bool {
+    matches!(check.test, HealthTest::Http { .. } | HealthTest::Tcp { .. } | HealthTest::Grpc { .. })
+}
+
 fn health_check(check: &HealthCheck) -> Value {
     let mut map = Map::new();
     match &check.test {
@@ -333,6 +341,15 @@ fn health_check(check: &HealthCheck) -> Value {
         HealthTest::Exec(command) => {
             let words: Vec<&str> = std::iter::once("CMD").chain(command.iter().map(String::as_str)).collect();
             map.insert("test".into(), json!(words));
+        }
+        HealthTest::Http { port, path } => {
+            map.insert("http".into(), json!({"port": port, "path": path}));
+        }
+        HealthTest::Tcp { port } => {
+            map.insert("tcp".into(), json!({"port": port}));
+        }
+        HealthTest::Grpc { port, service } => {
+            map.insert("grpc".into(), json!({"port": port, "service": service}));
         }
     }
     map.insert("interval".into(), json!(duration(check.interval)));

@@ -253,6 +253,28 @@ pub enum HealthTest {
     Shell(String),
     /// `NONE` or `disable: true`: even the image's own check is off.
     Disabled,
+    /// A GET at this port of the replica; an answer from 200 to 399 is healthy.
+    Http { port: u16, path: String },
+    /// A connection to this port of the replica; that it is made is healthy.
+    Tcp { port: u16 },
+    /// `grpc.health.v1.Health/Check` of this service at this port (an empty name is the whole server); `SERVING` is
+    /// healthy.
+    Grpc { port: u16, service: String },
+}
+
+/// As people would say it: the command, or what is asked for where.
+impl std::fmt::Display for HealthTest {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            HealthTest::Exec(words) => f.write_str(&words.join(" ")),
+            HealthTest::Shell(command) => f.write_str(command),
+            HealthTest::Disabled => f.write_str("none"),
+            HealthTest::Http { port, path } => write!(f, "GET :{port}{path}"),
+            HealthTest::Tcp { port } => write!(f, "connect :{port}"),
+            HealthTest::Grpc { port, service } if service.is_empty() => write!(f, "grpc :{port}"),
+            HealthTest::Grpc { port, service } => write!(f, "grpc :{port} {service}"),
+        }
+    }
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]

@@ -27,7 +27,7 @@ pub use nodes::effective;
 pub use rollouts::Before;
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::net::{Ipv4Addr, SocketAddr};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant, SystemTime};
 use throng_control::address::Addresses;
 use throng_control::health::Status as HealthStatus;
@@ -37,8 +37,8 @@ use throng_engine::dns::DnsServer;
 use throng_image::Store;
 use throng_model::app::{App, Port};
 use throng_model::autoscale::Description;
-use throng_model::node::{Node, NodeChange, NodeChoice, NodeStatus};
 use throng_model::replica::{Attachment, Exit, Observed, ReplicaId, ReplicaState, Statistics};
+use throng_model::node::{Node, NodeChange, NodeChoice, NodeStatus};
 use throng_model::status::{Event, Published, Readiness, ReplicaSample, ServiceStatus, Status};
 use throng_runtime::{Runtime, RuntimeEvent};
 use tokio::sync::{broadcast, mpsc, oneshot, watch};
@@ -210,6 +210,8 @@ pub struct Handles {
     pub readiness: watch::Receiver<Arc<BTreeMap<String, Readiness>>>,
     pub feed: broadcast::Sender<Arc<Reply>>,
     pub gone: watch::Receiver<bool>,
+    /// What could not be taken away, known before `gone` says that all else is.
+    pub left: Arc<OnceLock<Refusal>>,
 }
 
 impl Handles {
@@ -401,7 +403,12 @@ impl Actor {
     }
 
     /// Runs until the app is down, or until nobody can give orders any more.
-    pub async fn run(mut self, mut orders: mpsc::Receiver<Order>, mut exits: mpsc::Receiver<RuntimeEvent>) {
+    /// Until the app is down. What could not be taken away comes back.
+    pub async fn run(
+        mut self,
+        mut orders: mpsc::Receiver<Order>,
+        mut exits: mpsc::Receiver<RuntimeEvent>,
+    ) -> Option<Refusal> {
         let mut sample = tokio::time::interval(SAMPLE_EVERY);
         sample.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Skip);
         // When to plan next even if nothing happens, and before when not unless somebody waits for the answer.
@@ -412,7 +419,7 @@ impl Actor {
             tokio::select! {
                 order = orders.recv() => match order {
                     Some(order) => self.order(order),
-                    None => return,
+                    None => return None,
                 },
                 Some(event) = exits.recv() => self.exited(event),
                 Some(outcome) = self.tasks.join_next() => self.finished(outcome),
@@ -429,8 +436,7 @@ impl Actor {
             }
             self.take_in(&mut exits);
             if self.wanted.going_down && self.world.is_empty() && self.tasks.is_empty() {
-                self.leave().await;
-                return;
+                return self.leave().await;
             }
             if !self.informed && !self.wanted.going_down {
                 self.answer();
@@ -479,7 +485,8 @@ impl Actor {
     }
 
     /// Everything of the app is gone; take away what belonged to the app as a whole.
-    async fn leave(&mut self) {
+    async fn leave(&mut self) -> Option<Refusal> {
+        let mut left = None;
         self.dns.clear();
         for front in std::mem::take(&mut self.fronts).into_values().flatten() {
             if let Some(proxy) = Arc::into_inner(front.proxy) {
@@ -491,6 +498,7 @@ impl Actor {
         for name in known.chain(self.taken.keys()).collect::<BTreeSet<_>>() {
             if let Err(error) = self.fixed.runtime.remove_network(name).await {
                 tracing::warn!("network {name}: {error}");
+                left = Some(Refusal::from(error));
             }
         }
         if let Err(error) = self.fixed.runtime.remove_nodes(&self.fixed.project).await {
@@ -504,6 +512,7 @@ impl Actor {
         if let Err(error) = std::fs::remove_dir_all(&folder) {
             tracing::warn!("{}: {error}", folder.display());
         }
+        left
     }
 }
 

@@ -24,6 +24,7 @@ mod last_words;
 mod listing;
 pub mod metrics;
 mod names;
+mod probe;
 mod room;
 mod server;
 mod silent;

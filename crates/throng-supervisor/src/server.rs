@@ -11,7 +11,7 @@ use std::collections::BTreeMap;
 use std::io::Write;
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, SystemTime};
 use throng_control::Limits;
 use throng_engine::IsolationChoice;
@@ -62,8 +62,7 @@ pub struct ServeOptions {
     pub checks_share: f64,
 }
 
-const PAUSED: &str =
-    "see `throng events` and `throng logs`; `throng up` goes on with it, corrected or as it is";
+const PAUSED: &str = "see `throng events` and `throng logs`; `throng up` goes on with it, corrected or as it is";
 
 /// The most bytes of a socket's path (unix(7): 108 with the end mark).
 const SOCKET_PATH_MOST: usize = 107;
@@ -151,8 +150,9 @@ pub async fn serve(options: ServeOptions) -> Result<(), ServeError> {
     let (feed, _) = broadcast::channel(FEED_BEHIND);
     let (readiness_in, readiness) = watch::channel(Arc::new(BTreeMap::new()));
     let (gone_in, gone) = watch::channel(false);
+    let left = Arc::new(OnceLock::new());
     let (looks, looks_in) = silent::channel();
-    let handles = Handles { orders, looks, readiness, feed: feed.clone(), gone };
+    let handles = Handles { orders, looks, readiness, feed: feed.clone(), gone, left: left.clone() };
     let known = durable.clone().unwrap_or_default();
     let actor = Actor::new(fixed.clone(), known, observed, feed, readiness_in);
     let actor = tokio::spawn(actor.run(orders_in, exits));
@@ -175,6 +175,7 @@ pub async fn serve(options: ServeOptions) -> Result<(), ServeError> {
     let ended = actor.await;
     // The socket goes first: whoever asks from now on starts a new supervisor instead of talking to this one.
     let _ = std::fs::remove_file(&socket);
+    let ended = ended.map(|refusal| refusal.into_iter().for_each(|refusal| drop(left.set(refusal))));
     let _ = gone_in.send(true);
     accept.abort();
     // Connections that wait for the end must get to say so; all places are free when they have.
@@ -332,7 +333,9 @@ impl Connection {
         services: &BTreeMap<String, Readiness>,
     ) -> std::io::Result<()> {
         let log = last_words::of(&self.fixed, &self.handles, services).await;
-        self.refuse(Refusal { log, ..error }).await
+        let replicas = services.values().map(|readiness| u64::from(readiness.wanted)).sum();
+        let hint = error.hint.or_else(|| walls::met_inside(&log, replicas));
+        self.refuse(Refusal { log, hint, ..error }).await
     }
 
     async fn answer(&mut self, result: Result<Reply, Refusal>) -> std::io::Result<()> {
@@ -379,8 +382,7 @@ impl Connection {
                 self.answer(result.and_then(|inner| inner).map(|targets| Reply::Targets { targets })).await
             }
             Request::Describe { service } => {
-                let result =
-                    self.ask(|reply| Order::Describe { service, reply }).await.and_then(|inner| inner);
+                let result = self.ask(|reply| Order::Describe { service, reply }).await.and_then(|inner| inner);
                 let described = |description| Reply::Description { description: Box::new(description) };
                 self.answer(result.map(described)).await
             }
@@ -568,7 +570,10 @@ impl Connection {
         }
         // The actor's end of the channel closes a little before the end is announced.
         let _ = gone.wait_for(|gone| *gone).await;
-        self.send(&Reply::Done).await
+        match self.handles.left.get() {
+            Some(error) => self.send(&Reply::Error { error: error.clone() }).await,
+            None => self.send(&Reply::Done).await,
+        }
     }
 
     async fn lease(&mut self, volumes: bool) -> std::io::Result<()> {
@@ -592,14 +597,12 @@ fn given_up(services: &BTreeMap<String, Readiness>, update: bool) -> Option<(Str
     let refusal = |name: &String, readiness: &Readiness| {
         let rollout = readiness.update.as_ref();
         let reason = || rollout.and_then(|update| update.reason.clone()).unwrap_or_default();
-        let refuse =
-            |what: &str| Refusal::new(RefusalKind::App, format!("{name}: the update {what}: {}", reason()));
+        let refuse = |what: &str| Refusal::new(RefusalKind::App, format!("{name}: the update {what}: {}", reason()));
         match rollout.map(|update| update.state) {
             Some(UpdateState::Paused) => Some(refuse("is paused").hint(PAUSED)),
             Some(UpdateState::RollbackPaused) => Some(refuse("could not be rolled back").hint(PAUSED)),
             Some(UpdateState::RolledBack) if update => {
-                let hint =
-                    "the replicas are what they were before; correct the service, then run `throng up` again";
+                let hint = "the replicas are what they were before; correct the service, then run `throng up` again";
                 Some(refuse("was rolled back").hint(hint))
             }
             _ if readiness.hopeless => {

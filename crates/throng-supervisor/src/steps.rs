@@ -1,15 +1,16 @@
 //! Carrying out steps. Each is a task of its own that decides nothing and reports how it went.
 
 use crate::autoscale::Gathered;
+use crate::probe::{self, Patient};
 use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
 use std::process::Stdio;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
-use throng_model::app::{HealthCheck, HealthTest};
+use throng_model::app::HealthCheck;
 use throng_model::replica::{ReplicaId, ReplicaSpec, Statistics};
 use throng_proxy::Proxy;
-use throng_runtime::{ErrorKind, ExecIo, ExecSpec, Runtime, RuntimeError};
+use throng_runtime::{ErrorKind, Runtime, RuntimeError};
 
 /// Rest after a replica could not be let go.
 const RETIRE_AGAIN: Duration = Duration::from_secs(1);
@@ -18,32 +19,12 @@ const RETIRE_AGAIN: Duration = Duration::from_secs(1);
 pub type Key = (String, u32);
 
 pub enum Outcome {
-    Launched {
-        key: Key,
-        generation: u64,
-        took: Duration,
-        result: Result<u32, RuntimeError>,
-    },
-    Retired {
-        key: Key,
-        result: Result<(), RuntimeError>,
-    },
-    Probed {
-        key: Key,
-        generation: u64,
-        took: Duration,
-        result: Result<(), String>,
-    },
-    Sampled {
-        at: Instant,
-        samples: Vec<(ReplicaId, Option<Statistics>)>,
-    },
+    Launched { key: Key, generation: u64, took: Duration, result: Result<u32, RuntimeError> },
+    Retired { key: Key, result: Result<(), RuntimeError> },
+    Probed { key: Key, generation: u64, took: Duration, result: Result<(), String> },
+    Sampled { at: Instant, samples: Vec<(ReplicaId, Option<Statistics>)> },
     /// For an autoscaler; `looks`: it is to decide. Nothing if it could not be done at all.
-    Gathered {
-        service: String,
-        looks: bool,
-        gathered: Option<Gathered>,
-    },
+    Gathered { service: String, looks: bool, gathered: Option<Gathered> },
 }
 
 /// A step that panics, at a thread that the host refuses (tokio) if not by a defect, has failed like any other. Else its
@@ -104,42 +85,16 @@ pub async fn retire(runtime: Arc<dyn Runtime>, key: Key, order: Retirement) -> O
 }
 
 /// Runs a health check once. The error says why in words for people.
-pub async fn probe(
-    runtime: Arc<dyn Runtime>,
-    key: Key,
-    id: ReplicaId,
-    generation: u64,
-    check: HealthCheck,
-) -> Outcome {
-    let args = match &check.test {
-        HealthTest::Exec(args) => args.clone(),
-        HealthTest::Shell(script) => vec!["/bin/sh".into(), "-c".into(), script.clone()],
-        HealthTest::Disabled => {
-            return Outcome::Probed { key, generation, took: Duration::ZERO, result: Ok(()) };
-        }
-    };
-    let command = args.join(" ");
+pub async fn probe(key: Key, generation: u64, patient: Patient, check: HealthCheck) -> Outcome {
     let begin = Instant::now();
-    let spec = ExecSpec { args, timeout: Some(check.timeout), ..ExecSpec::default() };
-    let result = match null_io() {
-        Ok(io) => match whole(async move { runtime.exec(&id, &spec, io).await }).await {
-            Ok(exit) if exit.is_success() => Ok(()),
-            Ok(exit) => Err(format!("`{command}` {exit}")),
-            Err(error) => Err(format!("`{command}`: {error}")),
-        },
-        Err(error) => Err(format!("cannot open /dev/null: {error}")),
-    };
+    let run = tokio::spawn(probe::run(patient, check));
+    let result = run.await.unwrap_or_else(|error| Err(format!("the check ended abnormally: {error}")));
     Outcome::Probed { key, generation, took: begin.elapsed(), result }
 }
 
 pub async fn sample(runtime: Arc<dyn Runtime>, running: Vec<ReplicaId>) -> Outcome {
     let statistics = runtime.statistics(&running).await;
     Outcome::Sampled { at: Instant::now(), samples: running.into_iter().zip(statistics).collect() }
-}
-
-fn null_io() -> std::io::Result<ExecIo> {
-    let open = || std::fs::OpenOptions::new().read(true).write(true).open("/dev/null").map(Into::into);
-    Ok(ExecIo { stdin: open()?, stdout: open()?, stderr: open()? })
 }
 
 /// This program's own file, even if a newer one has taken its place since: what is started from here must be of

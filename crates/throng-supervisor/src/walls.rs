@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use throng_model::node::{LinkTraffic, Node};
 use throng_model::replica::{Exit, NetworkSpec, Observed, ReplicaId, ReplicaSpec, Statistics};
 use throng_runtime::{ErrorKind, ExecIo, ExecSpec, Result, Runtime, RuntimeError, RuntimeEvent};
-use throng_walls::{Evidence, Host, Source, explain};
+use throng_walls::{Demand, Evidence, Host, Source, explain};
 use tokio::sync::mpsc;
 
 /// What a host said about itself this long ago still counts as "before".
@@ -76,6 +76,17 @@ pub fn named(refusal: Refusal) -> Refusal {
     Refusal { hint, ..refusal }
 }
 
+/// The wall that replicas share and have met, by what one of them wrote last.
+pub fn met_inside(lines: &[String], replicas: u64) -> Option<String> {
+    let line = lines.iter().rev().find(|line| throng_walls::is_shared(line))?;
+    let evidence = Evidence {
+        after: Some(Host::glance(&Source::live("/"))),
+        demand: Some(Demand { watchers: 1, ..Demand::of(replicas) }),
+        ..Evidence::of_messages([line.as_str()])
+    };
+    explain(&evidence).map(|wall| wall.told())
+}
+
 /// What the words of an error say of a wall.
 pub fn hint(message: &str) -> Option<String> {
     explain(&Evidence::of_messages([message])).map(|wall| wall.told())
@@ -137,6 +148,10 @@ impl Runtime for Explained {
 
     async fn exec(&self, id: &ReplicaId, spec: &ExecSpec, io: ExecIo) -> Result<Exit> {
         self.explained(self.inner.exec(id, spec, io)).await
+    }
+
+    fn machine_of(&self, id: &ReplicaId) -> Option<String> {
+        self.inner.machine_of(id)
     }
 
     async fn statistics(&self, ids: &[ReplicaId]) -> Vec<Option<Statistics>> {

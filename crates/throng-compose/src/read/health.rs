@@ -1,7 +1,8 @@
-//! `healthcheck`.
+//! `healthcheck`, and the checks of `x-throng` that go over the network.
 
+use super::x_throng::entries;
 use crate::keys::Section;
-use crate::yaml::{Findings, Node, Value};
+use crate::yaml::{Entry, Findings, Node, Value};
 use std::time::Duration;
 use throng_model::app::{HealthCheck, HealthTest};
 
@@ -11,6 +12,14 @@ const TIMEOUT: Duration = Duration::from_secs(30);
 const RETRIES: u32 = 3;
 const START_PERIOD: Duration = Duration::ZERO;
 const START_INTERVAL: Duration = Duration::from_secs(5);
+
+/// Kubelet's defaults for the checks under `x-throng`.
+const PROBE_INTERVAL: Duration = Duration::from_secs(10);
+const PROBE_TIMEOUT: Duration = Duration::from_secs(1);
+
+const TESTS: [&str; 4] = ["http", "tcp", "grpc", "exec"];
+const PROBE_KEYS: [&str; 9] =
+    ["http", "tcp", "grpc", "exec", "interval", "timeout", "retries", "start_period", "start_interval"];
 
 pub(super) fn read(node: &Node, findings: &mut Findings) -> Option<HealthCheck> {
     let mut section = Section::open("services.*.healthcheck", node, findings)?;
@@ -36,12 +45,7 @@ pub(super) fn read(node: &Node, findings: &mut Findings) -> Option<HealthCheck> 
         }
     }
     section.close(findings);
-    for (key, value) in [("interval", check.interval), ("timeout", check.timeout)] {
-        if value.is_zero() {
-            let at = node.get(key).map_or(&node.position, |node| &node.position);
-            findings.error(at, format!("a health check's {key} must be longer than 0"));
-        }
-    }
+    refuse_zero(node, &check, findings);
     if disable {
         return Some(check);
     }
@@ -92,4 +96,95 @@ fn read_test(node: &Node, findings: &mut Findings) -> Option<HealthTest> {
             None
         }
     }
+}
+
+fn refuse_zero(node: &Node, check: &HealthCheck, findings: &mut Findings) {
+    for (key, value) in [("interval", check.interval), ("timeout", check.timeout)] {
+        if value.is_zero() {
+            let at = node.get(key).map_or(&node.position, |node| &node.position);
+            findings.error(at, format!("a health check's {key} must be longer than 0"));
+        }
+    }
+}
+
+/// `x-throng.readiness` or `x-throng.liveness`: a test of one kind, and the times as under `healthcheck`.
+pub(super) fn read_probe(entry: &Entry, findings: &mut Findings) -> Option<HealthCheck> {
+    let node = &entry.value;
+    let keys = entries(node, &PROBE_KEYS, findings);
+    let tests: Vec<&&Entry> = keys.iter().filter(|entry| TESTS.contains(&entry.key.as_str())).collect();
+    let [test] = tests[..] else {
+        let message = format!("{} needs exactly one test, not {}", entry.key, tests.len());
+        let hint = "name one of http: {port, path}, tcp: {port}, grpc: {port, service}, exec: [command, …]";
+        findings.error_with_hint(&entry.key_at, message, hint);
+        return None;
+    };
+    let test = read_probe_test(test, findings);
+    let value = |key: &str| keys.iter().find(|entry| entry.key == key).map(|entry| &entry.value);
+    let mut time = |key, default| match value(key) {
+        Some(node) => node.duration(findings).unwrap_or(default),
+        None => default,
+    };
+    let mut check = HealthCheck {
+        test: test?,
+        interval: time("interval", PROBE_INTERVAL),
+        timeout: time("timeout", PROBE_TIMEOUT),
+        start_period: time("start_period", START_PERIOD),
+        start_interval: time("start_interval", START_INTERVAL),
+        retries: RETRIES,
+    };
+    if let Some(node) = value("retries") {
+        check.retries = node.number("a whole number of tries", findings).unwrap_or(RETRIES);
+        if check.retries == 0 {
+            findings.error(&node.position, "a check that fails after 0 tries would never hold");
+        }
+    }
+    refuse_zero(node, &check, findings);
+    Some(check)
+}
+
+fn read_probe_test(entry: &Entry, findings: &mut Findings) -> Option<HealthTest> {
+    let node = &entry.value;
+    let known: &[&str] = match entry.key.as_str() {
+        "http" => &["port", "path"],
+        "grpc" => &["port", "service"],
+        "tcp" => &["port"],
+        _ => {
+            let words = node.texts(findings)?;
+            if words.is_empty() {
+                node.mismatch("a command", findings);
+            }
+            return (!words.is_empty()).then_some(HealthTest::Exec(words));
+        }
+    };
+    let keys = entries(node, known, findings);
+    let value = |key: &str| keys.iter().find(|entry| entry.key == key).map(|entry| &entry.value);
+    let Some(port) = value("port") else {
+        let message = format!("{} does not say at which port", entry.key);
+        findings.error_with_hint(&entry.key_at, message, "add port: the port inside the replica");
+        return None;
+    };
+    let at = &port.position;
+    let port: u16 = port.number("a port", findings)?;
+    if port == 0 {
+        findings.error(at, "nobody listens at port 0");
+        return None;
+    }
+    let mut text = |key| value(key).and_then(|node| node.text(findings).map(str::to_owned));
+    Some(match entry.key.as_str() {
+        "http" => {
+            let path = text("path").unwrap_or_else(|| "/".into());
+            if !path.starts_with('/') || !path.bytes().all(|byte| byte.is_ascii_graphic()) {
+                let at = value("path").map_or(&node.position, |node| &node.position);
+                findings.error_with_hint(
+                    at,
+                    format!("{path:?} is no path"),
+                    "begin it with /, as in /healthz",
+                );
+                return None;
+            }
+            HealthTest::Http { port, path }
+        }
+        "grpc" => HealthTest::Grpc { port, service: text("service").unwrap_or_default() },
+        _ => HealthTest::Tcp { port },
+    })
 }

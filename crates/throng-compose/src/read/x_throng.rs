@@ -3,7 +3,7 @@
 //! The specification leaves keys that begin with `x-` to others, so nobody else tells a typing error here: unlike an
 //! unknown key elsewhere it is an error.
 
-use super::{Declared, autoscale, nodes, updates};
+use super::{Declared, autoscale, health, nodes, updates};
 use crate::yaml::{Entry, Findings, Node, nearest};
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -12,7 +12,7 @@ use throng_model::app::Service;
 /// Keys of the app's `x-throng`.
 const APP_KEYS: [&str; 2] = ["nodes", "unreachable_after"];
 /// Keys of a service's `x-throng`.
-const SERVICE_KEYS: [&str; 4] = ["autoscale", "autoscaler", "node", "restart"];
+const SERVICE_KEYS: [&str; 5] = ["autoscale", "autoscaler", "node", "readiness", "restart"];
 
 /// What `x-throng` says at the top of a file.
 #[derive(Default)]
@@ -35,6 +35,9 @@ pub(super) fn read_app(node: &Node, findings: &mut Findings) -> AppExtras {
 pub(super) fn read_service(node: &Node, service: &mut Service, declared: &Declared, findings: &mut Findings) {
     let entries = entries(node, &SERVICE_KEYS, findings);
     let value = |key: &str| entries.iter().find(|entry| entry.key == key);
+    if let Some(entry) = value("readiness") {
+        service.health_check = health::read_probe(entry, findings);
+    }
     service.restart_pace.back_off = value("restart").map(|entry| updates::read_back_off(entry, findings));
     if let Some(entry) = value("node") {
         nodes::read_by_name(entry, service, &declared.nodes, findings);

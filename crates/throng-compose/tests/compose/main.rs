@@ -10,6 +10,7 @@ mod loading;
 mod merging;
 mod nodes;
 mod peers;
+mod probes;
 mod properties;
 mod rendering;
 mod updates;

@@ -1,6 +1,7 @@
 //! From a plan to steps under way.
 
 use super::*;
+use crate::probe::Patient;
 use crate::walls;
 use throng_control::pace::Reading;
 use throng_model::replica::ReplicaSpec;
@@ -144,8 +145,7 @@ impl Actor {
         let full = self.take_addresses(&key, &mut networks);
         self.generation += 1;
         let id = self.id(&key);
-        let Some(spec) =
-            self.origin(&key).map(|origin| origin.replica(id, self.generation, networks.clone()))
+        let Some(spec) = self.origin(&key).map(|origin| origin.replica(id, self.generation, networks.clone()))
         else {
             return;
         };
@@ -203,7 +203,13 @@ impl Actor {
             self.budget.began(1);
         }
         let generation = detail.generation;
-        self.tasks.spawn(steps::probe(self.fixed.runtime.clone(), key, id, generation, check));
+        let patient = Patient {
+            runtime: self.fixed.runtime.clone(),
+            dial: self.fixed.backend.dial(),
+            id,
+            address: detail.networks.first().map(|network| network.address),
+        };
+        self.tasks.spawn(steps::probe(key, generation, patient, check));
     }
 
     pub(super) fn replica<'a>(

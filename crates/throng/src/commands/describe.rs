@@ -171,11 +171,10 @@ fn resources(cpus: Option<f64>, memory: Option<u64>) -> String {
 
 fn health(check: Option<&HealthCheck>) -> String {
     let Some(check) = check else { return "<none>".into() };
-    let command = match &check.test {
-        HealthTest::Exec(words) => words.join(" "),
-        HealthTest::Shell(command) => command.clone(),
-        HealthTest::Disabled => return "<none>".into(),
-    };
+    if check.test == HealthTest::Disabled {
+        return "<none>".into();
+    }
+    let command = &check.test;
     let time = format_duration;
     format!(
         "{command} every {}, within {}, {} failures in a row are too many",
