@@ -144,7 +144,10 @@ impl Actor {
             self.world.iter().zip(self.details.values()).flat_map(|((service, views), details)| {
                 let wanted = self.wanted_of(service);
                 views.iter().zip(details.values()).map(move |((ordinal, view), detail)| {
-                    listing::replica(&self.id(&(service.clone(), *ordinal)), view, detail, wanted, self.now())
+                    let id = self.id(&(service.clone(), *ordinal));
+                    let status = listing::replica(&id, view, detail, wanted, self.now());
+                    let node = || self.fixed.runtime.machine_of(&id);
+                    throng_model::status::ReplicaStatus { node: status.node.or_else(node), ..status }
                 })
             });
         // Last, since others go through those that are there in their order.
