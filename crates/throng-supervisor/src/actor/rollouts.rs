@@ -126,6 +126,7 @@ impl Actor {
         for refusal in refused {
             self.event("warning", name, &refusal);
         }
+        self.watch_address(name);
     }
 
     /// What the next supervisor must know of roll-outs.
