@@ -148,6 +148,7 @@ async fn first_readings(client: &Client) -> Result<Status> {
 }
 
 fn as_table(status: &Status) -> String {
+    let nodes = status.replicas.iter().any(|replica| replica.node.is_some());
     let rows: Vec<Vec<String>> = status
         .replicas
         .iter()
@@ -158,17 +159,20 @@ fn as_table(status: &Status) -> String {
                 (Some(one), Some(other)) => format!("{} / {}", format_bytes(one), format_bytes(other)),
                 _ => "-".into(),
             };
-            vec![
+            let node = nodes.then(|| replica.node.clone().unwrap_or_else(|| "-".into()));
+            let cells = [
                 replica.name.clone(),
                 format!("{:.1}%", replica.cpu * 100.0),
                 format!("{} / {limit}", format_bytes(used.memory)),
                 both(Some(used.network_received), Some(used.network_sent)),
                 both(used.storage_read, used.storage_written),
                 used.pids.to_string(),
-            ]
+            ];
+            cells.into_iter().chain(node).collect()
         })
         .collect();
-    table(&["NAME", "CPU %", "MEM USAGE / LIMIT", "NET I/O", "BLOCK I/O", "PIDS"], &rows)
+    let headings = ["NAME", "CPU %", "MEM USAGE / LIMIT", "NET I/O", "BLOCK I/O", "PIDS", "NODE"];
+    table(&headings[..headings.len() - usize::from(!nodes)], &rows)
 }
 
 fn as_json(replica: &ReplicaStatus) -> serde_json::Value {
@@ -183,6 +187,7 @@ fn as_json(replica: &ReplicaStatus) -> serde_json::Value {
     json!({
         "Name": replica.name,
         "Service": replica.service,
+        "Node": replica.node,
         "CPUPerc": format!("{:.2}%", replica.cpu * 100.0),
         "CPU": replica.cpu,
         "Memory": used.memory,

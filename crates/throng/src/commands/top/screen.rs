@@ -1,7 +1,7 @@
 //! How the live screen is drawn. Made for 80 columns; what is wider gives room to names.
 
 use super::host::Host;
-use super::view::{Sort, View};
+use super::view::{Grouping, Sort, View};
 use ratatui::Frame;
 use ratatui::layout::{Alignment, Constraint, Layout, Rect};
 use ratatui::style::{Color, Modifier, Style, Stylize};
@@ -10,10 +10,11 @@ use ratatui::widgets::{Cell, Paragraph, Row, Table};
 use std::time::Duration;
 use throng_model::status::ReplicaStatus;
 
-/// Lines of services at most, so that replicas have the greater part of the screen.
-const SERVICES_MOST: usize = 8;
+/// Lines of services or nodes at most, so that replicas have the greater part of the screen.
+const GROUPS_MOST: usize = 8;
 /// Figures older than this are said to be so.
 const OLD: Duration = Duration::from_millis(2_500);
+const NODE_WIDTH: Constraint = Constraint::Length(12);
 /// Shares of what there is from which a figure stands out.
 const WARM: f64 = 0.7;
 const HOT: f64 = 0.9;
@@ -25,12 +26,12 @@ pub struct Painter {
 
 impl Painter {
     pub fn draw(&self, frame: &mut Frame<'_>, view: &mut View) {
-        let services = view.services.len().min(SERVICES_MOST) as u16 + 1;
-        let [title, host, _, services, _, replicas, keys] = Layout::vertical([
+        let groups = view.groups.len().min(GROUPS_MOST) as u16 + 1;
+        let [title, host, _, groups, _, replicas, keys] = Layout::vertical([
             Constraint::Length(1),
             Constraint::Length(1),
             Constraint::Length(1),
-            Constraint::Length(services),
+            Constraint::Length(groups),
             Constraint::Length(1),
             Constraint::Min(2),
             Constraint::Length(1),
@@ -38,7 +39,7 @@ impl Painter {
         .areas(frame.area());
         self.title(frame, title, view);
         self.host(frame, host, view.host());
-        self.services(frame, services, view);
+        self.groups(frame, groups, view);
         self.replicas(frame, replicas, view);
         self.keys(frame, keys, view);
     }
@@ -61,10 +62,9 @@ impl Painter {
 
     fn title(&self, frame: &mut Frame<'_>, area: Rect, view: &View) {
         let Some(status) = view.status() else { return };
-        let (ready, wanted) = view
-            .services
-            .iter()
-            .fold((0, 0), |(ready, wanted), row| (ready + row.ready, wanted + row.wanted));
+        let readiness = || status.services.values().map(|service| &service.readiness);
+        let ready: u32 = readiness().map(|readiness| readiness.ready + readiness.completed).sum();
+        let wanted: u32 = readiness().map(|readiness| readiness.wanted).sum();
         let state = if ready >= wanted { self.style(Color::Green) } else { self.style(Color::Yellow) };
         let mut line = Line::from(vec![
             Span::styled(status.project.clone(), Style::new().add_modifier(Modifier::BOLD)),
@@ -82,7 +82,7 @@ impl Painter {
         }
     }
 
-    /// The node that all replicas run on.
+    /// The machine that all replicas run on.
     fn host(&self, frame: &mut Frame<'_>, area: Rect, host: Option<&Host>) {
         let Some(host) = host else { return };
         let share = host.memory_used as f64 / host.memory.max(1) as f64;
@@ -107,8 +107,8 @@ impl Painter {
         frame.render_widget(Paragraph::new(Line::from(spans)), area);
     }
 
-    fn services(&self, frame: &mut Frame<'_>, area: Rect, view: &View) {
-        let rows = view.services.iter().take(SERVICES_MOST).map(|row| {
+    fn groups(&self, frame: &mut Frame<'_>, area: Rect, view: &View) {
+        let rows = view.groups.iter().take(GROUPS_MOST).map(|row| {
             let ready = format!("{}/{}", row.ready, row.wanted);
             let state = match (row.failed, row.ready >= row.wanted) {
                 (0, true) => self.style(Color::Green),
@@ -125,8 +125,12 @@ impl Painter {
                 right(row.restarts.to_string()),
             ])
         });
-        let hidden = view.services.len().saturating_sub(SERVICES_MOST);
-        let name = if hidden > 0 { format!("SERVICE (+{hidden})") } else { "SERVICE".into() };
+        let hidden = view.groups.len().saturating_sub(GROUPS_MOST);
+        let name = match view.grouping {
+            Grouping::Services => "SERVICE",
+            Grouping::Nodes => "NODE",
+        };
+        let name = if hidden > 0 { format!("{name} (+{hidden})") } else { name.into() };
         let headings = Row::new([
             Cell::from(name),
             right("READY"),
@@ -150,7 +154,8 @@ impl Painter {
     }
 
     fn replicas(&self, frame: &mut Frame<'_>, area: Rect, view: &mut View) {
-        let headings = Row::new([
+        let nodes = view.has_nodes();
+        let headings = [
             marked("REPLICA", Sort::Name, view, false),
             Cell::from("STATE"),
             marked("CPU %", Sort::Cpu, view, true),
@@ -158,23 +163,18 @@ impl Painter {
             marked("NET I/O", Sort::Network, view, true),
             right("DISK I/O"),
             marked("TASKS", Sort::Tasks, view, true),
-        ])
-        .style(self.heading());
-        let shown = view.shown(usize::from(area.height.saturating_sub(1)));
-        let rows = shown.into_iter().map(|replica| self.replica(replica));
-        let widths = [
-            Constraint::Min(12),
-            Constraint::Length(9),
-            Constraint::Length(7),
-            Constraint::Length(13),
-            Constraint::Length(13),
-            Constraint::Length(13),
-            Constraint::Length(7),
         ];
+        let headings = row(headings, nodes.then(|| Cell::from("NODE"))).style(self.heading());
+        let shown = view.shown(usize::from(area.height.saturating_sub(1)));
+        let rows = shown.into_iter().map(|replica| self.replica(replica, nodes));
+        let widths = [12, 9, 7, 13, 13, 13, 7].map(Constraint::Length);
+        let mut widths: Vec<Constraint> = widths.into_iter().chain(nodes.then_some(NODE_WIDTH)).collect();
+        widths[0] = Constraint::Min(12);
         frame.render_widget(Table::new(rows, widths).header(headings), area);
     }
 
-    fn replica(&self, replica: &ReplicaStatus) -> Row<'static> {
+    /// `nodes`: with the one that it is on.
+    fn replica(&self, replica: &ReplicaStatus, nodes: bool) -> Row<'static> {
         let (state, style) = match (replica.state.as_str(), replica.health.as_str()) {
             ("running", "unhealthy") => ("unhealthy", self.style(Color::Red)),
             ("running", "starting") => ("checked", self.style(Color::Yellow)),
@@ -185,13 +185,14 @@ impl Painter {
         // The project is in the title.
         let name = Cell::from(format!("{}-{}", replica.service, replica.ordinal));
         let state = Cell::from(state.to_owned()).style(style);
+        let node = nodes.then(|| Cell::from(replica.node.clone().unwrap_or_else(|| "-".into())));
         let Some(used) = replica.statistics else {
-            return Row::new([name, state, right("-"), right("-"), right("-"), right("-"), right("-")]);
+            return row([name, state, right("-"), right("-"), right("-"), right("-"), right("-")], node);
         };
         let limit = used.memory_limit.map_or_else(|| "-".into(), short);
         let share = used.memory_limit.map_or(0.0, |limit| used.memory as f64 / limit.max(1) as f64);
         let storage = used.storage_read.zip(used.storage_written);
-        Row::new([
+        let cells = [
             name,
             state,
             right(percent(replica.cpu)),
@@ -199,7 +200,8 @@ impl Painter {
             right(both(used.network_received, used.network_sent)),
             right(storage.map_or_else(|| "-".into(), |(read, written)| both(read, written))),
             right(used.pids.to_string()),
-        ])
+        ];
+        row(cells, node)
     }
 
     fn keys(&self, frame: &mut Frame<'_>, area: Rect, view: &View) {
@@ -209,12 +211,20 @@ impl Painter {
         let position = format!("{from}-{last} of {count}");
         let line = match (view.typing, view.filter.as_str()) {
             (true, filter) => format!("filter: {filter}_   Enter keep  Esc give up"),
+            (false, "") if view.has_nodes() => "q quit  s sort  v services/nodes  / filter  ↑↓ PgUp PgDn".into(),
             (false, "") => "q quit  s sort  r reverse  / filter  ↑↓ PgUp PgDn scroll".into(),
             (false, filter) => format!("filter: {filter}   Esc give up  q quit"),
         };
         frame.render_widget(Paragraph::new(line).style(Style::new().dim()), area);
         frame.render_widget(Paragraph::new(position).alignment(Alignment::Right).dim(), area);
     }
+}
+
+/// The node is the last column, where there are nodes.
+fn row<const N: usize>(cells: [Cell<'static>; N], node: Option<Cell<'static>>) -> Row<'static> {
+    let mut cells = Vec::from(cells);
+    cells.extend(node);
+    Row::new(cells)
 }
 
 /// A column's heading, with an arrow if it is sorted by.
@@ -280,6 +290,20 @@ mod tests {
         assert_eq!(words(&lines[7]), "REPLICA STATE CPU % ▼ MEM / LIMIT NET I/O DISK I/O TASKS");
         assert_eq!(words(&lines[8]), "web-1000 running 100.0 1.0M / - 1.0M / 0B - 2");
         assert!(lines[23].starts_with("q quit") && lines[23].ends_with("1-15 of 1001"), "{}", lines[23]);
+    }
+
+    #[test]
+    fn nodes_have_a_column_where_there_are_any() {
+        let mut status = super::super::view::tests::status(2);
+        for replica in &mut status.replicas {
+            replica.node = Some(format!("node-{}", replica.ordinal));
+        }
+        let mut view = View::new(vec![]);
+        view.update(status, Host::default());
+        let lines = drawn(&mut view, 100, 24);
+        assert!(lines[7].ends_with(" NODE"), "{}", lines[7]);
+        assert!(lines[8].ends_with(" node-2"), "{}", lines[8]);
+        assert!(lines[23].contains("v services/nodes"), "{}", lines[23]);
     }
 
     #[test]

@@ -30,11 +30,19 @@ impl Sort {
     const ALL: [Sort; 5] = [Sort::Cpu, Sort::Memory, Sort::Network, Sort::Tasks, Sort::Name];
 }
 
-/// One service, summed over its replicas.
+/// What replicas are summed by.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Grouping {
+    Services,
+    Nodes,
+}
+
+/// One service or node, summed over its replicas.
 #[derive(Debug, Clone, Default, PartialEq)]
-pub struct ServiceRow {
+pub struct GroupRow {
     pub name: String,
     pub ready: u32,
+    /// Of a node as many as it has.
     pub wanted: u32,
     pub running: u32,
     pub failed: u32,
@@ -51,7 +59,8 @@ pub struct View {
     only: Vec<String>,
     status: Option<Status>,
     host: Option<Host>,
-    pub services: Vec<ServiceRow>,
+    pub grouping: Grouping,
+    pub groups: Vec<GroupRow>,
     /// Places in the status' replicas, in the order in which they are shown.
     order: Vec<usize>,
     pub sort: Sort,
@@ -70,7 +79,8 @@ impl View {
             only,
             status: None,
             host: None,
-            services: Vec::new(),
+            grouping: Grouping::Services,
+            groups: Vec::new(),
             order: Vec::new(),
             sort: Sort::Cpu,
             reversed: false,
@@ -86,10 +96,26 @@ impl View {
         let chosen = |service: &String| only.is_empty() || only.contains(service);
         status.replicas.retain(|replica| chosen(&replica.service));
         status.services.retain(|name, _| chosen(name));
-        self.services = service_rows(&status);
         self.status = Some(status);
         self.host = Some(host);
+        if !self.has_nodes() {
+            self.grouping = Grouping::Services;
+        }
+        self.sum();
         self.arrange();
+    }
+
+    fn sum(&mut self) {
+        let Some(status) = &self.status else { return };
+        self.groups = match self.grouping {
+            Grouping::Services => service_rows(status),
+            Grouping::Nodes => node_rows(status),
+        };
+    }
+
+    /// Whether replicas are on nodes.
+    pub fn has_nodes(&self) -> bool {
+        self.status.iter().flat_map(|status| &status.replicas).any(|replica| replica.node.is_some())
     }
 
     pub fn status(&self) -> Option<&Status> {
@@ -124,6 +150,7 @@ impl View {
         let passes = |replica: &ReplicaStatus| {
             self.filter.is_empty()
                 || replica.name.contains(&self.filter)
+                || replica.node.as_ref().is_some_and(|node| node.contains(&self.filter))
                 || replica.state.contains(&self.filter)
         };
         let replicas = &status.replicas;
@@ -157,10 +184,19 @@ impl View {
             KeyCode::Char('i') => self.sort_by(Sort::Network),
             KeyCode::Char('t') => self.sort_by(Sort::Tasks),
             KeyCode::Char('n') => self.sort_by(Sort::Name),
+            KeyCode::Char('v') if self.has_nodes() => self.regroup(),
             code => self.scroll(code),
         }
         self.arrange();
         Next::Stay
+    }
+
+    fn regroup(&mut self) {
+        self.grouping = match self.grouping {
+            Grouping::Services => Grouping::Nodes,
+            Grouping::Nodes => Grouping::Services,
+        };
+        self.sum();
     }
 
     fn sort_by(&mut self, sort: Sort) {
@@ -221,33 +257,56 @@ fn compare(sort: Sort, one: &ReplicaStatus, other: &ReplicaStatus) -> Ordering {
     most.then_with(|| (&one.service, one.ordinal).cmp(&(&other.service, other.ordinal)))
 }
 
-fn service_rows(status: &Status) -> Vec<ServiceRow> {
-    let mut rows: BTreeMap<&str, ServiceRow> = BTreeMap::new();
+fn service_rows(status: &Status) -> Vec<GroupRow> {
+    let mut rows: BTreeMap<&str, GroupRow> = BTreeMap::new();
     for (name, service) in &status.services {
         let readiness = &service.readiness;
-        let row = ServiceRow {
+        let row = GroupRow {
             name: name.clone(),
             ready: readiness.ready + readiness.completed,
             wanted: readiness.wanted,
             running: readiness.running,
             failed: readiness.failed,
-            ..ServiceRow::default()
+            ..GroupRow::default()
         };
         rows.insert(name, row);
     }
     for replica in &status.replicas {
         let row = rows
             .entry(&replica.service)
-            .or_insert_with(|| ServiceRow { name: replica.service.clone(), ..ServiceRow::default() });
-        let used = replica.statistics.unwrap_or_default();
-        row.restarts = row.restarts.saturating_add(replica.restarts);
-        row.cpu += replica.cpu;
-        row.memory += used.memory;
-        row.received += used.network_received;
-        row.sent += used.network_sent;
-        row.tasks += used.pids;
+            .or_insert_with(|| GroupRow { name: replica.service.clone(), ..GroupRow::default() });
+        row.add(replica);
     }
     rows.into_values().collect()
+}
+
+/// Nodes that have replicas, and those replicas that are on none yet.
+fn node_rows(status: &Status) -> Vec<GroupRow> {
+    let mut rows: BTreeMap<Option<&str>, GroupRow> = BTreeMap::new();
+    for replica in &status.replicas {
+        let node = replica.node.as_deref();
+        let name = || node.unwrap_or("-").to_owned();
+        let row = rows.entry(node).or_insert_with(|| GroupRow { name: name(), ..GroupRow::default() });
+        let runs = replica.state == "running";
+        row.wanted += 1;
+        row.running += u32::from(runs);
+        row.ready += u32::from(runs && matches!(replica.health.as_str(), "" | "healthy"));
+        row.failed += u32::from(replica.state == "failed");
+        row.add(replica);
+    }
+    rows.into_values().collect()
+}
+
+impl GroupRow {
+    fn add(&mut self, replica: &ReplicaStatus) {
+        let used = replica.statistics.unwrap_or_default();
+        self.restarts = self.restarts.saturating_add(replica.restarts);
+        self.cpu += replica.cpu;
+        self.memory += used.memory;
+        self.received += used.network_received;
+        self.sent += used.network_sent;
+        self.tasks += used.pids;
+    }
 }
 
 #[cfg(test)]
@@ -340,11 +399,31 @@ pub mod tests {
     #[test]
     fn services_are_sums_of_their_replicas() {
         let view = view(4);
-        assert_eq!(view.services.len(), 2);
-        let web = &view.services[1];
+        assert_eq!(view.groups.len(), 2);
+        let web = &view.groups[1];
         assert_eq!((web.name.as_str(), web.ready, web.wanted, web.tasks), ("web", 4, 4, 8));
         assert_eq!((web.memory, web.received, web.restarts), (4 << 20, 4 << 20, 4));
         assert!((web.cpu - 2.5).abs() < 1e-9);
+    }
+
+    #[test]
+    fn nodes_are_summed_where_there_are_any() {
+        let mut view = view(4);
+        press(&mut view, "v");
+        assert_eq!(view.grouping, Grouping::Services, "there are none");
+        let mut spread = status(4);
+        for replica in spread.replicas.iter_mut().filter(|replica| replica.service == "web") {
+            replica.node = Some(format!("node-{}", replica.ordinal % 2 + 1));
+        }
+        view.update(spread, Host::default());
+        press(&mut view, "v");
+        let rows: Vec<_> =
+            view.groups.iter().map(|row| (row.name.as_str(), row.ready, row.wanted, row.memory)).collect();
+        assert_eq!(rows, [("-", 1, 1, 64 << 20), ("node-1", 2, 2, 2 << 20), ("node-2", 2, 2, 2 << 20)]);
+        press(&mut view, "n/node-2\n");
+        assert_eq!(names(&mut view, 5), ["web-1", "web-3"]);
+        view.update(status(2), Host::default());
+        assert_eq!((view.grouping, view.groups.len()), (Grouping::Services, 2), "the nodes have gone");
     }
 
     #[test]
@@ -376,7 +455,7 @@ pub mod tests {
     fn only_what_was_asked_for_is_shown() {
         let mut view = View::new(vec!["db".into()]);
         view.update(status(3), Host::default());
-        assert_eq!((view.services.len(), view.count()), (1, 1));
+        assert_eq!((view.groups.len(), view.count()), (1, 1));
         let mut smaller = self::view(9);
         names(&mut smaller, 3);
         press(&mut smaller, "G");
