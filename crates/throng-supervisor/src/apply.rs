@@ -197,6 +197,9 @@ async fn set_nodes(
     Ok(())
 }
 
+/// Services as they are to be, and as those were that are on their way there.
+type LookedUp = (BTreeMap<String, Prepared>, BTreeMap<String, Before>);
+
 /// Everything about the services' images. Those of roll-outs that were under way are known by their ids.
 fn look_up(
     fixed: &Fixed,
@@ -204,7 +207,7 @@ fn look_up(
     networks: &BTreeMap<String, NetworkSpec>,
     recreated: &BTreeMap<String, u64>,
     known: &BTreeMap<String, Kept>,
-) -> Result<(BTreeMap<String, Prepared>, BTreeMap<String, Before>), Refusal> {
+) -> Result<LookedUp, Refusal> {
     let (store, paths) = (&*fixed.store, &fixed.paths);
     let from = |id: &str, hash: &str, app: &App, service: &Service| {
         let prepared = spec::prepare_from(id, app, service, networks, store, paths);
