@@ -192,3 +192,43 @@ services:
     assert_eq!((&replica["State"], &replica["Restarts"]), (&"restarting".into(), &1.into()));
     assert!(replica["NextStart"].is_string(), "{replica}");
 }
+
+#[test]
+fn what_a_name_stands_for_now_does_not_count_on_the_way_back() {
+    let Some(bench) = Bench::with_probe("what_a_name_stands_for_now_does_not_count_on_the_way_back") else {
+        return;
+    };
+    let build = |command: &str| {
+        let text = format!(
+            "FROM scratch\nCOPY probe /probe\nENTRYPOINT [\"/probe\"]\nSTOPSIGNAL SIGKILL\nCMD [{command}]\n"
+        );
+        bench.image("shop", &text);
+    };
+    build("\"serve\", \"80\"");
+    bench.compose(
+        "
+services:
+  web:
+    image: shop
+    restart: always
+    deploy: {replicas: 2, update_config: {failure_action: rollback, order: start-first, monitor: 500ms}}
+",
+    );
+    bench.ok(&["up", "-d", "--wait"]);
+    let before = lives(&bench);
+    build("\"exit\", \"3\"");
+    bench.fails(1, &["up", "-d", "--wait"]).says("web: the update was rolled back");
+    bench.ok(&["prune", "--force", "--all"]);
+    kill(bench.supervisor().expect("a supervisor"), Signal::KILL);
+    until("it has ended", || (!bench.listens()).then_some(()));
+    assert_eq!(lives(&bench), before);
+    // What is started from now on is what was before, too.
+    kill(before[0].1, Signal::KILL);
+    let again = until("it runs again", || {
+        let now = lives(&bench);
+        (now.len() == 2 && now[0].1 != 0 && now[0].1 != before[0].1).then_some(now)
+    });
+    bench.ok(&["scale", "web=3"]);
+    assert_eq!(lives(&bench)[..2], again[..]);
+    assert_eq!(bench.states().iter().filter(|(_, state)| state == "running").count(), 3);
+}
