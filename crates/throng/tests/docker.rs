@@ -298,6 +298,9 @@ volumes: {shared: {}}
     let top = there.ok(&["top", "--no-stream", "--format", "json"]).json();
     let used = |one: &Value| one["Memory"].as_u64() > Some(0) && one["PIDs"].as_u64() > Some(0);
     assert!(top.len() == 6 && top.iter().all(used), "{top:?}");
+    let on = |node: &str| top.iter().filter(|replica| replica["Node"] == node).count();
+    assert_eq!((on("node-1"), on("node-2")), (3, 3), "{top:?}");
+    there.ok(&["top", "--no-stream"]).prints("NODE");
 
     // How many there are is remembered as well.
     there.fails(2, &["--on", "docker:3", "up", "-d"]).says("2 nodes").says("hint: leave --on away");

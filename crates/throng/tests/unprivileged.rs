@@ -257,6 +257,28 @@ fn answers(address: &str) -> bool {
     ask().is_ok_and(|start| start == "HTTP/1.1 200")
 }
 
+/// Figures of both replicas of `web`, each of which has answered somebody.
+fn is_measured(user: &User) {
+    let replicas = user.replicas();
+    let complete = |text: &str| {
+        replicas.iter().all(|(name, _)| {
+            let name = name.trim_start_matches(&format!("{}-", user.project));
+            let labels = format!("{{service=\"web\",replica=\"{name}\"}} ");
+            let figure = |series: &str| {
+                let line = text.lines().find_map(|line| line.strip_prefix(series)?.strip_prefix(&labels));
+                line.and_then(|value| value.parse::<f64>().ok()).unwrap_or(0.0)
+            };
+            let bytes = ["throng_replica_memory_bytes", "throng_replica_network_received_bytes_total"];
+            bytes.into_iter().all(|series| figure(series) > 1_000.0) && figure("throng_replica_tasks") >= 1.0
+        })
+    };
+    // Read each second.
+    until("each replica is measured", || complete(&user.ok(&["metrics"]).out).then_some(()));
+    let top = user.ok(&["top", "--no-stream", "--format", "json"]).json();
+    let measured = |row: &&Value| row["Service"] == "web" && row["NetworkReceived"].as_u64() > Some(1_000);
+    assert_eq!(top.iter().filter(measured).count(), 2, "{top:?}");
+}
+
 fn life_in_containers(test: &str, user: &User) {
     user.app(CONTAINERS, DOCKERFILE);
     let up = user.ok(&["up", "-d", "--wait"]);
@@ -280,6 +302,7 @@ fn life_in_containers(test: &str, user: &User) {
     user.ok(&["exec", "web", "/probe", "resolve", "web"]).prints(&user.replicas()[0].1);
     user.ok(&["load", "web", "--clients", "2", "--requests", "5"]).prints("10 requests");
     user.ok(&["logs", "web"]).prints("serving");
+    is_measured(user);
 
     let before = user.processes();
     user.kill_supervisor();
