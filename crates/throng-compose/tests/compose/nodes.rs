@@ -33,7 +33,7 @@ x-throng:
     f-1: {cpus: 1}
     f: {cpus: 1, count: 1}
 ",
-        r#"compose.yaml:4:22: error: unknown node "aa" (hint: did you mean "a"?)
+        r#"compose.yaml:4:22: error: unknown node "aa" (hint: declare it under x-throng.nodes at the top of the file)
 compose.yaml:7:23: error: "node.labels.kind = edge" is not a constraint (hint: write it as node.labels.kind == edge, or with !=)
 compose.yaml:7:48: error: placement cannot look at "node.rol" of a node (hint: there are node.labels.KEY, node.hostname, node.platform.arch, node.platform.os, node.role, node.region)
 compose.yaml:9:3: error: unknown key "node" (hint: did you mean nodes?)
