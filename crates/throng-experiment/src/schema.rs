@@ -85,7 +85,7 @@ pub static STAGE: Group = Group { title: "a stage", fields: &[
     field("pause", Kind::Duration, "Do nothing for this long, so that a person can read or a system can settle."),
     field("cut", Kind::Group(&NODES), "Let no packet pass to or from these nodes; their replicas go on."),
     field("slow", Kind::Group(&SLOW), "Change the links of these nodes; what is not named stays as it is."),
-    field("heal", Kind::Group(&NODES), "Let packets pass again."),
+    field("heal", Kind::Group(&NODES), "Let packets pass again, over links as the Compose file says."),
     field("kill", Kind::Group(&KILL), "Kill replicas, as a crash would."),
     field("during", Kind::Groups(&DURING), "Faults while the load runs, each at its time."),
     field("require", Kind::Texts, "Thresholds of a load, such as `p95<200ms` or `errors<1%`; one that does not hold fails the run."),

@@ -315,16 +315,14 @@ pub enum NodeChange {
     /// Its replicas move elsewhere, and nothing new is put there.
     Drain,
     Uncordon,
+    /// Its link is what the definition says again, and up.
+    Heal,
     Link(LinkChange),
 }
 
 impl NodeChange {
     pub fn cut() -> NodeChange {
         NodeChange::Link(LinkChange { up: Some(false), ..LinkChange::default() })
-    }
-
-    pub fn heal() -> NodeChange {
-        NodeChange::Link(LinkChange { up: Some(true), ..LinkChange::default() })
     }
 }
 

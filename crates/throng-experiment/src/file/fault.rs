@@ -31,9 +31,9 @@ impl std::fmt::Display for Fault {
         match self {
             Fault::Nodes { choice, change: NodeChange::Link(link) } => match link.up {
                 Some(false) => write!(f, "cut {choice} off"),
-                Some(true) => write!(f, "heal {choice}"),
-                None => write!(f, "slow {choice} down"),
+                _ => write!(f, "slow {choice} down"),
             },
+            Fault::Nodes { choice, change: NodeChange::Heal } => write!(f, "heal {choice}"),
             Fault::Nodes { choice, .. } => write!(f, "drain {choice}"),
             Fault::Kill { service, share } => write!(f, "kill {:.0} % of {service}", share * 100.0),
         }
@@ -69,7 +69,7 @@ pub(super) fn read_during(node: &Node, app: &App, findings: &mut Findings) -> Ve
 pub(super) fn read(key: &str, node: &Node, app: &App, findings: &mut Findings) -> Option<Fault> {
     match key {
         "cut" => read_nodes(&schema::NODES, node, app, findings, |_, _| Some(NodeChange::cut())),
-        "heal" => read_nodes(&schema::NODES, node, app, findings, |_, _| Some(NodeChange::heal())),
+        "heal" => read_nodes(&schema::NODES, node, app, findings, |_, _| Some(NodeChange::Heal)),
         "slow" => read_nodes(&schema::SLOW, node, app, findings, read_link),
         _ => read_kill(node, app, findings),
     }

@@ -3,7 +3,7 @@
 use super::*;
 use crate::state::NodeOverride;
 use throng_control::place::{self, Demand, Need, NodeState, Nodes, Pending, Present, Used};
-use throng_model::node::{Capacity, Node, NodeChange, NodeChoice, NodeStatus, Placement};
+use throng_model::node::{Capacity, LinkChange, Node, NodeChange, NodeChoice, NodeStatus, Placement};
 
 /// How long a node must be cut off before its replicas are given no work: kube-controller-manager's
 /// `--node-monitor-grace-period`.
@@ -285,6 +285,7 @@ impl Actor {
             match change {
                 NodeChange::Drain => said.drained = true,
                 NodeChange::Uncordon => said.drained = false,
+                NodeChange::Heal => said.link = LinkChange { up: Some(true), ..LinkChange::default() },
                 NodeChange::Link(link) => said.link.add(link),
             }
         }
@@ -298,13 +299,11 @@ impl Actor {
                 NodeChange::Drain => "drained: its replicas move, and nothing new is put there".to_owned(),
                 NodeChange::Uncordon => "takes replicas again".to_owned(),
                 NodeChange::Link(link) if link.up == Some(false) => "cut off".to_owned(),
-                NodeChange::Link(link) if link.up == Some(true) => {
-                    format!("healed: its link is {}", state.node.link)
-                }
+                NodeChange::Heal => format!("healed: its link is {}", state.node.link),
                 NodeChange::Link(_) => format!("its link is {}", state.node.link),
             };
             let kind = match change {
-                NodeChange::Link(link) if link.up != Some(true) => "fault",
+                NodeChange::Link(_) => "fault",
                 _ => "node",
             };
             nodes.push((name.clone(), state.node.clone()));

@@ -15,7 +15,7 @@ pub enum NodeCommand {
     Uncordon(NodeChoiceArguments),
     /// Let no packet pass to or from a node; its replicas go on
     Cut(NodeChoiceArguments),
-    /// Let packets pass again
+    /// Let packets pass again, over a link as the Compose file says
     Heal(NodeChoiceArguments),
     /// Change a node's link: `throng node set pi4-1 latency=20ms loss=1%`
     Set(NodeSetArguments),

@@ -16,7 +16,7 @@ pub async fn run(context: &Context, command: NodeCommand) -> Result<()> {
         NodeCommand::Drain(arguments) => change(context, arguments, NodeChange::Drain).await,
         NodeCommand::Uncordon(arguments) => change(context, arguments, NodeChange::Uncordon).await,
         NodeCommand::Cut(arguments) => change(context, arguments, NodeChange::cut()).await,
-        NodeCommand::Heal(arguments) => change(context, arguments, NodeChange::heal()).await,
+        NodeCommand::Heal(arguments) => change(context, arguments, NodeChange::Heal).await,
         NodeCommand::Set(arguments) => set(context, arguments).await,
     }
 }
