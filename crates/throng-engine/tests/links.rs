@@ -8,7 +8,7 @@ use std::net::Ipv4Addr;
 use std::path::Path;
 use std::time::{Duration, Instant};
 use throng_engine::Engine;
-use throng_model::node::{Link, LinkTraffic, Node};
+use throng_model::node::{Capacity, Link, LinkTraffic, Node};
 use throng_model::replica::{ReplicaId, ReplicaSpec, ResolvedMount, ResolvedSource};
 use throng_runtime::{ExecSpec, Runtime};
 
@@ -241,5 +241,46 @@ async fn links_outlive_their_engine() {
     field.until_reachable("b", a).await;
     let (_, quick) = field.ping("b", a, 20).await;
     assert!(quick < 2.0, "{quick} ms");
+    field.bench.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn replicas_of_a_node_share_what_it_has() {
+    let name = "replicas_of_a_node_share_what_it_has";
+    if !possible(name) {
+        return;
+    }
+    let mut field = Field::new("engine-capacity", 76, &[("idle", link())]).await;
+    if !field.bench.engine.limits_enforced() {
+        skip(name, "this host has no control groups that can be written");
+        return field.bench.end().await;
+    }
+    let (engine, project) = (field.bench.engine.clone(), field.bench.project.clone());
+    let capacity = Capacity { cpus: Some(0.2), memory: Some(256 << 20), replicas: None };
+    let small = Node { capacity, ..Node::default() };
+    engine.set_node(&project, "small", &small).await.expect("a node");
+    let mut ids = Vec::new();
+    for ordinal in [2, 3] {
+        let mut spec = field.specs["idle"].clone();
+        spec.id.ordinal = ordinal;
+        spec.networks[0].address = Ipv4Addr::new(10, 199, 76, 1 + ordinal as u8);
+        spec.process.args = ["/usr/bin/md5sum", "/dev/zero"].map(str::to_owned).into();
+        // More than the node has, which the kernel would refuse below the node.
+        spec.resources.cpus = Some(1.0);
+        spec.node = Some("small".into());
+        engine.create(&spec).await.expect("created");
+        engine.start(&spec.id, 1).await.expect("started");
+        ids.push(spec.id);
+    }
+    let used = || async {
+        let read = engine.statistics(&ids).await;
+        read.into_iter().flatten().map(|statistics| statistics.cpu).sum::<Duration>()
+    };
+    let (begin, before) = (Instant::now(), used().await);
+    tokio::time::sleep(Duration::from_secs(3)).await;
+    let cores = (used().await - before).as_secs_f64() / begin.elapsed().as_secs_f64();
+    eprintln!("two busy replicas of a node with 0.2 cores use {cores:.3}");
+    assert!(cores > 0.02 && cores < 0.26, "{cores}");
+    field.specs.clear();
     field.bench.end().await;
 }

@@ -363,7 +363,10 @@ impl Actor {
     fn take_over(&mut self, replica: Observed) {
         let now = self.now();
         let mut detail = Detail::new(replica.generation, replica.networks.clone());
-        detail.node = replica.node.clone();
+        detail.node.clone_from(&replica.node);
+        if let Some(node) = replica.node {
+            self.field.remember((replica.id.service.clone(), replica.id.ordinal), node);
+        }
         let phase = match replica.state {
             ReplicaState::Created => Phase::Created,
             ReplicaState::Running { started_at, .. } => {

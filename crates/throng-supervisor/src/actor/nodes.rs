@@ -23,6 +23,13 @@ pub(super) struct Field {
     cut: BTreeMap<String, throng_control::Time>,
 }
 
+impl Field {
+    /// Where a replica of an earlier supervisor is.
+    pub fn remember(&mut self, key: Key, node: String) {
+        self.homes.insert(key, node);
+    }
+}
+
 /// The definition's nodes, with what somebody has said about them since.
 pub fn effective(nodes: &BTreeMap<String, Node>, said: &BTreeMap<String, NodeOverride>) -> Nodes {
     let one = |(name, node): (&String, &Node)| {
@@ -98,6 +105,9 @@ impl Actor {
             self.wanted.services.values_mut().for_each(|service| service.held.clear());
             return;
         }
+        let wanted = &self.wanted.services;
+        let is_wanted = |key: &Key| wanted.get(&key.0).is_some_and(|service| key.1 <= service.replicas);
+        self.field.assigned.retain(|key, _| is_wanted(key));
         let mut present = Vec::new();
         for (service, ordinals) in &self.details {
             let need = self.need(service);
