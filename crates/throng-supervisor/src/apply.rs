@@ -6,7 +6,7 @@ use crate::front::{self, Fronts};
 use crate::paths::Paths;
 use crate::protocol::{Manner, Refusal, RefusalKind};
 use crate::spec::{self, Prepared};
-use crate::state::{self, Durable, NodeOverride, Kept, STATE_VERSION};
+use crate::state::{self, Durable, Kept, NodeOverride, STATE_VERSION};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
@@ -92,12 +92,7 @@ struct Restricted {
 }
 
 /// The chosen services and, unless they are left alone, what they depend on; others stay as they are now.
-fn restrict(
-    mut app: App,
-    only: &[String],
-    alone: bool,
-    current: &App,
-) -> Result<Restricted, Refusal> {
+fn restrict(mut app: App, only: &[String], alone: bool, current: &App) -> Result<Restricted, Refusal> {
     if only.is_empty() {
         let chosen = app.services.keys().cloned().collect();
         return Ok(Restricted { app, chosen, untouched: BTreeSet::new() });
@@ -185,11 +180,7 @@ fn kept_overrides(said: &BTreeMap<String, NodeOverride>, app: &App) -> BTreeMap<
     said.iter().filter_map(kept).collect()
 }
 
-async fn set_nodes(
-    fixed: &Fixed,
-    app: &App,
-    said: &BTreeMap<String, NodeOverride>,
-) -> Result<(), Refusal> {
+async fn set_nodes(fixed: &Fixed, app: &App, said: &BTreeMap<String, NodeOverride>) -> Result<(), Refusal> {
     let _order = fixed.nodes.lock().await;
     for (name, state) in effective(&app.nodes, said) {
         fixed.runtime.set_node(&fixed.project, &name, &state.node).await?;

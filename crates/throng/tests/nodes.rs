@@ -87,7 +87,10 @@ fn replicas_are_placed_move_and_wait_with_a_reason() {
         (ready == 4 && of(&nodes(&bench), "pi-1") == 0).then_some(())
     });
     let kept = before.iter().filter(|(_, node)| *node != "pi-1");
-    assert!(kept.clone().all(|(ordinal, node)| nodes(&bench)[ordinal] == *node), "others stay where they are");
+    assert!(
+        kept.clone().all(|(ordinal, node)| nodes(&bench)[ordinal] == *node),
+        "others stay where they are"
+    );
     bench.ok(&["up", "-d", "--wait"]);
     assert_eq!(listed(&bench, "pi-1")["State"], "drained", "it stays so");
     bench.ok(&["node", "uncordon", "pi-1"]);
@@ -104,15 +107,22 @@ fn a_region_that_is_cut_off_and_healed_is_the_same() {
     bench.ok(&["up", "-d", "--wait"]);
     let (before, placed) = (lives(&bench), nodes(&bench));
     let address = bench.address("web");
-    let far: Vec<String> =
-        placed.iter().filter(|(_, node)| *node == "far").map(|(ordinal, _)| format!("web-{ordinal}")).collect();
+    let far: Vec<String> = placed
+        .iter()
+        .filter(|(_, node)| *node == "far")
+        .map(|(ordinal, _)| format!("web-{ordinal}"))
+        .collect();
     let answered_by = || web::get(&address, "/").map(|answer| answer.body);
     until("all answer", || {
         let begin = Instant::now();
         let who = answered_by().ok()?;
         // There and back, for the connection and for the answer.
         let slow = begin.elapsed() >= Duration::from_millis(80);
-        assert!(slow || !far.contains(&who), "{who} answered through a link of 40 ms in {:?}", begin.elapsed());
+        assert!(
+            slow || !far.contains(&who),
+            "{who} answered through a link of 40 ms in {:?}",
+            begin.elapsed()
+        );
         far.contains(&who).then_some(())
     });
     bench.ok(&["node", "cut", "--region", "shed"]);
