@@ -123,7 +123,7 @@ mod tests {
     fn dial() -> Dial {
         Arc::new(|| {
             let socket = TcpSocket::new_v4()?;
-            Ok(std::os::fd::OwnedFd::from(std::net::TcpStream::from(unbound(socket))))
+            Ok(std::os::fd::OwnedFd::from(unbound(socket)))
         })
     }
 
