@@ -1,8 +1,8 @@
 //! The nouns of Throng and their units. No I/O, no clock, no knowledge of any back end.
 //!
 //! - [`app`]: what a Compose file says, fully resolved: an [`app::App`] of services, networks, volumes.
-//! - [`node`]: virtual nodes, their links, and where replicas may be.
 //! - [`autoscale`]: what is asked of a service's autoscaler.
+//! - [`node`]: virtual nodes, their links, and where replicas may be.
 //! - [`replica`]: one instance of a service: its name, what it needs to run, what was observed of it.
 //! - [`run`]: one recorded execution of an experiment, as the report reads it.
 //! - [`sandbox`]: what surrounds the process of a replica: privileges, limits of the kernel, names, hooks.

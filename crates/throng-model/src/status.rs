@@ -44,7 +44,7 @@ pub struct Update {
 }
 
 impl Readiness {
-    /// All wanted replicas ready (or completed) and none too many.
+    /// All wanted replicas ready (or completed), none too many and none to be replaced.
     pub fn settled(&self) -> bool {
         let updating = self.update.as_ref().is_some_and(|update| update.state != UpdateState::RolledBack);
         self.ready + self.completed >= self.wanted && self.present == self.wanted && !updating

@@ -120,8 +120,11 @@ pub trait Runtime: Send + Sync {
     /// Makes a virtual node of a project, or changes its capacity and its link, also for the replicas that are there.
     /// Specifications name it. A back end without nodes of this kind refuses.
     async fn set_node(&self, _project: &str, name: &str, _node: &Node) -> Result<()> {
-        Err(RuntimeError::new(ErrorKind::Invalid, format!("this back end has no virtual nodes such as {name}"))
-            .hint("run the app with --on local, or remove x-throng.nodes"))
+        Err(RuntimeError::new(
+            ErrorKind::Invalid,
+            format!("this back end has no virtual nodes such as {name}"),
+        )
+        .hint("run the app with --on local, or remove x-throng.nodes"))
     }
 
     /// Removes all nodes of a project whose replicas and networks are gone. Fine if there are none.

@@ -35,9 +35,11 @@ pub async fn run(patient: Patient, check: HealthCheck) -> Result<(), String> {
             inside(patient, vec!["/bin/sh".into(), "-c".into(), script.clone()], &check).await
         }
         HealthTest::Http { port, .. } | HealthTest::Tcp { port } | HealthTest::Grpc { port, .. } => {
-            let address = patient.address.ok_or_else(|| format!("{}: the replica is in no network", check.test))?;
+            let address =
+                patient.address.ok_or_else(|| format!("{}: the replica is in no network", check.test))?;
             let address = SocketAddrV4::new(address, *port);
-            let asked = tokio::time::timeout(check.timeout, over_the_network(&patient.dial, address, &check.test));
+            let asked =
+                tokio::time::timeout(check.timeout, over_the_network(&patient.dial, address, &check.test));
             let result = asked.await.unwrap_or_else(|_| Err("no answer in time".into()));
             result.map_err(|reason| format!("{}: {reason}", check.test))
         }
@@ -82,8 +84,9 @@ async fn http(stream: TcpStream, address: SocketAddrV4, path: &str) -> Result<()
         .header(USER_AGENT, AGENT)
         .body(Empty::<Bytes>::new())
         .map_err(|error| error.to_string())?;
-    let (mut sender, connection) =
-        hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.map_err(|error| error.to_string())?;
+    let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream))
+        .await
+        .map_err(|error| error.to_string())?;
     let connection = AbortOnDrop(tokio::spawn(connection));
     let answer = sender.send_request(request).await.map_err(|error| error.to_string())?;
     drop(connection);
@@ -111,7 +114,8 @@ async fn grpc(stream: TcpStream, address: SocketAddrV4, service: &str) -> Result
     }
     let body = Limited::new(body, GRPC_ANSWER_MOST).collect().await.map_err(|error| error.to_string())?;
     drop(connection);
-    let of = |map: &hyper::HeaderMap, name: &str| map.get(name).and_then(|v| v.to_str().ok()).map(str::to_owned);
+    let of =
+        |map: &hyper::HeaderMap, name: &str| map.get(name).and_then(|v| v.to_str().ok()).map(str::to_owned);
     let status = body
         .trailers()
         .and_then(|trailers| of(trailers, "grpc-status"))

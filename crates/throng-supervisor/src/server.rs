@@ -62,7 +62,8 @@ pub struct ServeOptions {
     pub checks_share: f64,
 }
 
-const PAUSED: &str = "see `throng events` and `throng logs`; `throng up` goes on with it, corrected or as it is";
+const PAUSED: &str =
+    "see `throng events` and `throng logs`; `throng up` goes on with it, corrected or as it is";
 
 /// The most bytes of a socket's path (unix(7): 108 with the end mark).
 const SOCKET_PATH_MOST: usize = 107;
@@ -382,7 +383,8 @@ impl Connection {
                 self.answer(result.and_then(|inner| inner).map(|targets| Reply::Targets { targets })).await
             }
             Request::Describe { service } => {
-                let result = self.ask(|reply| Order::Describe { service, reply }).await.and_then(|inner| inner);
+                let result =
+                    self.ask(|reply| Order::Describe { service, reply }).await.and_then(|inner| inner);
                 let described = |description| Reply::Description { description: Box::new(description) };
                 self.answer(result.map(described)).await
             }
@@ -597,12 +599,14 @@ fn given_up(services: &BTreeMap<String, Readiness>, update: bool) -> Option<(Str
     let refusal = |name: &String, readiness: &Readiness| {
         let rollout = readiness.update.as_ref();
         let reason = || rollout.and_then(|update| update.reason.clone()).unwrap_or_default();
-        let refuse = |what: &str| Refusal::new(RefusalKind::App, format!("{name}: the update {what}: {}", reason()));
+        let refuse =
+            |what: &str| Refusal::new(RefusalKind::App, format!("{name}: the update {what}: {}", reason()));
         match rollout.map(|update| update.state) {
             Some(UpdateState::Paused) => Some(refuse("is paused").hint(PAUSED)),
             Some(UpdateState::RollbackPaused) => Some(refuse("could not be rolled back").hint(PAUSED)),
             Some(UpdateState::RolledBack) if update => {
-                let hint = "the replicas are what they were before; correct the service, then run `throng up` again";
+                let hint =
+                    "the replicas are what they were before; correct the service, then run `throng up` again";
                 Some(refuse("was rolled back").hint(hint))
             }
             _ if readiness.hopeless => {
@@ -623,7 +627,8 @@ fn not_in_time(services: &BTreeMap<String, Readiness>, timeout: Duration) -> Ref
         .map(|(name, r)| {
             let why = r.waiting.as_ref().or(r.trouble.as_ref()).map(|why| format!(" ({why})"));
             let update = r.update.as_ref().filter(|update| update.state != UpdateState::RolledBack);
-            let replaced = update.map(|update| format!(", {} of them replaced", update.done)).unwrap_or_default();
+            let replaced =
+                update.map(|update| format!(", {} of them replaced", update.done)).unwrap_or_default();
             format!("{name} has {} of {} ready{replaced}{}", r.ready, r.wanted, why.unwrap_or_default())
         })
         .collect();

@@ -19,12 +19,32 @@ const RETIRE_AGAIN: Duration = Duration::from_secs(1);
 pub type Key = (String, u32);
 
 pub enum Outcome {
-    Launched { key: Key, generation: u64, took: Duration, result: Result<u32, RuntimeError> },
-    Retired { key: Key, result: Result<(), RuntimeError> },
-    Probed { key: Key, generation: u64, took: Duration, result: Result<(), String> },
-    Sampled { at: Instant, samples: Vec<(ReplicaId, Option<Statistics>)> },
+    Launched {
+        key: Key,
+        generation: u64,
+        took: Duration,
+        result: Result<u32, RuntimeError>,
+    },
+    Retired {
+        key: Key,
+        result: Result<(), RuntimeError>,
+    },
+    Probed {
+        key: Key,
+        generation: u64,
+        took: Duration,
+        result: Result<(), String>,
+    },
+    Sampled {
+        at: Instant,
+        samples: Vec<(ReplicaId, Option<Statistics>)>,
+    },
     /// For an autoscaler; `looks`: it is to decide. Nothing if it could not be done at all.
-    Gathered { service: String, looks: bool, gathered: Option<Gathered> },
+    Gathered {
+        service: String,
+        looks: bool,
+        gathered: Option<Gathered>,
+    },
 }
 
 /// A step that panics, at a thread that the host refuses (tokio) if not by a defect, has failed like any other. Else its

@@ -28,7 +28,9 @@ fn ready_by_http_and_tcp(bench: &Bench) {
     bench.compose(APP);
     bench.ok(&["up", "-d", "--wait", "web", "plain"]);
     let healthy = |service: &str, ordinal: u32| {
-        let is = |r: &serde_json::Value| r["Service"] == service && r["Ordinal"] == ordinal && r["Health"] == "healthy";
+        let is = |r: &serde_json::Value| {
+            r["Service"] == service && r["Ordinal"] == ordinal && r["Health"] == "healthy"
+        };
         bench.ps().iter().any(is)
     };
     assert!(healthy("web", 1) && healthy("web", 2) && healthy("plain", 1), "{:?}", bench.ps());
@@ -43,6 +45,8 @@ fn ready_by_http_and_tcp(bench: &Bench) {
 
 #[test]
 fn a_replica_is_ready_while_it_answers_over_the_network() {
-    let Some(bench) = Bench::with_probe("a_replica_is_ready_while_it_answers_over_the_network") else { return };
+    let Some(bench) = Bench::with_probe("a_replica_is_ready_while_it_answers_over_the_network") else {
+        return;
+    };
     ready_by_http_and_tcp(&bench);
 }

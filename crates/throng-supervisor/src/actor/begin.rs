@@ -145,7 +145,8 @@ impl Actor {
         let full = self.take_addresses(&key, &mut networks);
         self.generation += 1;
         let id = self.id(&key);
-        let Some(spec) = self.origin(&key).map(|origin| origin.replica(id, self.generation, networks.clone()))
+        let Some(spec) =
+            self.origin(&key).map(|origin| origin.replica(id, self.generation, networks.clone()))
         else {
             return;
         };

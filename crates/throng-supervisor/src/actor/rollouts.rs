@@ -81,13 +81,16 @@ impl Actor {
 
     /// Makes what a service was before its definition again, as [`throng_control::observe`] has decided.
     fn turn_back(&mut self, name: &str) {
-        let (Some(before), Some(failed)) = (self.before.remove(name), self.prepared.remove(name)) else { return };
+        let (Some(before), Some(failed)) = (self.before.remove(name), self.prepared.remove(name)) else {
+            return;
+        };
         let failed = Before { app: alone(&self.durable.app, name), prepared: failed };
         let Before { app, mut prepared } = before;
         let service = &mut prepared.service;
         // Counts are scaled, not rolled out, and how careful to be was said last.
         service.replicas = failed.prepared.service.replicas;
-        (service.update, service.rollback) = (failed.prepared.service.update, failed.prepared.service.rollback);
+        (service.update, service.rollback) =
+            (failed.prepared.service.update, failed.prepared.service.rollback);
         let durable = &mut self.durable.app;
         durable.services.insert(name.to_owned(), service.clone());
         for (key, volume) in app.volumes {

@@ -211,7 +211,9 @@ impl Painter {
         let position = format!("{from}-{last} of {count}");
         let line = match (view.typing, view.filter.as_str()) {
             (true, filter) => format!("filter: {filter}_   Enter keep  Esc give up"),
-            (false, "") if view.has_nodes() => "q quit  s sort  v services/nodes  / filter  ↑↓ PgUp PgDn".into(),
+            (false, "") if view.has_nodes() => {
+                "q quit  s sort  v services/nodes  / filter  ↑↓ PgUp PgDn".into()
+            }
             (false, "") => "q quit  s sort  r reverse  / filter  ↑↓ PgUp PgDn scroll".into(),
             (false, filter) => format!("filter: {filter}   Esc give up  q quit"),
         };
