@@ -142,12 +142,12 @@ fn text(status: &Status, service: &ServiceStatus, description: &Description, now
 fn recommended(of: &Recommendation) -> String {
     let amounts = |(milli, bytes): (u64, u64)| resources(Some(milli as f64 / 1_000.0), Some(bytes));
     let minutes = (of.confidence * 1_440.0).round();
-    format!(
-        "{} (between {} and {}, by {minutes} minutes)",
-        amounts(of.target),
-        amounts(of.lower),
-        amounts(of.upper)
-    )
+    // In the first moments the upper bound is beyond any number.
+    let most = match of.upper {
+        (u64::MAX, _) | (_, u64::MAX) => "no bound yet".into(),
+        upper => amounts(upper),
+    };
+    format!("{} (between {} and {most}, by {minutes} minutes)", amounts(of.target), amounts(of.lower))
 }
 
 fn several(out: &mut String, name: &str, values: &[String]) {
