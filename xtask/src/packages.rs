@@ -32,6 +32,8 @@ pub const FOR_TESTS: &[Package] = &[
     package("prometheus", "prometheus"),
     package("tmux", "tmux"),
     package("strace", "strace"),
+    package("iputils-ping", "ping"),
+    package("iperf3", "iperf3"),
 ];
 
 /// The peers that are measured beside this project.
