@@ -119,10 +119,11 @@ impl Cgroups {
         Cgroups::None(failure)
     }
 
-    /// The group of a replica wherever it has been made; `None` where this host offers no groups.
+    /// The group of a replica wherever it has been made; `None` where this host offers no groups. One that is not there is
+    /// looked for among all others of its project, so this is for those whose node nobody knows.
     pub fn group(&self, project: &str, name: &str) -> Option<Group> {
         let folder = self.subtrees().into_iter().next()?.join(project);
-        let nodes = || fs::read_dir(&folder).into_iter().flatten().flatten().filter(is_node);
+        let nodes = || fs::read_dir(&folder).into_iter().flatten().flatten().filter(|e| is_node(&e.path()));
         let on = match folder.join(name).exists() {
             true => None,
             false => nodes().find(|node| node.path().join(name).exists()),
@@ -133,10 +134,8 @@ impl Cgroups {
 
     /// The group that a replica on a node, or on none, is to have.
     pub fn group_on(&self, project: &str, node: Option<&str>, name: &str) -> Option<Group> {
-        match node {
-            Some(node) => self.below(&Path::new(project).join(format!("{NODE}{node}")).join(name)),
-            None => self.below(&Path::new(project).join(name)),
-        }
+        let on = node.map(|node| format!("{NODE}{node}")).unwrap_or_default();
+        self.below(&Path::new(project).join(on).join(name))
     }
 
     /// The group of a node.
@@ -166,7 +165,8 @@ impl Cgroups {
         let entries = folder.and_then(|f| fs::read_dir(f.join(SUBTREE).join(project)).ok());
         let folders =
             |entries: fs::ReadDir| entries.flatten().filter(|e| e.file_type().is_ok_and(|t| t.is_dir()));
-        let (nodes, direct): (Vec<_>, Vec<_>) = entries.into_iter().flat_map(folders).partition(is_node);
+        let (nodes, direct): (Vec<_>, Vec<_>) =
+            entries.into_iter().flat_map(folders).partition(|e: &fs::DirEntry| is_node(&e.path()));
         let on_nodes = nodes.iter().filter_map(|node| fs::read_dir(node.path()).ok()).flat_map(folders);
         direct.into_iter().chain(on_nodes).filter_map(|e| e.file_name().into_string().ok()).collect()
     }
@@ -175,7 +175,7 @@ impl Cgroups {
     pub fn remove_project(&self, project: &str) {
         for subtree in self.subtrees() {
             let folder = subtree.join(project);
-            let nodes = fs::read_dir(&folder).into_iter().flatten().flatten().filter(is_node);
+            let nodes = fs::read_dir(&folder).into_iter().flatten().flatten().filter(|e| is_node(&e.path()));
             nodes.for_each(|node| drop(fs::remove_dir(node.path())));
             let _ = fs::remove_dir(folder);
         }
@@ -198,8 +198,9 @@ impl Cgroups {
     }
 }
 
-fn is_node(entry: &fs::DirEntry) -> bool {
-    entry.file_name().to_str().is_some_and(|name| name.starts_with(NODE))
+/// Whether a folder is the group of a node.
+fn is_node(folder: &Path) -> bool {
+    folder.file_name().and_then(|name| name.to_str()).is_some_and(|name| name.starts_with(NODE))
 }
 
 /// Makes the folder, or finds one that this process may make groups in: there may be another user's.
@@ -317,11 +318,10 @@ impl Group {
         let own = self.wanted(resources).map(|(_, folder)| folder.join(file));
         let limited = self.wanted(resources).any(|(controller, _)| controller == "memory");
         // The node's, where the replica has none of its own and the node has one.
-        let of_node = self.folder("memory").and_then(Path::parent).filter(|parent| {
-            let is_node =
-                parent.file_name().and_then(|name| name.to_str()).is_some_and(|n| n.starts_with(NODE));
-            self.version == 1 && !limited && is_node && parent.exists()
-        });
+        let of_node = self
+            .folder("memory")
+            .and_then(Path::parent)
+            .filter(|parent| self.version == 1 && !limited && is_node(parent) && parent.exists());
         own.chain(of_node.map(|parent| parent.join(file))).collect()
     }
 
@@ -460,8 +460,7 @@ impl Group {
 
 /// Makes a replica's folder, with the project's and, if another supervisor has just left, this program's.
 fn make_folder(folder: &Path, version: u8) -> io::Result<()> {
-    let on_node = folder.parent().and_then(Path::file_name).and_then(|name| name.to_str());
-    let depth = if on_node.is_some_and(|name| name.starts_with(NODE)) { 3 } else { 2 };
+    let depth = if folder.parent().is_some_and(is_node) { 3 } else { 2 };
     let parents: Vec<&Path> = folder.ancestors().skip(1).take(depth).collect();
     for _ in 0..MAKE_TRIES {
         match fs::create_dir(folder) {

@@ -12,7 +12,7 @@ use throng_runtime::RuntimeEvent;
 impl Core {
     /// Records that the replica's process has ended, and frees what only a running one needs.
     pub fn record_end(&self, replica: &Arc<Replica>, end: End) {
-        if let Some(group) = self.cgroups.group(&replica.id.project, &replica.id.name())
+        if let Some(group) = self.group_of(replica)
             && let Err(error) = group.clear()
         {
             tracing::warn!("the control group of {} is left: {error}", replica.id);
@@ -42,7 +42,7 @@ impl Core {
 
     /// A process that was killed is one out of memory if the kernel has killed for that reason in its group.
     fn explain_end(&self, replica: &Replica, exit: Exit) -> Exit {
-        let group = self.cgroups.group(&replica.id.project, &replica.id.name());
+        let group = self.group_of(replica);
         let killed = exit == Exit::Signal { signal: libc::SIGKILL };
         if killed && group.is_some_and(|g| g.oom_kills() > 0) { Exit::OutOfMemory } else { exit }
     }

@@ -1,6 +1,6 @@
 //! The engine: its options, what it holds, and how orders reach replicas.
 
-use crate::cgroup::Cgroups;
+use crate::cgroup::{Cgroups, Group};
 use crate::child::Op;
 use crate::dns::Resolvers;
 use crate::ends::follow_exits;
@@ -417,6 +417,15 @@ impl Core {
     /// The replica whose process is followed under that number, which is not followed any more.
     pub fn unfollow(&self, number: u64) -> Option<Arc<Replica>> {
         lock(&self.living).remove(&number).and_then(|weak| weak.upgrade())
+    }
+
+    /// The replica's group. Where nobody knows its description any more it is looked for among those of all replicas.
+    pub fn group_of(&self, replica: &Replica) -> Option<Group> {
+        let (id, spec) = (&replica.id, replica.inner().spec.clone());
+        match spec {
+            Some(spec) => self.cgroups.group_on(&id.project, spec.node.as_deref(), &id.name()),
+            None => self.cgroups.group(&id.project, &id.name()),
+        }
     }
 
     /// Has the host forget where the replica's addresses are, so that who still asks for one is told soon.

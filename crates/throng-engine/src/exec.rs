@@ -159,7 +159,7 @@ fn exec_ops(
     layers: &Layers,
     io: &ExecIo,
 ) -> Result<Vec<Op>> {
-    let group = core.cgroups.group(&spec.id.project, &spec.id.name());
+    let group = core.cgroups.group_on(&spec.id.project, spec.node.as_deref(), &spec.id.name());
     let lists = group.as_ref().map(|g| g.lists(&spec.resources)).unwrap_or_default();
     if !core.contained() {
         let mut ops = core.loopback_ops(spec)?;

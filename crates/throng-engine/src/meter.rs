@@ -217,7 +217,7 @@ fn read_traffic(traffic: &mut Traffic, chosen: &[(bool, &Arc<Replica>)]) {
 impl Meter {
     /// With a first full reading.
     fn open(core: &Core, replica: &Replica, pid: u32) -> Option<Meter> {
-        let group = core.cgroups.group(&replica.id.project, &replica.id.name())?.existing();
+        let group = core.group_of(replica)?.existing();
         let (base, last) = (Default::default(), Statistics::default());
         let legs = replica.inner().spec.as_ref().map_or(0, |spec| spec.networks.len() as u32);
         let now = Instant::now();

@@ -244,7 +244,7 @@ pub async fn stop(replica: &Arc<Replica>, signal: i32, grace: Duration) -> Resul
 /// namespace: moments later, but many at once.
 pub fn remove(core: &Core, replica: &Replica) -> Result<()> {
     let failed = |e: std::io::Error| host(format_args!("cannot remove {}", replica.id), e);
-    if let Some(group) = core.cgroups.group(&replica.id.project, &replica.id.name()) {
+    if let Some(group) = core.group_of(replica) {
         group.remove().map_err(|error| match error.kind() {
             std::io::ErrorKind::ResourceBusy => failed(error).hint(HELD),
             _ => failed(error),
