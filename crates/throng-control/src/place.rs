@@ -34,9 +34,10 @@ pub struct Need {
 
 impl Need {
     pub fn of(resources: &Resources) -> Need {
-        let cpus = resources.cpu_reservation.or(resources.cpus);
-        let memory = resources.memory_reservation.or(resources.memory);
-        Need { millicores: cpus.map_or(0, millicores), memory: memory.unwrap_or(0) }
+        Need {
+            millicores: resources.cpu_request().map_or(0, millicores),
+            memory: resources.memory_request().unwrap_or(0),
+        }
     }
 }
 
@@ -155,6 +156,14 @@ impl Room {
     }
 }
 
+/// A node that can take one more replica of the service at hand.
+#[derive(Debug, Clone, Copy)]
+struct Candidate {
+    index: usize,
+    /// With that replica.
+    fullness: u64,
+}
+
 /// The nodes with what is on them.
 struct Board<'a> {
     names: Vec<&'a str>,
@@ -188,34 +197,31 @@ impl<'a> Board<'a> {
     fn serve(&mut self, demand: &Demand<'a>, placed: &mut Placed) {
         let counts = self.counts.remove(demand.service).unwrap_or_else(|| vec![0; self.names.len()]);
         let mut spread = Spread::new(self, demand.placement, counts);
-        let open: Vec<usize> =
-            (0..self.names.len()).filter(|&index| self.closed(index, demand.placement).is_none()).collect();
         let most = demand.placement.most();
+        let mut open: Vec<Candidate> = (0..self.names.len())
+            .filter(|&index| self.closed(index, demand.placement).is_none())
+            .filter_map(|index| self.candidate(index, demand.need, spread.counts[index], most))
+            .collect();
         let mut missing = demand.missing.iter();
         let mut pending = Vec::new();
         for &(ordinal, before) in missing.by_ref() {
-            let fits =
-                |&index: &usize| spread.counts[index] < most && self.short(index, demand.need).is_none();
-            let again = before.and_then(|name| self.index.get(name).copied());
-            let again = again.filter(|index| open.contains(index) && fits(index));
-            let best = || {
-                let score = |index: usize| {
-                    let full = self.room[index].fullness(&self.used[index].with(demand.need));
-                    (full, index)
-                };
-                open.iter()
-                    .copied()
-                    .filter(fits)
-                    .min_by(|&a, &b| spread.order(a, b).then_with(|| score(a).cmp(&score(b))))
-            };
-            let Some(index) = again.or_else(best) else {
+            let again = before
+                .and_then(|name| self.index.get(name))
+                .and_then(|index| open.binary_search_by_key(index, |candidate| candidate.index).ok());
+            let Some(place) = again.or_else(|| spread.best(&open)) else {
                 // Whoever comes after it needs as much and finds as little.
                 pending.push(ordinal);
                 break;
             };
+            let index = open[place].index;
             self.used[index].add(demand.need);
             spread.add(index);
             placed.put.push((demand.service.to_owned(), ordinal, self.names[index].to_owned()));
+            // Only this node has changed, and one that is full for this service stays so.
+            match self.candidate(index, demand.need, spread.counts[index], most) {
+                Some(next) => open[place] = next,
+                None => drop(open.remove(place)),
+            }
         }
         pending.extend(missing.map(|(ordinal, _)| *ordinal));
         if !pending.is_empty() {
@@ -238,6 +244,14 @@ impl<'a> Board<'a> {
             None if !state.node.link.up => Some("unreachable".into()),
             None => None,
         }
+    }
+
+    /// What the node would be with one more replica of a service that has so many there; `None` if it cannot take one.
+    fn candidate(&self, index: usize, need: Need, here: u32, most: u32) -> Option<Candidate> {
+        if here >= most || self.short(index, need).is_some() {
+            return None;
+        }
+        Some(Candidate { index, fullness: self.room[index].fullness(&self.used[index].with(need)) })
     }
 
     /// What there is too little of.
@@ -351,10 +365,18 @@ impl Spread {
         }
     }
 
-    fn order(&self, a: usize, b: usize) -> std::cmp::Ordering {
-        let level = |(groups, sums): &(Vec<usize>, Vec<u32>)| sums[groups[a]].cmp(&sums[groups[b]]);
-        let levels = self.levels.iter().map(level).find(|order| order.is_ne());
-        levels.unwrap_or_else(|| self.counts[a].cmp(&self.counts[b]))
+    /// The place of the best among candidates, which are in the order of their nodes.
+    fn best(&self, candidates: &[Candidate]) -> Option<usize> {
+        let order = |a: &Candidate, b: &Candidate| {
+            let level =
+                |(groups, sums): &(Vec<usize>, Vec<u32>)| sums[groups[a.index]].cmp(&sums[groups[b.index]]);
+            let levels = self.levels.iter().map(level).find(|order| order.is_ne());
+            levels
+                .unwrap_or_else(|| self.counts[a.index].cmp(&self.counts[b.index]))
+                .then(a.fullness.cmp(&b.fullness))
+        };
+        // Of equal ones the first, which is the first by name.
+        candidates.iter().enumerate().min_by(|(_, a), (_, b)| order(a, b)).map(|(place, _)| place)
     }
 }
 

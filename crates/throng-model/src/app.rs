@@ -169,6 +169,18 @@ pub struct Resources {
     pub swap: Option<Swap>,
 }
 
+impl Resources {
+    /// Cores that a replica requests: a limit without a reservation is one, too, as in Kubernetes.
+    pub fn cpu_request(&self) -> Option<f64> {
+        self.cpu_reservation.or(self.cpus)
+    }
+
+    /// Bytes that a replica requests, likewise.
+    pub fn memory_request(&self) -> Option<u64> {
+        self.memory_reservation.or(self.memory)
+    }
+}
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Swap {
