@@ -12,22 +12,24 @@ mod rollouts;
 
 use crate::autoscale::{Autoscalers, Recommenders};
 use crate::backend::{Backend, On};
-use crate::front::{self, Fronts};
+use crate::front::{self, Front, Fronts};
 use crate::host::Host;
 use crate::listing;
 use crate::metrics::{Meter, Metrics};
 use crate::names::Directory;
 use crate::paths::Paths;
-use crate::protocol::{Refusal, RefusalKind, Reply, Target};
-use crate::silent::{Asked, Census};
+use crate::protocol::{Refusal, RefusalKind, Reply};
+use crate::silent::Census;
 use crate::spec::Prepared;
 use crate::state::{self, Durable};
 use crate::steps::{self, Key, Outcome};
 pub use nodes::effective;
+use orders::Done;
+pub use orders::{Applied, Current, Handles, Order, taken_down};
 pub use rollouts::Before;
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
-use std::net::{Ipv4Addr, SocketAddr};
-use std::sync::{Arc, OnceLock};
+use std::net::Ipv4Addr;
+use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 use throng_control::address::Addresses;
 use throng_control::health::Status as HealthStatus;
@@ -36,8 +38,6 @@ use throng_control::{Limits, Phase, Plan, ReplicaView, Step, Wanted, WantedServi
 use throng_engine::dns::DnsServer;
 use throng_image::Store;
 use throng_model::app::{App, Port};
-use throng_model::autoscale::Description;
-use throng_model::node::{Node, NodeChange, NodeChoice, NodeStatus};
 use throng_model::replica::{Attachment, Exit, Observed, ReplicaId, ReplicaState, Statistics};
 use throng_model::status::{Event, Published, Readiness, ReplicaSample, ServiceStatus, Status};
 use throng_runtime::{Runtime, RuntimeEvent};
@@ -62,121 +62,6 @@ const SETTLING_LOOK: Duration = Duration::from_millis(20);
 const CHECKS_LATE: Duration = Duration::from_secs(1);
 const CHECKS_LATE_TOLD: Duration = Duration::from_secs(60);
 
-/// How an order that changes something ended.
-type Done = Result<(), Refusal>;
-
-/// What a connection asks of the actor.
-pub enum Order {
-    /// All images are there and the networks made; make the app so.
-    Adopt {
-        applied: Box<Applied>,
-        reply: oneshot::Sender<Done>,
-    },
-    Scale {
-        replicas: BTreeMap<String, u32>,
-        reply: oneshot::Sender<Done>,
-    },
-    Down {
-        volumes: bool,
-        grace: Option<Duration>,
-    },
-    Status {
-        reply: oneshot::Sender<Status>,
-    },
-    Endpoint {
-        service: String,
-        port: Option<u16>,
-        reply: oneshot::Sender<Result<SocketAddr, Refusal>>,
-    },
-    /// A running replica of the service: the given ordinal or the lowest.
-    Pick {
-        service: String,
-        ordinal: Option<u32>,
-        reply: oneshot::Sender<Result<ReplicaId, Refusal>>,
-    },
-    /// Replicas of these services (all if empty), running or not.
-    List {
-        services: Vec<String>,
-        reply: oneshot::Sender<Result<Vec<ReplicaId>, Refusal>>,
-    },
-    /// In Prometheus' format.
-    Metrics {
-        replicas_most: usize,
-        reply: oneshot::Sender<String>,
-    },
-    /// Where running replicas of one service, or of all, can be reached.
-    Targets {
-        service: Option<String>,
-        reply: oneshot::Sender<Result<Vec<Target>, Refusal>>,
-    },
-    Events {
-        reply: oneshot::Sender<Vec<Event>>,
-    },
-    Current {
-        reply: oneshot::Sender<Current>,
-    },
-    /// One service in detail.
-    Describe {
-        service: String,
-        reply: oneshot::Sender<Result<Description, Refusal>>,
-    },
-    Census {
-        reply: oneshot::Sender<Census>,
-    },
-    /// Replicas that have ended and that no policy starts again.
-    Ended {
-        reply: oneshot::Sender<Vec<ReplicaId>>,
-    },
-    /// Something that is not of a replica, for the events.
-    Say {
-        kind: &'static str,
-        subject: String,
-        message: String,
-    },
-    /// Nobody is connected and nobody has been for a while. A supervisor that was never given an app leaves.
-    Forsaken,
-    Nodes {
-        reply: oneshot::Sender<Vec<NodeStatus>>,
-    },
-    /// Answered by what the nodes are to be now.
-    ChangeNodes {
-        choice: NodeChoice,
-        change: NodeChange,
-        reply: oneshot::Sender<Result<Vec<(String, Node)>, Refusal>>,
-    },
-    /// Answered by how many replicas that were.
-    Kill {
-        service: String,
-        share: f64,
-        reply: oneshot::Sender<Result<u32, Refusal>>,
-    },
-}
-
-/// What is wanted now and what this process already serves of it.
-pub struct Current {
-    pub durable: Durable,
-    /// Published ports that are listened on, by service.
-    pub ports: BTreeMap<String, Vec<Port>>,
-    /// Keys of networks whose names are answered.
-    pub named: BTreeSet<String>,
-}
-
-/// An app whose images are looked up, networks made and front doors bound: nothing can refuse it any more.
-pub struct Applied {
-    pub durable: Durable,
-    pub prepared: BTreeMap<String, Prepared>,
-    /// Front doors that the app has anew; existing ones stay as they are.
-    pub fronts: Fronts,
-    pub dns: BTreeMap<String, DnsServer>,
-    /// What replicas that this makes leave get instead of their own grace period.
-    pub grace: Option<Duration>,
-    /// It is what an earlier supervisor was about, not anything new; then with what services were before.
-    pub resumed: bool,
-    pub before: BTreeMap<String, Before>,
-    /// Services that are only carried over because others were asked for.
-    pub untouched: BTreeSet<String>,
-}
-
 /// What is known of a replica beside what planning needs.
 #[derive(Debug, Clone)]
 pub struct Detail {
@@ -199,32 +84,6 @@ pub struct Detail {
     pub finished_at: Option<SystemTime>,
     /// What it uses, since it runs.
     pub meter: Option<Meter>,
-}
-
-/// What the connections share with the actor.
-#[derive(Clone)]
-pub struct Handles {
-    pub orders: mpsc::Sender<Order>,
-    /// Has the host looked at for walls that print nothing.
-    pub looks: mpsc::Sender<Asked>,
-    pub readiness: watch::Receiver<Arc<BTreeMap<String, Readiness>>>,
-    pub feed: broadcast::Sender<Arc<Reply>>,
-    pub gone: watch::Receiver<bool>,
-    /// What could not be taken away, known before `gone` says that all else is.
-    pub left: Arc<OnceLock<Refusal>>,
-}
-
-impl Handles {
-    /// Gives the actor an order and waits for its answer.
-    pub async fn ask<T>(&self, order: impl FnOnce(oneshot::Sender<T>) -> Order) -> Result<T, Refusal> {
-        let (reply, answer) = oneshot::channel();
-        self.orders.send(order(reply)).await.map_err(|_| taken_down())?;
-        answer.await.map_err(|_| taken_down())
-    }
-}
-
-pub fn taken_down() -> Refusal {
-    Refusal::new(RefusalKind::App, "the app has just been taken down")
 }
 
 /// Everything that the actor works with but does not change.
@@ -405,8 +264,7 @@ impl Actor {
         detail
     }
 
-    /// Runs until the app is down, or until nobody can give orders any more.
-    /// Until the app is down. What could not be taken away comes back.
+    /// Runs until the app is down, or until nobody can give orders any more. Returns what could not be taken away.
     pub async fn run(
         mut self,
         mut orders: mpsc::Receiver<Order>,

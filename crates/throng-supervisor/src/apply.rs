@@ -2,7 +2,7 @@
 //! that a refusal leaves everything as it was.
 
 use crate::actor::{Applied, Before, Current, Fixed, Handles, Order, effective};
-use crate::front::{self, Fronts};
+use crate::front::{self, Front, Fronts};
 use crate::paths::Paths;
 use crate::protocol::{Manner, Refusal, RefusalKind};
 use crate::spec::{self, Prepared};
@@ -11,7 +11,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 use throng_control::address;
-use throng_model::app::{App, Protocol, Service};
+use throng_model::app::{App, Port, Service};
 use throng_model::node::LinkChange;
 use throng_model::replica::NetworkSpec;
 
@@ -204,7 +204,7 @@ fn look_up(
 ) -> Result<LookedUp, Refusal> {
     let (store, paths) = (&*fixed.store, &fixed.paths);
     let from = |id: &str, hash: &str, app: &App, service: &Service| {
-        let prepared = spec::prepare_from(id, app, service, networks, store, paths);
+        let prepared = spec::prepare(id, app, service, networks, store, paths);
         // One that is gone cannot be gone back to; what runs of it goes on.
         let prepared = prepared.inspect_err(|refusal| tracing::warn!("{}: {refusal}", service.name)).ok()?;
         Some(Prepared { config_hash: hash.to_owned(), ..prepared })
@@ -215,7 +215,7 @@ fn look_up(
         let one = match kept.and_then(|kept| from(&kept.image_id, &kept.hash, app, service)) {
             Some(one) => one,
             None => {
-                let mut one = spec::prepare(app, service, networks, store, paths)?;
+                let mut one = spec::prepare(&service.image, app, service, networks, store, paths)?;
                 // What is to be made anew differs from what is there by nothing else.
                 if let Some(times) = recreated.get(name) {
                     one.config_hash += &format!("-{times}");
@@ -239,16 +239,10 @@ fn open_fronts(fixed: &Arc<Fixed>, current: &Current, app: &App) -> Result<Front
     let mut fronts = Fronts::new();
     for (name, service) in &app.services {
         let open = current.ports.get(name);
-        for (seed, port) in service.ports.iter().enumerate() {
-            if open.is_some_and(|open| open.contains(port)) || port.protocol != Protocol::Tcp {
-                continue;
-            }
-            let before = current.durable.chosen_ports.get(name).and_then(|ports| ports.get(&port.target));
-            let open = |at: Option<u16>| front::open(port, at, seed as u64, fixed.backend.dial());
-            // Somebody else may have taken it meanwhile; any other one is as good.
-            let again = before.filter(|_| port.published.is_none()).and_then(|at| open(Some(*at)).ok());
-            let front = again
-                .map_or_else(|| open(port.published), Ok)
+        let is_open = |port: &Port| open.is_some_and(|open| open.contains(port));
+        let chosen = current.durable.chosen_ports.get(name);
+        for front in front::open_new(&service.ports, is_open, chosen, fixed.backend.dial()) {
+            let front = front
                 .map_err(|refusal| Refusal { message: format!("{name}: {}", refusal.message), ..refusal })?;
             fronts.entry(name.clone()).or_default().push(front);
         }
@@ -265,9 +259,8 @@ fn chosen_ports(
     let mut chosen = earlier.clone();
     chosen.retain(|service, _| app.services.contains_key(service));
     for (service, fronts) in fronts {
-        let free = |front: &&front::Front| front.port.as_ref().is_some_and(|port| port.published.is_none());
-        for front in fronts.iter().filter(free) {
-            chosen.entry(service.clone()).or_default().insert(front.target, front.proxy.local_addr().port());
+        for (target, port) in fronts.iter().filter_map(Front::chosen) {
+            chosen.entry(service.clone()).or_default().insert(target, port);
         }
     }
     chosen

@@ -18,8 +18,38 @@ pub struct Front {
     pub proxy: Arc<Proxy>,
 }
 
-/// Binds one front door at the given port of the host, or one that the kernel chooses. Loopback unless the file names an address: nothing listens further unasked.
-pub fn open(port: &Port, at: Option<u16>, seed: u64, dial: Dial) -> Result<Front, Refusal> {
+impl Front {
+    /// The port inside the replicas and that of the host, if the kernel chose the latter for a published port.
+    pub fn chosen(&self) -> Option<(u16, u16)> {
+        let chosen = self.port.as_ref().is_some_and(|port| port.published.is_none());
+        chosen.then(|| (self.target, self.proxy.local_addr().port()))
+    }
+}
+
+/// Closes the front doors of ports that are published no more. Service addresses stay.
+pub fn keep(fronts: &mut Vec<Front>, ports: &[Port]) {
+    fronts.retain(|front| front.port.as_ref().is_none_or(|port| ports.contains(port)));
+}
+
+/// Binds front doors for those of a service's published ports that none is open for. One that the kernel chose earlier is
+/// had again, unless somebody else has taken it meanwhile: then any other one is as good.
+pub fn open_new<'a>(
+    ports: &'a [Port],
+    is_open: impl Fn(&Port) -> bool + 'a,
+    chosen: Option<&'a BTreeMap<u16, u16>>,
+    dial: Dial,
+) -> impl Iterator<Item = Result<Front, Refusal>> + 'a {
+    let missing = move |(_, port): &(usize, &Port)| port.protocol == Protocol::Tcp && !is_open(port);
+    ports.iter().enumerate().filter(missing).map(move |(seed, port)| {
+        let bind = |at: Option<u16>| open(port, at, seed as u64, dial.clone());
+        let before = chosen.filter(|_| port.published.is_none()).and_then(|chosen| chosen.get(&port.target));
+        before.and_then(|at| bind(Some(*at)).ok()).map_or_else(|| bind(port.published), Ok)
+    })
+}
+
+/// Binds one front door at the given port of the host, or one that the kernel chooses. Loopback unless the file names an
+/// address: nothing listens further unasked.
+fn open(port: &Port, at: Option<u16>, seed: u64, dial: Dial) -> Result<Front, Refusal> {
     let address = port.host_ip.unwrap_or(IpAddr::V4(Ipv4Addr::LOCALHOST));
     let listen = SocketAddr::new(address, at.unwrap_or(0));
     let protocol = match port.app_protocol.as_deref() {

@@ -25,6 +25,7 @@ mod listing;
 pub mod metrics;
 mod names;
 mod probe;
+mod reach;
 mod room;
 mod server;
 mod silent;

@@ -1,7 +1,8 @@
 //! Running a health check once: inside the replica, or over the network from where its clients are.
 
+use crate::reach::{self, AGENT, Driver};
 use bytes::{BufMut, Bytes, BytesMut};
-use http_body_util::{BodyExt, Empty, Full, Limited};
+use http_body_util::{BodyExt, Full, Limited};
 use hyper::Request;
 use hyper::header::{CONTENT_TYPE, HOST, TE, USER_AGENT};
 use hyper_util::rt::{TokioExecutor, TokioIo};
@@ -11,11 +12,10 @@ use throng_model::app::{HealthCheck, HealthTest};
 use throng_model::replica::ReplicaId;
 use throng_proxy::Dial;
 use throng_runtime::{ExecIo, ExecSpec, Runtime};
-use tokio::net::{TcpSocket, TcpStream};
+use tokio::net::TcpStream;
 
 /// An answer to `grpc.health.v1.Health/Check` is a few bytes long.
 const GRPC_ANSWER_MOST: usize = 4096;
-const AGENT: &str = concat!("throng/", env!("CARGO_PKG_VERSION"));
 
 /// Who is asked, and how it is reached.
 pub struct Patient {
@@ -63,7 +63,7 @@ fn null_io() -> std::io::Result<ExecIo> {
 }
 
 async fn over_the_network(dial: &Dial, address: SocketAddrV4, test: &HealthTest) -> Result<(), String> {
-    let stream = connect(dial, address).await.map_err(|error| error.to_string())?;
+    let stream = reach::replica(dial, address).await.map_err(|error| error.to_string())?;
     match test {
         HealthTest::Http { path, .. } => http(stream, address, path).await,
         HealthTest::Grpc { service, .. } => grpc(stream, address, service).await,
@@ -71,25 +71,10 @@ async fn over_the_network(dial: &Dial, address: SocketAddrV4, test: &HealthTest)
     }
 }
 
-/// A connection to a replica, from the network namespace in which it can be reached.
-pub async fn connect(dial: &Dial, address: SocketAddrV4) -> std::io::Result<TcpStream> {
-    let socket = TcpSocket::from_std_stream(std::net::TcpStream::from(dial()?));
-    socket.connect(address.into()).await
-}
-
 /// Kubelet's rule: an answer from 200 to 399 is healthy. Its body is not waited for.
 async fn http(stream: TcpStream, address: SocketAddrV4, path: &str) -> Result<(), String> {
-    let request = Request::get(path)
-        .header(HOST, address.to_string())
-        .header(USER_AGENT, AGENT)
-        .body(Empty::<Bytes>::new())
-        .map_err(|error| error.to_string())?;
-    let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream))
-        .await
-        .map_err(|error| error.to_string())?;
-    let connection = AbortOnDrop(tokio::spawn(connection));
-    let answer = sender.send_request(request).await.map_err(|error| error.to_string())?;
-    drop(connection);
+    let request = Request::get(path).header(HOST, address.to_string());
+    let (answer, _) = reach::ask(stream, request).await?;
     let status = answer.status();
     if status.is_success() || status.is_redirection() { Ok(()) } else { Err(format!("answered {status}")) }
 }
@@ -106,14 +91,14 @@ async fn grpc(stream: TcpStream, address: SocketAddrV4, service: &str) -> Result
         hyper::client::conn::http2::handshake(TokioExecutor::new(), TokioIo::new(stream))
             .await
             .map_err(|error| error.to_string())?;
-    let connection = AbortOnDrop(tokio::spawn(connection));
+    let driver = Driver::of(connection);
     let answer = sender.send_request(request).await.map_err(|error| error.to_string())?;
     let (head, body) = answer.into_parts();
     if !head.status.is_success() {
         return Err(format!("answered {}", head.status));
     }
     let body = Limited::new(body, GRPC_ANSWER_MOST).collect().await.map_err(|error| error.to_string())?;
-    drop(connection);
+    drop(driver);
     let of =
         |map: &hyper::HeaderMap, name: &str| map.get(name).and_then(|v| v.to_str().ok()).map(str::to_owned);
     let status = body
@@ -160,15 +145,6 @@ fn serving(answer: &[u8]) -> Result<(), String> {
     }
 }
 
-/// Ends the task that drives a connection when nobody asks anything over it any more.
-struct AbortOnDrop(tokio::task::JoinHandle<hyper::Result<()>>);
-
-impl Drop for AbortOnDrop {
-    fn drop(&mut self) {
-        self.0.abort();
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -176,7 +152,7 @@ mod tests {
     use std::os::fd::AsFd;
     use std::time::Duration;
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
-    use tokio::net::TcpListener;
+    use tokio::net::{TcpListener, TcpSocket};
 
     fn dial() -> Dial {
         Arc::new(|| TcpSocket::new_v4()?.as_fd().try_clone_to_owned())

@@ -1,28 +1,24 @@
 //! The supervisor's process: takes the project's lock, adopts what is there, listens, runs the actor.
 
-use crate::actor::{Actor, Fixed, Handles, Order, taken_down};
-use crate::apply::{apply, resume};
+mod connection;
+
+use crate::actor::{Actor, Fixed, Handles, Order};
+use crate::apply::resume;
 use crate::backend::{Backend, On};
 use crate::names::Directory;
 use crate::paths::Paths;
-use crate::protocol::{Exec, MESSAGE_MOST, Refusal, RefusalKind, Reply, Request};
-use crate::{last_words, room, silent, state, walls};
+use crate::state::Durable;
+use crate::{room, silent, state, walls};
 use std::collections::BTreeMap;
 use std::io::Write;
-use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::sync::{Arc, OnceLock};
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 use throng_control::Limits;
 use throng_engine::IsolationChoice;
 use throng_image::Store;
-use throng_model::node::{NodeChange, NodeChoice};
-use throng_model::status::{Event, Readiness};
-use throng_model::update::UpdateState;
-use throng_runtime::{ExecIo, ExecSpec};
-use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::{UnixListener, UnixStream};
-use tokio::sync::{broadcast, mpsc, oneshot, watch};
+use tokio::sync::{broadcast, mpsc, watch};
 
 /// Orders that may wait for the actor before connections are held back.
 const ORDERS_WAITING: usize = 1_024;
@@ -37,8 +33,6 @@ const LEAVING_WITHIN: Duration = Duration::from_secs(5);
 const LEAVING_LOOK: Duration = Duration::from_millis(10);
 /// How long a supervisor that was never given an app waits for somebody to talk to it.
 const FORSAKEN_AFTER: Duration = Duration::from_secs(2);
-/// How long who asks for walls waits for a look at the host, which may take the time of [`silent`] for what must last.
-const LOOKED_WITHIN: Duration = Duration::from_secs(5);
 
 /// What a supervisor says last on its standard output; lines before are for people.
 pub const LISTENING: &str = "listening";
@@ -61,9 +55,6 @@ pub struct ServeOptions {
     /// successful check of a replica is not counted.
     pub checks_share: f64,
 }
-
-const PAUSED: &str =
-    "see `throng events` and `throng logs`; `throng up` goes on with it, corrected or as it is";
 
 /// The most bytes of a socket's path (unix(7): 108 with the end mark).
 const SOCKET_PATH_MOST: usize = 107;
@@ -111,35 +102,16 @@ fn io(what: impl Into<String>) -> impl FnOnce(std::io::Error) -> ServeError {
 
 /// Runs until the app is down. Prints one line on standard output when it listens.
 pub async fn serve(options: ServeOptions) -> Result<(), ServeError> {
-    let paths = options.paths;
-    let project = options.project;
-    let socket = paths.socket(&project);
+    let socket = options.paths.socket(&options.project);
     if socket.as_os_str().len() > SOCKET_PATH_MOST {
         return Err(ServeError::SocketPath(socket.display().to_string()));
     }
-    paths.prepare().map_err(io("prepare the folders"))?;
-    let _lock = take_lock(&paths, &project).await?;
-    let durable = state::load(&paths.state_file(&project))?;
-    let on = durable.as_ref().map_or(options.on, |durable| durable.on.clone());
-    let store = Arc::new(Store::open(&paths.images())?);
-    let backend = Backend::open(&on, &project, options.isolation, &paths, &store).await?;
-    paths.mark(&project, &on).map_err(io("record what replicas run on"))?;
-    let runtime = Arc::new(walls::Explained::new(backend.runtime(), paths.data.clone()));
-    let fixed = Arc::new(Fixed {
-        nodes: tokio::sync::Mutex::default(),
-        project: project.clone(),
-        store,
-        paths,
-        on,
-        runtime,
-        backend,
-        directory: Arc::new(Directory::new(&project)),
-        limits: options.limits,
-        cores: options.cores,
-        checks_share: options.checks_share,
-    });
+    options.paths.prepare().map_err(io("prepare the folders"))?;
+    let _lock = take_lock(&options.paths, &options.project).await?;
+    let durable = state::load(&options.paths.state_file(&options.project))?;
+    let fixed = open(options, durable.as_ref()).await?;
     let exits = fixed.runtime.watch();
-    let observed = fixed.runtime.observe(&project).await?;
+    let observed = fixed.runtime.observe(&fixed.project).await?;
     let notes = match &fixed.backend {
         Backend::Local(engine) => engine.take_notes(),
         Backend::Docker { .. } => Vec::new(),
@@ -182,6 +154,28 @@ pub async fn serve(options: ServeOptions) -> Result<(), ServeError> {
     // Connections that wait for the end must get to say so; all places are free when they have.
     let _ = tokio::time::timeout(ENDING_WITHIN, places.acquire_many(CONNECTIONS_MOST as u32)).await;
     ended.map_err(|error| ServeError::Io { what: "run".into(), source: std::io::Error::other(error) })
+}
+
+/// Opens what the app runs on, which stays what it was when the app came up.
+async fn open(options: ServeOptions, durable: Option<&Durable>) -> Result<Arc<Fixed>, ServeError> {
+    let (paths, project) = (options.paths, options.project);
+    let on = durable.map_or(options.on, |durable| durable.on.clone());
+    let store = Arc::new(Store::open(&paths.images())?);
+    let backend = Backend::open(&on, &project, options.isolation, &paths, &store).await?;
+    paths.mark(&project, &on).map_err(io("record what replicas run on"))?;
+    Ok(Arc::new(Fixed {
+        nodes: tokio::sync::Mutex::default(),
+        directory: Arc::new(Directory::new(&project)),
+        project,
+        store,
+        runtime: Arc::new(walls::Explained::new(backend.runtime(), paths.data.clone())),
+        paths,
+        on,
+        backend,
+        limits: options.limits,
+        cores: options.cores,
+        checks_share: options.checks_share,
+    }))
 }
 
 /// Tells the parent what was odd about replicas that were there, and that the socket is there. A parent that has gone
@@ -273,7 +267,7 @@ async fn accept(
                 let (fixed, handles) = (fixed.clone(), handles.clone());
                 tokio::spawn(async move {
                     let _place = place;
-                    if let Err(error) = connection(stream, fixed, handles).await {
+                    if let Err(error) = connection::serve(stream, fixed, handles).await {
                         tracing::debug!("a connection ended: {error}");
                     }
                 });
@@ -283,379 +277,5 @@ async fn accept(
                 tokio::time::sleep(Duration::from_millis(50)).await;
             }
         }
-    }
-}
-
-struct Connection {
-    stream: BufReader<UnixStream>,
-    fixed: Arc<Fixed>,
-    handles: Handles,
-}
-
-async fn connection(stream: UnixStream, fixed: Arc<Fixed>, handles: Handles) -> std::io::Result<()> {
-    let peer = stream.peer_cred()?.uid();
-    if peer != rustix::process::geteuid().as_raw() && peer != 0 && peer != rustix::process::getuid().as_raw()
-    {
-        return Ok(());
-    }
-    let mut connection = Connection { stream: BufReader::new(stream), fixed, handles };
-    let request = match connection.read().await? {
-        Some(Ok(request)) => request,
-        Some(Err(error)) => {
-            let message = format!("not a request: {error}");
-            return connection.refuse(Refusal::new(RefusalKind::Invalid, message)).await;
-        }
-        None => return Ok(()),
-    };
-    connection.serve(request).await
-}
-
-impl Connection {
-    async fn read(&mut self) -> std::io::Result<Option<Result<Request, serde_json::Error>>> {
-        let mut line = String::new();
-        let read = (&mut self.stream).take(MESSAGE_MOST as u64).read_line(&mut line).await?;
-        Ok((read > 0).then(|| serde_json::from_str(&line)))
-    }
-
-    async fn send(&mut self, reply: &Reply) -> std::io::Result<()> {
-        let mut line = serde_json::to_vec(reply)?;
-        line.push(b'\n');
-        self.stream.get_mut().write_all(&line).await
-    }
-
-    async fn refuse(&mut self, error: Refusal) -> std::io::Result<()> {
-        self.send(&Reply::Error { error: walls::named(error) }).await
-    }
-
-    /// Refuses with what the replica that is to blame wrote last.
-    async fn refuse_quoting(
-        &mut self,
-        error: Refusal,
-        services: &BTreeMap<String, Readiness>,
-    ) -> std::io::Result<()> {
-        let log = last_words::of(&self.fixed, &self.handles, services).await;
-        let replicas = services.values().map(|readiness| u64::from(readiness.wanted)).sum();
-        let hint = error.hint.or_else(|| walls::met_inside(&log, replicas));
-        self.refuse(Refusal { log, hint, ..error }).await
-    }
-
-    async fn answer(&mut self, result: Result<Reply, Refusal>) -> std::io::Result<()> {
-        match result {
-            Ok(reply) => self.send(&reply).await,
-            Err(refusal) => self.refuse(refusal).await,
-        }
-    }
-
-    /// Gives the actor an order and waits for its answer.
-    async fn ask<T>(&self, order: impl FnOnce(oneshot::Sender<T>) -> Order) -> Result<T, Refusal> {
-        self.handles.ask(order).await
-    }
-
-    async fn serve(&mut self, request: Request) -> std::io::Result<()> {
-        match request {
-            Request::Apply { app, only, manner } => {
-                let result = apply(&self.fixed, &self.handles, *app, &only, manner).await;
-                self.answer(result.map(|()| Reply::Done)).await
-            }
-            Request::Scale { replicas } => {
-                let result = self.ask(|reply| Order::Scale { replicas, reply }).await;
-                self.answer(result.and_then(|inner| inner).map(|()| Reply::Done)).await
-            }
-            Request::Wait { services, timeout, update } => self.wait(services, timeout, update).await,
-            Request::Status => {
-                let result = self.ask(|reply| Order::Status { reply }).await;
-                self.answer(result.map(|status| Reply::Status { status: Box::new(status) })).await
-            }
-            Request::Endpoint { service, port } => {
-                let result = self.ask(|reply| Order::Endpoint { service, port, reply }).await;
-                self.answer(result.and_then(|inner| inner).map(|address| Reply::Endpoint { address })).await
-            }
-            Request::LogFiles { services } => {
-                let result = self.log_files(services).await;
-                self.answer(result).await
-            }
-            Request::Metrics { replicas_most } => {
-                let result = self.ask(|reply| Order::Metrics { replicas_most, reply }).await;
-                self.answer(result.map(|text| Reply::Metrics { text })).await
-            }
-            Request::Targets { service } => {
-                let result = self.ask(|reply| Order::Targets { service, reply }).await;
-                self.answer(result.and_then(|inner| inner).map(|targets| Reply::Targets { targets })).await
-            }
-            Request::Describe { service } => {
-                let result =
-                    self.ask(|reply| Order::Describe { service, reply }).await.and_then(|inner| inner);
-                let described = |description| Reply::Description { description: Box::new(description) };
-                self.answer(result.map(described)).await
-            }
-            Request::Exec { exec } => self.exec(exec).await,
-            Request::Events { follow } => self.events(follow, |_| true).await,
-            Request::Walls { since, follow } => self.walls(since, follow).await,
-            Request::Watch => self.watch().await,
-            Request::Down { volumes, grace } => self.down(volumes, grace).await,
-            Request::Lease { volumes } => self.lease(volumes).await,
-            Request::Release => self.send(&Reply::Done).await,
-            Request::Nodes => {
-                let result = self.nodes().await;
-                self.answer(result).await
-            }
-            Request::ChangeNodes { choice, change } => {
-                let result = self.change_nodes(choice, change).await;
-                self.answer(result.map(|()| Reply::Done)).await
-            }
-            Request::Kill { service, share } => {
-                let result = self.ask(|reply| Order::Kill { service, share, reply }).await;
-                self.answer(result.and_then(|inner| inner).map(|count| Reply::Counted { count })).await
-            }
-        }
-    }
-
-    /// `update`: one that was taken back before this began counts, too.
-    async fn wait(
-        &mut self,
-        services: Vec<String>,
-        timeout: Duration,
-        mut update: bool,
-    ) -> std::io::Result<()> {
-        let mut readiness = self.handles.readiness.clone();
-        let deadline = tokio::time::Instant::now() + timeout;
-        loop {
-            let now = readiness.borrow_and_update().clone();
-            let chosen: BTreeMap<_, _> = now
-                .iter()
-                .filter(|(name, _)| services.is_empty() || services.contains(name))
-                .map(|(name, readiness)| (name.clone(), readiness.clone()))
-                .collect();
-            self.send(&Reply::Readiness { services: chosen.clone() }).await?;
-            // First, because nothing is wanted of an app that is being taken down.
-            if let Some((name, refusal)) = given_up(&chosen, update) {
-                let alone = BTreeMap::from([(name.clone(), chosen[&name].clone())]);
-                return self.refuse_quoting(refusal, &alone).await;
-            }
-            let under_way = |readiness: &Readiness| {
-                readiness.update.as_ref().is_some_and(|update| update.state != UpdateState::RolledBack)
-            };
-            update |= chosen.values().any(under_way);
-            if !chosen.is_empty() && chosen.values().all(|readiness| readiness.settled()) {
-                return self.send(&Reply::Done).await;
-            }
-            match tokio::time::timeout_at(deadline, readiness.changed()).await {
-                Ok(Ok(())) => {}
-                Ok(Err(_)) => return self.refuse(taken_down()).await,
-                Err(_) => return self.refuse_quoting(not_in_time(&chosen, timeout), &chosen).await,
-            }
-        }
-    }
-
-    async fn nodes(&mut self) -> Result<Reply, Refusal> {
-        let mut nodes = self.ask(|reply| Order::Nodes { reply }).await?;
-        let mut traffic = self.fixed.runtime.link_traffic(&self.fixed.project).await;
-        nodes.iter_mut().for_each(|node| node.traffic = traffic.remove(&node.name));
-        Ok(Reply::Nodes { nodes })
-    }
-
-    async fn change_nodes(&mut self, choice: NodeChoice, change: NodeChange) -> Result<(), Refusal> {
-        let _order = self.fixed.nodes.lock().await;
-        let nodes = self.handles.ask(|reply| Order::ChangeNodes { choice, change, reply }).await??;
-        for (name, node) in nodes {
-            self.fixed.runtime.set_node(&self.fixed.project, &name, &node).await?;
-        }
-        Ok(())
-    }
-
-    async fn log_files(&mut self, services: Vec<String>) -> Result<Reply, Refusal> {
-        let ids = self.ask(|reply| Order::List { services, reply }).await??;
-        let mut files = Vec::new();
-        for id in ids {
-            // A replica that has left between the two questions has no log any more.
-            if let Ok(paths) = self.fixed.runtime.log_files(&id).await {
-                files.push((id.name(), paths));
-            }
-        }
-        Ok(Reply::LogFiles { files })
-    }
-
-    async fn exec(&mut self, exec: Exec) -> std::io::Result<()> {
-        let Exec { service, ordinal, args, env, cwd, user } = exec;
-        let picked = self.ask(|reply| Order::Pick { service, ordinal, reply }).await;
-        let id = match picked.and_then(|inner| inner) {
-            Ok(id) => id,
-            Err(refusal) => return self.refuse(refusal).await,
-        };
-        self.send(&Reply::SendDescriptors).await?;
-        let io = receive_descriptors(self.stream.get_mut()).await?;
-        let spec = ExecSpec { args, env, cwd, user, timeout: None };
-        let result = tokio::select! {
-            result = self.fixed.runtime.exec(&id, &spec, io) => result,
-            // The command goes with whoever asked for it; nothing more is ever sent on this connection.
-            _ = self.stream.read_u8() => return Ok(()),
-        };
-        let result = result.map(|exit| Reply::Exited { exit }).map_err(Refusal::from);
-        self.answer(result).await
-    }
-
-    /// What the host has in the way of the app. It is looked at anew, so that what has just happened is told as well.
-    async fn walls(&mut self, since: SystemTime, follow: bool) -> std::io::Result<()> {
-        let (reply, looked) = oneshot::channel();
-        // One that cannot look, or looks too long, tells later.
-        if self.handles.looks.try_send(reply).is_ok() {
-            let _ = tokio::time::timeout(LOOKED_WITHIN, looked).await;
-        }
-        self.events(follow, |event| {
-            event.at >= since && event.kind == "warning" && event.subject == silent::SUBJECT
-        })
-        .await
-    }
-
-    /// Past events, and new ones if they are followed, as far as they are `wanted`.
-    async fn events(&mut self, follow: bool, wanted: impl Fn(&Event) -> bool) -> std::io::Result<()> {
-        let mut feed = self.handles.feed.subscribe();
-        match self.ask(|reply| Order::Events { reply }).await {
-            Ok(events) => {
-                for event in events.into_iter().filter(&wanted) {
-                    self.send(&Reply::Event { event }).await?;
-                }
-            }
-            Err(refusal) => return self.refuse(refusal).await,
-        }
-        if !follow {
-            return self.send(&Reply::Done).await;
-        }
-        let mut gone = self.handles.gone.clone();
-        loop {
-            let reply = tokio::select! {
-                reply = feed.recv() => reply,
-                _ = gone.changed() => return self.send(&Reply::Done).await,
-            };
-            match reply {
-                Ok(reply) if matches!(&*reply, Reply::Event { event } if wanted(event)) => {
-                    self.send(&reply).await?;
-                }
-                Ok(_) | Err(broadcast::error::RecvError::Lagged(_)) => {}
-                Err(broadcast::error::RecvError::Closed) => return self.send(&Reply::Done).await,
-            }
-        }
-    }
-
-    async fn watch(&mut self) -> std::io::Result<()> {
-        let mut feed = self.handles.feed.subscribe();
-        let services = (**self.handles.readiness.borrow()).clone();
-        self.send(&Reply::Counts { at: SystemTime::now(), services }).await?;
-        let mut gone = self.handles.gone.clone();
-        loop {
-            tokio::select! {
-                reply = feed.recv() => match reply {
-                    Ok(reply) => self.send(&reply).await?,
-                    Err(broadcast::error::RecvError::Lagged(missed)) => {
-                        tracing::warn!("a watcher was too slow and missed {missed} messages");
-                    }
-                    Err(broadcast::error::RecvError::Closed) => return Ok(()),
-                },
-                _ = gone.changed() => return Ok(()),
-            }
-        }
-    }
-
-    async fn down(&mut self, volumes: bool, grace: Option<Duration>) -> std::io::Result<()> {
-        let mut readiness = self.handles.readiness.clone();
-        let mut gone = self.handles.gone.clone();
-        if self.handles.orders.send(Order::Down { volumes, grace }).await.is_err() {
-            return self.send(&Reply::Done).await;
-        }
-        loop {
-            let services = (**readiness.borrow_and_update()).clone();
-            self.send(&Reply::Readiness { services }).await?;
-            tokio::select! {
-                changed = readiness.changed() => if changed.is_err() { break },
-                _ = gone.wait_for(|gone| *gone) => break,
-            }
-        }
-        // The actor's end of the channel closes a little before the end is announced.
-        let _ = gone.wait_for(|gone| *gone).await;
-        match self.handles.left.get() {
-            Some(error) => self.send(&Reply::Error { error: error.clone() }).await,
-            None => self.send(&Reply::Done).await,
-        }
-    }
-
-    async fn lease(&mut self, volumes: bool) -> std::io::Result<()> {
-        self.send(&Reply::Done).await?;
-        let mut gone = self.handles.gone.clone();
-        let next = tokio::select! {
-            next = self.read() => next,
-            _ = gone.wait_for(|gone| *gone) => return Ok(()),
-        };
-        if let Ok(Some(Ok(Request::Release))) = next {
-            return self.send(&Reply::Done).await;
-        }
-        tracing::info!("the lease ended without a word: taking the app down");
-        let _ = self.handles.orders.send(Order::Down { volumes, grace: None }).await;
-        Ok(())
-    }
-}
-
-/// The first service that waiting longer is of no use for, and why. `update`: a roll-out that was taken back is a reason.
-fn given_up(services: &BTreeMap<String, Readiness>, update: bool) -> Option<(String, Refusal)> {
-    let refusal = |name: &String, readiness: &Readiness| {
-        let rollout = readiness.update.as_ref();
-        let reason = || rollout.and_then(|update| update.reason.clone()).unwrap_or_default();
-        let refuse =
-            |what: &str| Refusal::new(RefusalKind::App, format!("{name}: the update {what}: {}", reason()));
-        match rollout.map(|update| update.state) {
-            Some(UpdateState::Paused) => Some(refuse("is paused").hint(PAUSED)),
-            Some(UpdateState::RollbackPaused) => Some(refuse("could not be rolled back").hint(PAUSED)),
-            Some(UpdateState::RolledBack) if update => {
-                let hint =
-                    "the replicas are what they were before; correct the service, then run `throng up` again";
-                Some(refuse("was rolled back").hint(hint))
-            }
-            _ if readiness.hopeless => {
-                let reason = readiness.waiting.clone().or(readiness.trouble.clone());
-                let reason = reason.unwrap_or_else(|| "the app is being taken down".into());
-                Some(Refusal::new(RefusalKind::App, format!("{name} does not come up: {reason}")))
-            }
-            _ => None,
-        }
-    };
-    services.iter().find_map(|(name, readiness)| Some((name.clone(), refusal(name, readiness)?)))
-}
-
-fn not_in_time(services: &BTreeMap<String, Readiness>, timeout: Duration) -> Refusal {
-    let behind: Vec<String> = services
-        .iter()
-        .filter(|(_, readiness)| !readiness.settled())
-        .map(|(name, r)| {
-            let why = r.waiting.as_ref().or(r.trouble.as_ref()).map(|why| format!(" ({why})"));
-            let update = r.update.as_ref().filter(|update| update.state != UpdateState::RolledBack);
-            let replaced =
-                update.map(|update| format!(", {} of them replaced", update.done)).unwrap_or_default();
-            format!("{name} has {} of {} ready{replaced}{}", r.ready, r.wanted, why.unwrap_or_default())
-        })
-        .collect();
-    let after = throng_model::units::format_duration(timeout);
-    Refusal::new(RefusalKind::App, format!("not ready after {after}: {}", behind.join("; ")))
-}
-
-/// Three descriptors, sent in one message with a single byte.
-async fn receive_descriptors(stream: &UnixStream) -> std::io::Result<ExecIo> {
-    use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, recvmsg};
-    let received = stream.async_io(tokio::io::Interest::READABLE, || {
-        let mut space = [std::mem::MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(3))];
-        let mut ancillary = RecvAncillaryBuffer::new(&mut space);
-        let mut byte = [0u8; 1];
-        let mut iov = [std::io::IoSliceMut::new(&mut byte)];
-        recvmsg(stream, &mut iov, &mut ancillary, RecvFlags::CMSG_CLOEXEC)?;
-        let mut descriptors: Vec<OwnedFd> = Vec::new();
-        for message in ancillary.drain() {
-            if let RecvAncillaryMessage::ScmRights(rights) = message {
-                descriptors.extend(rights);
-            }
-        }
-        Ok(descriptors)
-    });
-    let mut descriptors = received.await?.into_iter();
-    match (descriptors.next(), descriptors.next(), descriptors.next()) {
-        (Some(stdin), Some(stdout), Some(stderr)) => Ok(ExecIo { stdin, stdout, stderr }),
-        _ => Err(std::io::Error::new(std::io::ErrorKind::InvalidData, "three descriptors were expected")),
     }
 }

@@ -31,19 +31,9 @@ pub struct Prepared {
     pub config_hash: String,
 }
 
-/// Looks the image up, unpacks its layers, and makes the folders of volumes. Blocks.
+/// Looks the image up, which is the service's own or, by its id, the one that the service's image name once stood for;
+/// unpacks its layers, and makes the folders of volumes. Blocks.
 pub fn prepare(
-    app: &App,
-    service: &Service,
-    networks: &BTreeMap<String, NetworkSpec>,
-    store: &Store,
-    paths: &Paths,
-) -> Result<Prepared, Refusal> {
-    prepare_from(&service.image, app, service, networks, store, paths)
-}
-
-/// As [`prepare`], from the image that a service's image name once stood for.
-pub fn prepare_from(
     image: &str,
     app: &App,
     service: &Service,

@@ -47,7 +47,7 @@ impl Actor {
             let Some(autoscaler) = self.autoscalers.get_mut(&service) else { continue };
             let (looks, reads, mut inquiry) = autoscaler.begin(&replicas, now);
             if reads {
-                inquiry.usage = self.running(&service);
+                inquiry.usage = self.metered(&service);
             }
             let (runtime, dial) = (self.fixed.runtime.clone(), self.fixed.backend.dial());
             self.tasks.spawn(async move {
@@ -58,28 +58,16 @@ impl Actor {
     }
 
     fn subjected(&self, service: &str) -> Vec<Subjected> {
-        let views = self.world.get(service).into_iter().flatten();
-        let details = self.details.get(service).into_iter().flat_map(BTreeMap::values);
-        // Both hold the same replicas.
-        let running = views
-            .zip(details)
-            .filter(|((_, view), _)| matches!(view.phase, Phase::Running { .. }) && !view.leaving);
-        running
-            .map(|((ordinal, _), detail)| Subjected {
-                ordinal: *ordinal,
-                address: detail.networks.first().map(|attachment| attachment.address),
-            })
+        let address = |detail: &Detail| detail.networks.first().map(|attachment| attachment.address);
+        self.running(service)
+            .map(|(ordinal, detail)| Subjected { ordinal, address: address(detail) })
             .collect()
     }
 
     /// Replicas whose usage can be read, with their generations.
-    fn running(&self, service: &str) -> Vec<(u64, ReplicaId)> {
-        let subjected = self.subjected(service).into_iter();
-        let found = subjected.filter_map(|one| {
-            let key = (service.to_owned(), one.ordinal);
-            Some((self.detail(&key)?.generation, self.id(&key)))
-        });
-        found.collect()
+    fn metered(&self, service: &str) -> Vec<(u64, ReplicaId)> {
+        let id = |ordinal| self.id(&(service.to_owned(), ordinal));
+        self.running(service).map(|(ordinal, detail)| (detail.generation, id(ordinal))).collect()
     }
 
     pub(super) fn gathered(&mut self, service: String, looks: bool, gathered: Option<Gathered>) {
@@ -116,14 +104,13 @@ impl Actor {
         let Some(prepared) = self.prepared.get(service) else { return };
         let Some(wanted) = self.wanted.services.get(service) else { return };
         let current = wanted.replicas;
-        let Some(autoscaler) = self.autoscalers.get_mut(service) else { return };
+        let Some(autoscaler) = self.autoscalers.get(service) else { return };
         let kind = Kind { service, wanted, resources: &prepared.service.resources };
-        let views = self.world.get(service).into_iter().flatten();
-        let details = self.details.get(service).into_iter().flat_map(BTreeMap::values);
-        let pods = views.zip(details).map(|((ordinal, view), detail)| {
-            kind.pod(*ordinal, view, detail, autoscaler.noted(*ordinal), now)
-        });
-        let pods = pods.collect();
+        let pods = self
+            .replicas(service)
+            .map(|(ordinal, view, detail)| kind.pod(ordinal, view, detail, autoscaler.noted(ordinal), now))
+            .collect();
+        let Some(autoscaler) = self.autoscalers.get_mut(service) else { return };
         let Decision { replicas, explanation, told } = autoscaler.decide(current, pods, now);
         match told {
             Some(Told::Failing(reason)) => {
@@ -192,7 +179,7 @@ impl Actor {
         }
         for (service, details) in &self.details {
             let resources = self.prepared.get(service).map(|prepared| prepared.service.resources);
-            let request = resources.and_then(|own| own.cpu_reservation.or(own.cpus)).unwrap_or_default();
+            let request = resources.and_then(|own| own.cpu_request()).unwrap_or_default();
             for meter in details.values().filter_map(|detail| detail.meter.as_ref()) {
                 let bytes = meter.statistics.memory_unreclaimable;
                 self.recommenders.sample(service, now, meter.cpu, bytes, request);
@@ -231,10 +218,7 @@ impl Actor {
             autoscaler: self.autoscaler_status(service),
             events,
             health_check: prepared.health.clone(),
-            requests: (
-                resources.cpu_reservation.or(resources.cpus),
-                resources.memory_reservation.or(resources.memory),
-            ),
+            requests: (resources.cpu_request(), resources.memory_request()),
             recommendation: self.recommenders.recommendation(service),
         })
     }

@@ -75,6 +75,7 @@ impl Actor {
         self.waiting.extend::<BTreeMap<_, _>>(waiting);
         let moving = self.to_move();
         let mut leaving: Vec<_> = moving.into_iter().filter_map(|key| self.take_out(key)).collect();
+        self.place_stand_ins(&plan.steps);
         for step in plan.steps {
             match step {
                 Step::Launch { service, ordinal } => self.launch((service, ordinal)),

@@ -112,12 +112,9 @@ impl Actor {
         }
         let chosen = self.prepared.iter().filter(|(name, _)| only.is_none_or(|only| only == *name));
         let target = |(name, prepared): (&String, &Prepared)| {
-            let views = self.world.get(name).into_iter().flatten();
-            let details = self.details.get(name).into_iter().flat_map(BTreeMap::values);
-            // Both hold the same replicas.
-            let running = views.zip(details).filter(|((_, view), _)| view.runs() && !view.leaving);
-            let replicas = running
-                .filter_map(|((ordinal, _), detail)| Some((*ordinal, detail.networks.first()?.address)));
+            let replicas = self
+                .running(name)
+                .filter_map(|(ordinal, detail)| Some((ordinal, detail.networks.first()?.address)));
             let service = &prepared.service;
             let ports = service.ports.iter().map(|port| port.target);
             Target {

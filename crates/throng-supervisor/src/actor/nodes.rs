@@ -28,6 +28,19 @@ impl Field {
     pub fn remember(&mut self, key: Key, node: String) {
         self.homes.insert(key, node);
     }
+
+    /// All that takes room: replicas on nodes, and those that are to be launched there.
+    fn present<'a>(&'a self, details: &'a Details, need: impl Fn(&str) -> Need) -> Vec<Present<'a>> {
+        let mut present = Vec::new();
+        for (service, ordinals) in details {
+            let need = need(service);
+            let on = ordinals.values().filter_map(|detail| detail.node.as_deref());
+            present.extend(on.map(|node| Present { service, need, node }));
+        }
+        let coming = self.assigned.iter();
+        present.extend(coming.map(|((service, _), node)| Present { service, need: need(service), node }));
+        present
+    }
 }
 
 /// The definition's nodes, with what somebody has said about them since.
@@ -108,15 +121,7 @@ impl Actor {
         let wanted = &self.wanted.services;
         let is_wanted = |key: &Key| wanted.get(&key.0).is_some_and(|service| key.1 <= service.replicas);
         self.field.assigned.retain(|key, _| is_wanted(key));
-        let mut present = Vec::new();
-        for (service, ordinals) in &self.details {
-            let need = self.need(service);
-            let on = ordinals.values().filter_map(|detail| detail.node.as_deref());
-            present.extend(on.map(|node| Present { service, need, node }));
-        }
-        for ((service, _), node) in &self.field.assigned {
-            present.push(Present { service, need: self.need(service), node });
-        }
+        let present = self.field.present(&self.details, |service| self.need(service));
         let demands: Vec<Demand<'_>> =
             self.wanted.services.iter().filter_map(|(name, wanted)| self.demand(name, wanted)).collect();
         let placed = place::place(&self.field.nodes, &present, &demands);
@@ -166,32 +171,37 @@ impl Actor {
         if self.field.nodes.is_empty() {
             return Ok(None);
         }
-        if !self.field.assigned.contains_key(key) {
-            self.place_one(key);
-        }
         let node = self.field.assigned.remove(key).ok_or(())?;
         self.field.homes.insert(key.clone(), node.clone());
         Ok(Some(node))
     }
 
-    /// One that stands in for another in a roll-out, beyond the count.
-    fn place_one(&mut self, key: &Key) {
-        let present: Vec<Present<'_>> = self
-            .details
-            .iter()
-            .flat_map(|(service, ordinals)| {
-                let need = self.need(service);
-                let nodes = ordinals.values().filter_map(|detail| detail.node.as_deref());
-                nodes.map(move |node| Present { service, need, node })
+    /// Finds nodes for those of the replicas to be launched that stand in for others in a roll-out, beyond the count.
+    pub(super) fn place_stand_ins(&mut self, steps: &[Step]) {
+        if self.field.nodes.is_empty() {
+            return;
+        }
+        let mut missing: BTreeMap<&str, Vec<(u32, Option<&str>)>> = BTreeMap::new();
+        for step in steps {
+            let Step::Launch { service, ordinal } = step else { continue };
+            if !self.field.assigned.contains_key(&(service.clone(), *ordinal)) {
+                missing.entry(service).or_default().push((*ordinal, None));
+            }
+        }
+        let demands: Vec<Demand<'_>> = missing
+            .into_iter()
+            .filter_map(|(service, missing)| {
+                let placement = self.placement(service)?;
+                Some(Demand { service, placement, need: self.need(service), missing })
             })
             .collect();
-        let Some(placement) = self.placement(&key.0) else { return };
-        let missing = vec![(key.1, None)];
-        let demand = Demand { service: &key.0, placement, need: self.need(&key.0), missing };
-        let placed = place::place(&self.field.nodes, &present, &[demand]);
-        self.field
-            .assigned
-            .extend(placed.put.into_iter().map(|(service, ordinal, node)| ((service, ordinal), node)));
+        if demands.is_empty() {
+            return;
+        }
+        let present = self.field.present(&self.details, |service| self.need(service));
+        let placed = place::place(&self.field.nodes, &present, &demands);
+        let put = placed.put.into_iter().map(|(service, ordinal, node)| ((service, ordinal), node));
+        self.field.assigned.extend(put);
     }
 
     /// Why services wait that have pending replicas, and whether waiting is in vain.
@@ -360,17 +370,15 @@ impl Actor {
 
     /// Has so many of the running replicas of a service killed, as by a crash: the ones with the lowest ordinals.
     pub(super) fn kill(&mut self, service: &str, share: f64) -> Result<u32, Refusal> {
-        let views = self.world.get(service).ok_or_else(|| self.no_service(service))?;
-        let running: Vec<u32> = views
-            .iter()
-            .filter(|(_, view)| view.runs() && !view.leaving)
-            .map(|(ordinal, _)| *ordinal)
-            .collect();
+        if !self.world.contains_key(service) {
+            return Err(self.no_service(service));
+        }
+        let running: Vec<(u32, u64)> =
+            self.running(service).map(|(ordinal, detail)| (ordinal, detail.generation)).collect();
         let count = (running.len() as f64 * share.clamp(0.0, 1.0)).ceil() as usize;
-        for ordinal in running.iter().take(count) {
-            let key = (service.to_owned(), *ordinal);
+        for (ordinal, generation) in running.into_iter().take(count) {
+            let key = (service.to_owned(), ordinal);
             let (id, runtime) = (self.id(&key), self.fixed.runtime.clone());
-            let Some(generation) = self.detail(&key).map(|detail| detail.generation) else { continue };
             self.event("fault", &replica_name(&key), "killed");
             tokio::spawn(async move {
                 if let Err(error) = runtime.stop(&id, generation, SIGKILL, Duration::from_secs(10)).await {
@@ -383,3 +391,33 @@ impl Actor {
 }
 
 const SIGKILL: i32 = 9;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_to_be_launched_on_a_node_takes_room_there() {
+        let capacity = Capacity { replicas: Some(2), ..Capacity::default() };
+        let node = Node { capacity, ..Node::default() };
+        let mut there = Detail::new(1, Vec::new());
+        there.node = Some("a".into());
+        let details = Details::from([("web".into(), BTreeMap::from([(1, there)]))]);
+        let mut field = Field::default();
+        field.nodes.insert("a".into(), NodeState { node, drained: false });
+        let placement = Placement::default();
+        let stand_in = |field: &Field| {
+            let demand = Demand {
+                service: "web",
+                placement: &placement,
+                need: Need::default(),
+                missing: vec![(3, None)],
+            };
+            let present = field.present(&details, |_| Need::default());
+            place::place(&field.nodes, &present, &[demand]).put.len()
+        };
+        assert_eq!(stand_in(&field), 1);
+        field.assigned.insert(("web".into(), 2), "a".into());
+        assert_eq!(stand_in(&field), 0);
+    }
+}

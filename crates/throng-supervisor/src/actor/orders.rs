@@ -1,6 +1,153 @@
 //! What connections ask of the actor.
 
 use super::*;
+use crate::protocol::Target;
+use crate::silent::Asked;
+use std::net::SocketAddr;
+use std::sync::OnceLock;
+use throng_model::autoscale::Description;
+use throng_model::node::{Node, NodeChange, NodeChoice, NodeStatus};
+
+/// How an order that changes something ended.
+pub(super) type Done = Result<(), Refusal>;
+
+/// What a connection asks of the actor.
+pub enum Order {
+    /// All images are there and the networks made; make the app so.
+    Adopt {
+        applied: Box<Applied>,
+        reply: oneshot::Sender<Done>,
+    },
+    Scale {
+        replicas: BTreeMap<String, u32>,
+        reply: oneshot::Sender<Done>,
+    },
+    Down {
+        volumes: bool,
+        grace: Option<Duration>,
+    },
+    Status {
+        reply: oneshot::Sender<Status>,
+    },
+    Endpoint {
+        service: String,
+        port: Option<u16>,
+        reply: oneshot::Sender<Result<SocketAddr, Refusal>>,
+    },
+    /// A running replica of the service: the given ordinal or the lowest.
+    Pick {
+        service: String,
+        ordinal: Option<u32>,
+        reply: oneshot::Sender<Result<ReplicaId, Refusal>>,
+    },
+    /// Replicas of these services (all if empty), running or not.
+    List {
+        services: Vec<String>,
+        reply: oneshot::Sender<Result<Vec<ReplicaId>, Refusal>>,
+    },
+    /// In Prometheus' format.
+    Metrics {
+        replicas_most: usize,
+        reply: oneshot::Sender<String>,
+    },
+    /// Where running replicas of one service, or of all, can be reached.
+    Targets {
+        service: Option<String>,
+        reply: oneshot::Sender<Result<Vec<Target>, Refusal>>,
+    },
+    Events {
+        reply: oneshot::Sender<Vec<Event>>,
+    },
+    Current {
+        reply: oneshot::Sender<Current>,
+    },
+    /// One service in detail.
+    Describe {
+        service: String,
+        reply: oneshot::Sender<Result<Description, Refusal>>,
+    },
+    Census {
+        reply: oneshot::Sender<Census>,
+    },
+    /// Replicas that have ended and that no policy starts again.
+    Ended {
+        reply: oneshot::Sender<Vec<ReplicaId>>,
+    },
+    /// Something that is not of a replica, for the events.
+    Say {
+        kind: &'static str,
+        subject: String,
+        message: String,
+    },
+    /// Nobody is connected and nobody has been for a while. A supervisor that was never given an app leaves.
+    Forsaken,
+    Nodes {
+        reply: oneshot::Sender<Vec<NodeStatus>>,
+    },
+    /// Answered by what the nodes are to be now.
+    ChangeNodes {
+        choice: NodeChoice,
+        change: NodeChange,
+        reply: oneshot::Sender<Result<Vec<(String, Node)>, Refusal>>,
+    },
+    /// Answered by how many replicas that were.
+    Kill {
+        service: String,
+        share: f64,
+        reply: oneshot::Sender<Result<u32, Refusal>>,
+    },
+}
+
+/// What is wanted now and what this process already serves of it.
+pub struct Current {
+    pub durable: Durable,
+    /// Published ports that are listened on, by service.
+    pub ports: BTreeMap<String, Vec<Port>>,
+    /// Keys of networks whose names are answered.
+    pub named: BTreeSet<String>,
+}
+
+/// An app whose images are looked up, networks made and front doors bound: nothing can refuse it any more.
+pub struct Applied {
+    pub durable: Durable,
+    pub prepared: BTreeMap<String, Prepared>,
+    /// Front doors that the app has anew; existing ones stay as they are.
+    pub fronts: Fronts,
+    pub dns: BTreeMap<String, DnsServer>,
+    /// What replicas that this makes leave get instead of their own grace period.
+    pub grace: Option<Duration>,
+    /// It is what an earlier supervisor was about, not anything new; then with what services were before.
+    pub resumed: bool,
+    pub before: BTreeMap<String, Before>,
+    /// Services that are only carried over because others were asked for.
+    pub untouched: BTreeSet<String>,
+}
+
+/// What the connections share with the actor.
+#[derive(Clone)]
+pub struct Handles {
+    pub orders: mpsc::Sender<Order>,
+    /// Has the host looked at for walls that print nothing.
+    pub looks: mpsc::Sender<Asked>,
+    pub readiness: watch::Receiver<Arc<BTreeMap<String, Readiness>>>,
+    pub feed: broadcast::Sender<Arc<Reply>>,
+    pub gone: watch::Receiver<bool>,
+    /// What could not be taken away, known before `gone` says that all else is.
+    pub left: Arc<OnceLock<Refusal>>,
+}
+
+impl Handles {
+    /// Gives the actor an order and waits for its answer.
+    pub async fn ask<T>(&self, order: impl FnOnce(oneshot::Sender<T>) -> Order) -> Result<T, Refusal> {
+        let (reply, answer) = oneshot::channel();
+        self.orders.send(order(reply)).await.map_err(|_| taken_down())?;
+        answer.await.map_err(|_| taken_down())
+    }
+}
+
+pub fn taken_down() -> Refusal {
+    Refusal::new(RefusalKind::App, "the app has just been taken down")
+}
 
 impl Actor {
     pub(super) fn order(&mut self, order: Order) {
@@ -100,12 +247,8 @@ impl Actor {
         self.define_nodes();
         self.describe();
         self.fronts.retain(|name, fronts| {
-            let ports = self.durable.app.services.get(name).map(|service| &service.ports);
-            fronts.retain(|front| match (&front.port, ports) {
-                (Some(port), Some(ports)) => ports.contains(port),
-                (None, Some(_)) => true,
-                (_, None) => false,
-            });
+            let Some(service) = self.durable.app.services.get(name) else { return false };
+            front::keep(fronts, &service.ports);
             !fronts.is_empty()
         });
         for (name, fronts) in applied.fronts {

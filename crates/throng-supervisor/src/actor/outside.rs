@@ -20,16 +20,27 @@ impl Actor {
         let _ = self.feed.send(Arc::new(Reply::Event { event }));
     }
 
+    /// Replicas of a service in their order.
+    pub(super) fn replicas(&self, service: &str) -> impl Iterator<Item = (u32, &ReplicaView, &Detail)> {
+        let views = self.world.get(service).into_iter().flatten();
+        let details = self.details.get(service).into_iter().flat_map(BTreeMap::values);
+        // Both hold the same replicas.
+        views.zip(details).map(|((ordinal, view), detail)| (*ordinal, view, detail))
+    }
+
+    /// Those that run and are to stay, whether or not they may be given work.
+    pub(super) fn running(&self, service: &str) -> impl Iterator<Item = (u32, &Detail)> {
+        self.replicas(service)
+            .filter(|(_, view, _)| view.runs() && !view.leaving)
+            .map(|(ordinal, _, detail)| (ordinal, detail))
+    }
+
     /// Replicas of a service that may be given work.
     fn ready(&self, service: &str) -> impl Iterator<Item = (u32, &Detail)> {
         let wanted = self.wanted_of(service);
-        let views = self.world.get(service).into_iter().flatten();
-        let details = self.details.get(service).into_iter().flatten();
-        // Both hold the same replicas.
-        views
-            .zip(details)
-            .filter(move |((_, view), (_, detail))| wanted.ready(view) && !detail.cut_off)
-            .map(|(_, (ordinal, detail))| (*ordinal, detail))
+        self.replicas(service)
+            .filter(move |(_, view, detail)| wanted.ready(view) && !detail.cut_off)
+            .map(|(ordinal, _, detail)| (ordinal, detail))
     }
 
     /// Tells a service's balancers and the name servers which replicas are ready, if that has changed.
@@ -105,10 +116,7 @@ impl Actor {
 
     pub(super) fn service_readiness(&self, service: &str) -> Readiness {
         let wanted = self.wanted_of(service);
-        let views = self.world.get(service).into_iter().flat_map(BTreeMap::values);
-        let details = self.details.get(service).into_iter().flatten();
-        let replicas = views.zip(details).map(|(view, (ordinal, detail))| (*ordinal, view, detail));
-        let mut readiness = listing::readiness(replicas, wanted);
+        let mut readiness = listing::readiness(self.replicas(service), wanted);
         readiness.update = super::rollouts::update(wanted);
         let wanted = self.wanted.services.get(service).map_or(0, |service| service.replicas);
         readiness.wanted = if self.wanted.going_down { 0 } else { wanted };

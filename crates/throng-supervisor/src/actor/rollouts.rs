@@ -4,7 +4,6 @@
 use super::*;
 use crate::state::{Earlier, Kept};
 use throng_control::{Change, Definition};
-use throng_model::app::Protocol;
 use throng_model::status::Update;
 
 /// What a service was, or was to be, so that its replicas are looked after and it can become that again.
@@ -111,20 +110,21 @@ impl Actor {
     /// Publishes the ports of a definition that is wanted again, and those only.
     fn open_again(&mut self, name: &str) {
         let Some(prepared) = self.prepared.get(name) else { return };
-        let ports = prepared.service.ports.clone();
-        let chosen = self.durable.chosen_ports.get(name);
+        let ports = &prepared.service.ports;
         let fronts = self.fronts.entry(name.to_owned()).or_default();
-        fronts.retain(|front| front.port.as_ref().is_none_or(|port| ports.contains(port)));
+        front::keep(fronts, ports);
+        let open: Vec<Port> = fronts.iter().filter_map(|front| front.port.clone()).collect();
+        let chosen = self.durable.chosen_ports.get(name);
+        let is_open = |port: &Port| open.contains(port);
         let mut refused = Vec::new();
-        for (seed, port) in ports.iter().enumerate().filter(|(_, port)| port.protocol == Protocol::Tcp) {
-            if fronts.iter().any(|front| front.port.as_ref() == Some(port)) {
-                continue;
-            }
-            let at = port.published.or_else(|| chosen?.get(&port.target).copied());
-            match front::open(port, at, seed as u64, self.fixed.backend.dial()) {
+        for front in front::open_new(ports, is_open, chosen, self.fixed.backend.dial()) {
+            match front {
                 Ok(front) => fronts.push(front),
                 Err(refusal) => refused.push(refusal.to_string()),
             }
+        }
+        for (target, port) in fronts.iter().filter_map(Front::chosen) {
+            self.durable.chosen_ports.entry(name.to_owned()).or_default().insert(target, port);
         }
         for refusal in refused {
             self.event("warning", name, &refusal);

@@ -1,14 +1,13 @@
 //! Asking an endpoint for its text: one GET over a connection of its own, within bounds.
 
-use bytes::Bytes;
-use http_body_util::{BodyExt, Empty, Limited};
+use crate::reach;
+use http_body_util::{BodyExt, Limited};
 use hyper::body::Body;
-use hyper::header::{ACCEPT, HOST, USER_AGENT};
-use hyper_util::rt::TokioIo;
+use hyper::header::{ACCEPT, HOST};
 use std::net::SocketAddrV4;
 use std::time::Duration;
 use throng_proxy::Dial;
-use tokio::net::{TcpSocket, TcpStream};
+use tokio::net::TcpStream;
 use tokio::time::Instant;
 
 /// Most bytes of one text.
@@ -70,43 +69,27 @@ async fn get(place: &Place, dial: &Dial) -> Result<String, String> {
     };
     let request = hyper::Request::get(place.path())
         .header(HOST, host)
-        .header(USER_AGENT, concat!("throng/", env!("CARGO_PKG_VERSION")))
-        .header(ACCEPT, "text/plain;version=0.0.4,*/*;q=0.1")
-        .body(Empty::<Bytes>::new())
-        .map_err(|error| error.to_string())?;
-    let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream))
-        .await
-        .map_err(|error| error.to_string())?;
-    // It ends with the sender; what goes wrong is said there.
-    let connection = tokio::spawn(connection);
-    let answer = async {
-        let response = sender.send_request(request).await.map_err(|error| error.to_string())?;
-        if !response.status().is_success() {
-            return Err(format!("answered {}", response.status()));
+        .header(ACCEPT, "text/plain;version=0.0.4,*/*;q=0.1");
+    let (response, _driver) = reach::ask(stream, request).await?;
+    if !response.status().is_success() {
+        return Err(format!("answered {}", response.status()));
+    }
+    let too_long = || format!("the answer is longer than {TEXT_MOST} bytes");
+    if response.body().size_hint().lower() > TEXT_MOST as u64 {
+        return Err(too_long());
+    }
+    let body = Limited::new(response.into_body(), TEXT_MOST).collect().await.map_err(|error| {
+        match error.is::<http_body_util::LengthLimitError>() {
+            true => too_long(),
+            false => error.to_string(),
         }
-        let too_long = || format!("the answer is longer than {TEXT_MOST} bytes");
-        if response.body().size_hint().lower() > TEXT_MOST as u64 {
-            return Err(too_long());
-        }
-        let body = Limited::new(response.into_body(), TEXT_MOST).collect().await.map_err(|error| {
-            match error.is::<http_body_util::LengthLimitError>() {
-                true => too_long(),
-                false => error.to_string(),
-            }
-        })?;
-        Ok(String::from_utf8_lossy(&body.to_bytes()).into_owned())
-    };
-    let answer = answer.await;
-    connection.abort();
-    answer
+    })?;
+    Ok(String::from_utf8_lossy(&body.to_bytes()).into_owned())
 }
 
 async fn connect(place: &Place, dial: &Dial) -> std::io::Result<TcpStream> {
     match place {
-        Place::Replica { address, .. } => {
-            let socket = std::net::TcpStream::from(dial()?);
-            TcpSocket::from_std_stream(socket).connect((*address).into()).await
-        }
+        Place::Replica { address, .. } => reach::replica(dial, *address).await,
         Place::Elsewhere { host, port, .. } => {
             let host = host.trim_start_matches('[').trim_end_matches(']');
             TcpStream::connect((host, *port)).await
@@ -119,6 +102,7 @@ mod tests {
     use super::*;
     use std::sync::Arc;
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::net::TcpSocket;
 
     fn dial() -> Dial {
         Arc::new(|| {

@@ -71,11 +71,9 @@ impl Kind<'_> {
         }
     }
 
-    /// A limit without a reservation is a request, too, as in a cluster.
     fn requests(&self) -> BTreeMap<String, Quantity> {
-        let Resources { cpus, cpu_reservation, memory, memory_reservation, .. } = *self.resources;
-        let cpu = cpu_reservation.or(cpus).map(|cores| ("cpu".to_owned(), milli(cores)));
-        let memory = memory_reservation.or(memory).map(|size| ("memory".to_owned(), bytes(size)));
+        let cpu = self.resources.cpu_request().map(|cores| ("cpu".to_owned(), milli(cores)));
+        let memory = self.resources.memory_request().map(|size| ("memory".to_owned(), bytes(size)));
         cpu.into_iter().chain(memory).collect()
     }
 }
