@@ -17,10 +17,17 @@ use throng_runtime::{ErrorKind, Result, RuntimeError, RuntimeEvent};
 use tokio::sync::{Semaphore, broadcast};
 use tokio_util::sync::{CancellationToken, DropGuard};
 
-/// How long the daemon may take for one answer. It is slow when it starts many, or takes a large image.
-const ANSWER_WITHIN: Duration = Duration::from_secs(600);
+/// How long the daemon may take to take in an image.
+const IMAGE_WITHIN: Duration = Duration::from_secs(600);
 /// Orders that the daemon carries out at the same time; with more it is not quicker, only later with each.
 const ORDERS_AT_ONCE: usize = 16;
+/// How long it may take for any other answer; it is slow when it starts many. One that takes longer waits for itself.
+const ANSWER_WITHIN: Duration = Duration::from_secs(120);
+/// Containers that leave at the same time: when hundreds do, dockerd 20.10 comes to wait for itself for ever, in what it
+/// does to networks after an end. It ends no more of them in a second when there are more.
+const LEAVES_AT_ONCE: usize = 16;
+/// How long one that was asked to end keeps others waiting: whoever needs longer to end does nothing to the daemon yet.
+pub(crate) const LEAVE_WITHIN: Duration = Duration::from_secs(1);
 /// Containers that are looked at while a project is taken over.
 const LOOKS_AT_ONCE: usize = 16;
 /// Events that a slow watcher may be behind before it loses some.
@@ -67,7 +74,10 @@ pub struct Docker {
 }
 
 pub struct Core {
+    /// Answers within [`ANSWER_WITHIN`] or with an error.
     pub api: bollard::Docker,
+    /// The same with the patience that an image needs.
+    pub patient: bollard::Docker,
     pub home: String,
     pub folder: PathBuf,
     pub store: Arc<Store>,
@@ -77,6 +87,7 @@ pub struct Core {
     /// Names of images that the daemon is known to have.
     pub images: tokio::sync::Mutex<HashSet<String>>,
     pub orders: Semaphore,
+    pub leaves: Semaphore,
     pub events: broadcast::Sender<RuntimeEvent>,
     loaded: tokio::sync::Mutex<HashSet<String>>,
     replicas: Mutex<Replicas>,
@@ -118,6 +129,7 @@ impl Docker {
         let folder = std::fs::canonicalize(&options.folder)
             .map_err(|error| host(format_args!("cannot use {}", options.folder.display()), error))?;
         let core = Arc::new(Core {
+            patient: api.clone().with_timeout(IMAGE_WITHIN),
             api,
             home: folder.display().to_string(),
             folder,
@@ -126,6 +138,7 @@ impl Docker {
             root,
             images: Default::default(),
             orders: Semaphore::new(ORDERS_AT_ONCE),
+            leaves: Semaphore::new(LEAVES_AT_ONCE),
             events,
             loaded: Default::default(),
             replicas: Default::default(),

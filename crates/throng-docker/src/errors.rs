@@ -35,6 +35,11 @@ const HOST: [(&str, &str); 7] = [
 
 /// An error of the daemon about something: `what` is a fragment such as "cannot start shop-web-1".
 pub fn daemon(what: impl Display, error: Error) -> RuntimeError {
+    if matches!(error, Error::RequestTimeoutError) {
+        let message = format!("{what}: dockerd is there and does not answer");
+        return RuntimeError::new(ErrorKind::Host, message)
+            .hint("restart dockerd, which may wait for itself; what runs in it ends then");
+    }
     let Error::DockerResponseServerError { status_code, message } = error else {
         let message = format!("{what}: {}", chain(&error));
         return RuntimeError::new(ErrorKind::Host, message)

@@ -64,7 +64,7 @@ impl Core {
         let saving = tokio::task::spawn_blocking(move || save(&store, &id, sender));
         let pieces = stream::poll_fn(move |context| receiver.poll_recv(context));
         let options = ImportImageOptionsBuilder::default().quiet(true).build();
-        let mut answers = pin!(self.api.import_image_stream(options, pieces, None));
+        let mut answers = pin!(self.patient.import_image_stream(options, pieces, None));
         let mut loaded = None;
         let mut failed = None;
         while let Some(answer) = answers.next().await {

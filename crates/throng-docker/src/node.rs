@@ -419,7 +419,7 @@ impl Nodes {
         let archive = archive().map_err(|error| host(what(), error))?;
         let options = CreateImageOptionsBuilder::default().from_src("-").repo(IMAGE.0).tag(IMAGE.1).build();
         let body = bollard::body_full(Bytes::from(archive));
-        let answers = self.outer.api.create_image(Some(options), Some(body), None);
+        let answers = self.outer.patient.create_image(Some(options), Some(body), None);
         answers.try_for_each(|_| async { Ok(()) }).await.map_err(|error| daemon(what(), error))
     }
 }

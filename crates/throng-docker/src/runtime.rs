@@ -1,6 +1,6 @@
 //! The orders of the [`Runtime`] trait.
 
-use crate::docker::{Core, Docker, check_name};
+use crate::docker::{Core, Docker, LEAVE_WITHIN, check_name};
 use crate::errors::{daemon, host, is};
 use crate::networks::Link;
 use crate::replica::{Inner, Replica};
@@ -261,8 +261,7 @@ impl Core {
                 ReplicaState::Created => return Ok(Exit::Unknown),
             }
             replica.inner().killed |= signal == SIGKILL;
-            self.signal(replica, signal).await?;
-            if self.ends_within(replica, wait).await?
+            if self.ask_to_end(replica, signal, wait).await?
                 && let ReplicaState::Exited { exit, .. } = replica.inner().state
             {
                 return Ok(exit);
@@ -275,6 +274,19 @@ impl Core {
         .hint(
             "one of its threads is stuck in the kernel, or dockerd is: see `docker ps` and state D in `ps`",
         ))
+    }
+
+    /// Whether it ends within `wait` of a signal.
+    async fn ask_to_end(&self, replica: &Replica, signal: i32, wait: Duration) -> Result<bool> {
+        // The semaphore is never closed.
+        let leaves = self.leaves.acquire().await;
+        self.signal(replica, signal).await?;
+        let soon = wait.min(LEAVE_WITHIN);
+        if self.ends_within(replica, soon).await? {
+            return Ok(true);
+        }
+        drop(leaves);
+        self.ends_within(replica, wait - soon).await
     }
 
     async fn signal(&self, replica: &Replica, signal: i32) -> Result<()> {
