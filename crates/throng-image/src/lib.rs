@@ -27,7 +27,8 @@ mod watermarks;
 
 pub use archive::ArchiveFormat;
 pub use build::{
-    BuildEvent, BuildOptions, BuildProgress, NoRunner, OUTPUT_QUEUE, RunStep, Silent, StepRunner, build,
+    BuildEvent, BuildOptions, BuildProgress, ContextSource, NoRunner, OUTPUT_QUEUE, RunStep, Secret,
+    SecretContent, Silent, StepRunner, build, needed_images,
 };
 pub use config::{ConfigFile, HealthConfig, History, ImageConfig, RootFsConfig};
 pub use error::{BuildError, ImageError};

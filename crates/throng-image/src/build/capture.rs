@@ -12,17 +12,21 @@ use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _};
 use std::path::{Path, PathBuf};
 use tar::EntryType;
 
-/// Everything that a RUN step's layer depends on.
+/// Everything that a RUN step's layer depends on. `further` says what surrounds it, if that is not as usual.
 pub(super) fn run_key(
     chain: Option<&String>,
     process: &throng_model::replica::Process,
     mtime: u64,
+    further: &[String],
 ) -> super::cache::CacheKey {
     let mut key = KeyBuilder::new("run 1", chain, mtime);
     key.list(&process.args);
     key.list(&process.env);
     key.part(&process.cwd);
     key.part(&process.user);
+    if !further.is_empty() {
+        key.list(further);
+    }
     key.finish()
 }
 

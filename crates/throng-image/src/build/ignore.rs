@@ -32,6 +32,11 @@ impl Ignore {
         Ignore { rules }
     }
 
+    /// As the lines of such a file.
+    pub(super) fn of(patterns: &[String]) -> Ignore {
+        Ignore::parse(&patterns.join("\n"))
+    }
+
     /// True if the path, relative to the context, is left out. A rule that matches a folder holds for all in it; the
     /// last rule that matches decides.
     pub(super) fn excludes(&self, path: &Path) -> bool {

@@ -7,6 +7,9 @@ use std::path::{Component, Path, PathBuf};
 /// Ports that one EXPOSE may name through ranges.
 const MAX_PORTS: usize = 65_536;
 
+/// Where a script that is written in the Dockerfile itself is seen while it runs.
+pub(super) const SCRIPTS: &str = "/dev/pipes";
+
 /// A shell for the plain form of RUN, CMD and ENTRYPOINT.
 fn shell(config: &ImageConfig) -> Vec<String> {
     config.shell.clone().unwrap_or_else(|| vec!["/bin/sh".into(), "-c".into()])
@@ -21,6 +24,7 @@ pub(super) fn arguments(command: &Command, config: &ImageConfig) -> Vec<String> 
             words.push(text.clone());
             words
         }
+        Command::Script { name, .. } => vec![format!("{SCRIPTS}/{name}")],
     }
 }
 
@@ -67,6 +71,7 @@ pub(super) fn apply(
                 config.labels.insert(word(key)?, word(value)?);
             }
         }
+        Kind::OnBuild(trigger) => config.on_build.push(trigger.clone()),
         Kind::Shell(words) => config.shell = Some(words.clone()),
         Kind::StopSignal(signal) => config.stop_signal = Some(check_signal(&word(signal)?)?),
         Kind::User(user) => config.user = word(user)?,
@@ -132,7 +137,7 @@ fn health(check: &Healthcheck) -> HealthConfig {
     let test = match &check.test {
         None => vec!["NONE".into()],
         Some(Command::Exec(words)) => [vec!["CMD".to_string()], words.clone()].concat(),
-        Some(Command::Shell(text)) => vec!["CMD-SHELL".into(), text.clone()],
+        Some(Command::Shell(text) | Command::Script { text, .. }) => vec!["CMD-SHELL".into(), text.clone()],
     };
     HealthConfig {
         test,

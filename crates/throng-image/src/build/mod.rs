@@ -28,8 +28,9 @@ use std::fs;
 use std::io::{self, Read as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use throng_model::diagnostic::Diagnostic;
-use throng_model::replica::Process;
+use throng_model::diagnostic::{Diagnostic, Location};
+use throng_model::replica::{Process, ResolvedMount};
+use throng_model::sandbox::Sandbox;
 use tokio::sync::mpsc;
 
 /// Pieces of a RUN step's output that may wait for the terminal before the command is held up.
@@ -41,6 +42,8 @@ pub struct BuildOptions {
     pub context: PathBuf,
     /// Path of the Dockerfile; relative to the current folder.
     pub dockerfile: PathBuf,
+    /// The Dockerfile's text itself; the path then only says where findings are.
+    pub text: Option<String>,
     /// Names for the image; it may have none.
     pub tags: Vec<String>,
     /// The stage to build, by name or number; `None` is the last one.
@@ -51,9 +54,49 @@ pub struct BuildOptions {
     pub no_cache: bool,
     /// Labels beside those of the Dockerfile; they win.
     pub labels: BTreeMap<String, String>,
+    /// What FROM, COPY --from and RUN --mount find by name before stages and images.
+    pub contexts: BTreeMap<String, ContextSource>,
+    /// What RUN --mount=type=secret finds by its id.
+    pub secrets: BTreeMap<String, Secret>,
+    /// What surrounds RUN: further hosts, limits, size of /dev/shm.
+    pub sandbox: Sandbox,
+    /// RUN has no network.
+    pub offline: bool,
     /// Seconds since 1970 that all times in the image get. The command takes it from `SOURCE_DATE_EPOCH`
     /// (<https://reproducible-builds.org/specs/source-date-epoch/>).
     pub source_date_epoch: u64,
+}
+
+/// A context beside the main one.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ContextSource {
+    Folder(PathBuf),
+    Image(String),
+}
+
+/// A secret, and how it looks where the Dockerfile does not say.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Secret {
+    pub content: SecretContent,
+    pub uid: Option<u32>,
+    pub gid: Option<u32>,
+    pub mode: Option<u32>,
+}
+
+#[derive(Clone, PartialEq, Eq)]
+pub enum SecretContent {
+    File(PathBuf),
+    Text(String),
+}
+
+/// Without the secret itself.
+impl std::fmt::Debug for SecretContent {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            SecretContent::File(path) => f.debug_tuple("File").field(path).finish(),
+            SecretContent::Text(_) => f.write_str("Text(…)"),
+        }
+    }
 }
 
 /// A RUN instruction, ready to be carried out.
@@ -67,6 +110,12 @@ pub struct RunStep {
     /// Overlay's work folder, empty, on the same file system.
     pub work: PathBuf,
     pub process: Process,
+    /// What is mounted while the command runs, and is no part of the layer; parents before children.
+    pub mounts: Vec<ResolvedMount>,
+    /// Further hosts, limits and the size of /dev/shm; nothing else of it is asked for.
+    pub sandbox: Sandbox,
+    /// Without a network.
+    pub offline: bool,
     /// Receives what the command writes to standard output and error. Wait when it is full.
     pub output: mpsc::Sender<Vec<u8>>,
 }
@@ -153,18 +202,14 @@ pub async fn build(
     progress: &dyn BuildProgress,
 ) -> std::result::Result<Image, BuildError> {
     let names: Vec<Reference> = options.tags.iter().map(|tag| parse_reference(tag)).collect::<Result<_>>()?;
-    let text = read_text(&options.dockerfile)?.ok_or_else(|| {
-        let error = io::Error::new(io::ErrorKind::NotFound, "no such file");
-        ImageError::io("read the Dockerfile", &options.dockerfile)(error)
-    })?;
-    let dockerfile = dockerfile::parse(&text, &options.dockerfile).map_err(BuildError::Dockerfile)?;
+    let dockerfile = parse(options)?;
     if !options.context.is_dir() {
         let error = io::Error::new(io::ErrorKind::NotADirectory, "it is not a folder");
         return Err(ImageError::io("use the build context", &options.context)(error).into());
     }
     let target = target_stage(&dockerfile, options.target.as_deref())?;
     let needed = needed_stages(&dockerfile, target);
-    let ignore = Arc::new(read_ignore(options)?);
+    let ignore = Arc::new(read_ignore(Some(&options.dockerfile), &options.context)?);
     let shared = Shared { store, options, dockerfile, ignore, runner, progress };
     for warning in shared.dockerfile.warnings.iter().chain(&unused_args(&shared.dockerfile, &options.args)) {
         progress.event(BuildEvent::Warning(warning));
@@ -183,6 +228,64 @@ pub async fn build(
     built.config.config.labels.extend(options.labels.clone());
     let store = store.clone();
     Ok(blocking(move || finish(&store, built, &names)).await?)
+}
+
+fn parse(options: &BuildOptions) -> std::result::Result<Dockerfile, BuildError> {
+    let text = match &options.text {
+        Some(text) => text.clone(),
+        None => read_text(&options.dockerfile)?.ok_or_else(|| {
+            let error = io::Error::new(io::ErrorKind::NotFound, "no such file");
+            ImageError::io("read the Dockerfile", &options.dockerfile)(error)
+        })?,
+    };
+    dockerfile::parse(&text, &options.dockerfile).map_err(BuildError::Dockerfile)
+}
+
+/// Images that the build needs to be in the store, each with the place that first asks for it. Of stages that are not
+/// built nothing is needed.
+///
+/// # Errors
+/// What is wrong with the Dockerfile.
+pub fn needed_images(options: &BuildOptions) -> std::result::Result<Vec<(String, Location)>, BuildError> {
+    let dockerfile = parse(options)?;
+    let target = target_stage(&dockerfile, options.target.as_deref())?;
+    let globals = stage::global_args(&dockerfile, &options.args)?;
+    let mut images: Vec<(String, Location)> = Vec::new();
+    for at in needed_stages(&dockerfile, target) {
+        let stage = &dockerfile.stages[at];
+        let base = stage::base_name(&dockerfile, stage, &globals)?;
+        let sources = stage.instructions.iter().flat_map(|instruction| {
+            froms(&instruction.kind)
+                .into_iter()
+                .map(move |from| (from.to_owned(), instruction.place.location.clone()))
+        });
+        let base_stage = find_named(&dockerfile.stages, &base, at);
+        let is_image = |name: &str| name != "scratch" && base_stage.is_none();
+        let base = Some((base.clone(), stage.place.location.clone())).filter(|(name, _)| is_image(name));
+        let sources = sources.filter(|(name, _)| {
+            !name.contains('$') && find_stage(&dockerfile.stages, name, dockerfile.stages.len()).is_none()
+        });
+        for (name, location) in base.into_iter().chain(sources) {
+            let name = match options.contexts.get(&name) {
+                Some(ContextSource::Folder(_)) => continue,
+                Some(ContextSource::Image(image)) => image.clone(),
+                None => name,
+            };
+            if !images.iter().any(|(known, _)| *known == name) {
+                images.push((name, location));
+            }
+        }
+    }
+    Ok(images)
+}
+
+/// What an instruction copies or mounts from, if it is not the build context.
+fn froms(kind: &Kind) -> Vec<&str> {
+    match kind {
+        Kind::Copy(transfer) => transfer.from.as_deref().into_iter().collect(),
+        Kind::Run(run) => run.mounts.iter().filter_map(|mount| mount.from.as_deref()).collect(),
+        _ => Vec::new(),
+    }
 }
 
 /// Runs file work where it does not hold up the other tasks.
@@ -219,12 +322,15 @@ fn read_text(path: &Path) -> Result<Option<String>> {
 }
 
 /// `<Dockerfile>.dockerignore` beside the Dockerfile, or `.dockerignore` in the context.
-fn read_ignore(options: &BuildOptions) -> Result<Ignore> {
-    let mut own = options.dockerfile.clone().into_os_string();
-    own.push(".dockerignore");
-    let text = match read_text(Path::new(&own))? {
+fn read_ignore(dockerfile: Option<&Path>, context: &Path) -> Result<Ignore> {
+    let own = dockerfile.map(|path| {
+        let mut own = path.as_os_str().to_owned();
+        own.push(".dockerignore");
+        PathBuf::from(own)
+    });
+    let text = match own.map(|own| read_text(&own)).transpose()?.flatten() {
         Some(text) => Some(text),
-        None => read_text(&options.context.join(".dockerignore"))?,
+        None => read_text(&context.join(".dockerignore"))?,
     };
     Ok(Ignore::parse(&text.unwrap_or_default()))
 }
@@ -245,9 +351,12 @@ fn target_stage(dockerfile: &Dockerfile, target: Option<&str>) -> std::result::R
 
 /// The stage among the first `before` that `name` means.
 fn find_stage(stages: &[Stage], name: &str, before: usize) -> Option<usize> {
+    find_named(stages, name, before).or_else(|| name.parse().ok().filter(|at| *at < before))
+}
+
+fn find_named(stages: &[Stage], name: &str, before: usize) -> Option<usize> {
     let lower = name.to_ascii_lowercase();
-    let named = stages[..before].iter().position(|stage| stage.name.as_deref() == Some(&lower));
-    named.or_else(|| name.parse().ok().filter(|at| *at < before))
+    stages[..before].iter().position(|stage| stage.name.as_deref() == Some(&lower))
 }
 
 /// The target and all stages that it builds on or copies from, in the order of the file.
@@ -259,14 +368,8 @@ fn needed_stages(dockerfile: &Dockerfile, target: usize) -> BTreeSet<usize> {
             continue;
         }
         let stage = &dockerfile.stages[at];
-        let sources = stage.instructions.iter().filter_map(|instruction| match &instruction.kind {
-            Kind::Copy(transfer) => transfer.from.as_deref(),
-            _ => None,
-        });
-        let base = dockerfile.stages[..at]
-            .iter()
-            .position(|other| other.name.as_deref() == Some(&stage.base.to_ascii_lowercase()));
-        pending.extend(base);
+        let sources = stage.instructions.iter().flat_map(|instruction| froms(&instruction.kind));
+        pending.extend(find_named(&dockerfile.stages, &stage.base, at));
         pending.extend(sources.filter_map(|name| find_stage(&dockerfile.stages, name, at)));
         // A base that contains variables may turn out to be any earlier stage.
         if stage.base.contains('$') {

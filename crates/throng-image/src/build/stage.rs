@@ -1,12 +1,15 @@
 //! One stage, instruction by instruction.
 
+mod run;
+
 use super::cache::{self, CacheKey, KeyBuilder};
+use super::ignore::Ignore;
 use super::transfer::{Job, JobError};
 use super::{
-    BuildEvent, Built, OUTPUT_QUEUE, RunStep, Shared, blocking, capture, find_stage, metadata, users,
+    BuildEvent, Built, ContextSource, Shared, blocking, find_named, find_stage, metadata, read_ignore, users,
 };
 use crate::config::{ConfigFile, History, ImageConfig};
-use crate::dockerfile::{Command, Expander, Instruction, Kind, Place, Stage, Transfer};
+use crate::dockerfile::{self, Dockerfile, Expander, Instruction, Kind, Place, Stage, Transfer};
 use crate::error::{BuildError, ImageError};
 use crate::layer::{Attributes, LAYER_MEDIA_TYPE, Layer, LayerWriter};
 use crate::limits::MAX_LAYERS;
@@ -17,8 +20,6 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 use throng_model::diagnostic::Diagnostic;
-use throng_model::replica::Process;
-use tokio::sync::mpsc;
 
 type Step<T> = Result<T, BuildError>;
 
@@ -82,10 +83,15 @@ pub(super) async fn build(
     steps: usize,
 ) -> Step<Built> {
     let stage = &shared.dockerfile.stages[at];
-    let (built, base) = start(shared, at, done)?;
+    let (mut built, base) = start(shared, at, done)?;
     let label = stage.name.clone().unwrap_or_else(|| at.to_string());
+    let triggers = std::mem::take(&mut built.config.config.on_build);
     let mut builder =
         StageBuilder { shared, done, at, built, args: BTreeMap::new(), cmd_is_own: false, base };
+    for text in &triggers {
+        let trigger = dockerfile::parse_trigger(text, &stage.place).map_err(written)?;
+        builder.instruction(&trigger).await?;
+    }
     for instruction in &stage.instructions {
         *step += 1;
         let text = &instruction.text;
@@ -96,13 +102,45 @@ pub(super) async fn build(
     Ok(builder.built)
 }
 
+/// The base of a stage with its variables replaced.
+pub(super) fn base_name(
+    dockerfile: &Dockerfile,
+    stage: &Stage,
+    globals: &BTreeMap<String, String>,
+) -> Step<String> {
+    let lookup = |name: &str| globals.get(name).cloned().or_else(|| platform_arg(name));
+    let expander = Expander { escape: dockerfile.escape, lookup: &lookup };
+    if let Some(platform) = &stage.platform {
+        let platform = expander.word(platform).map_err(|error| wrong(&stage.place, error.to_string()))?;
+        check_platform(&platform, &stage.place)?;
+    }
+    metadata::base_name(&stage.base, &expander).map_err(|error| wrong(&stage.place, error))
+}
+
+/// Images are built for this machine alone. A variant is not looked at: the image's own is, when it is run.
+fn check_platform(platform: &str, place: &Place) -> Step<()> {
+    let own = machine_architecture();
+    let mut parts = platform.split('/');
+    let (os, architecture) = (parts.next().unwrap_or_default(), parts.next());
+    if os == "linux" && architecture.is_none_or(|name| name == own || name == std::env::consts::ARCH) {
+        return Ok(());
+    }
+    let finding = place.error(format!("--platform: nothing for {platform} is built here"));
+    Err(written(
+        finding.hint(format!("this machine is linux/{own}; remove the flag, or write $BUILDPLATFORM")),
+    ))
+}
+
 /// What the stage begins with: nothing, an earlier stage, or an image of the store.
 fn start(shared: &Shared<'_>, at: usize, done: &BTreeMap<usize, Built>) -> Step<(Built, Option<Image>)> {
     let stage: &Stage = &shared.dockerfile.stages[at];
-    let globals = global_args(shared)?;
-    let lookup = |name: &str| globals.get(name).cloned().or_else(|| platform_arg(name));
-    let expander = Expander { escape: shared.dockerfile.escape, lookup: &lookup };
-    let name = metadata::base_name(&stage.base, &expander).map_err(|error| wrong(&stage.place, error))?;
+    let globals = global_args(&shared.dockerfile, &shared.options.args)?;
+    let name = base_name(&shared.dockerfile, stage, &globals)?;
+    let context = shared.options.contexts.get(&name);
+    if let Some(ContextSource::Folder(folder)) = context {
+        let finding = stage.place.error(format!("{name} is the folder {}, not an image", folder.display()));
+        return Err(written(finding.hint(format!("begin with FROM scratch and COPY --from={name} / /"))));
+    }
     if name == "scratch" {
         let mut config = ConfigFile {
             created: Some(time(shared.options.source_date_epoch)),
@@ -113,17 +151,15 @@ fn start(shared: &Shared<'_>, at: usize, done: &BTreeMap<usize, Built>) -> Step<
         config.config.set_env("PATH", DEFAULT_PATH);
         return Ok((Built { config, layers: Vec::new(), descriptors: Vec::new() }, None));
     }
-    let earlier = shared.dockerfile.stages[..at]
-        .iter()
-        .position(|other| other.name.as_deref() == Some(&name.to_ascii_lowercase()));
+    let earlier = find_named(&shared.dockerfile.stages, &name, at).filter(|_| context.is_none());
     if let Some(built) = earlier.and_then(|earlier| done.get(&earlier)) {
         return Ok((built.clone(), None));
     }
-    let image = find_image(shared.store, &name, &stage.place)?;
-    if !image.config.on_build.is_empty() {
-        let message = format!("the image {name} has ONBUILD triggers, which are not supported");
-        return Err(wrong(&stage.place, message));
-    }
+    let name = match context {
+        Some(ContextSource::Image(image)) => image,
+        _ => &name,
+    };
+    let image = find_image(shared.store, name, &stage.place)?;
     let mut built = load(shared.store, &image)?;
     built.config.created = Some(time(shared.options.source_date_epoch));
     Ok((built, Some(image)))
@@ -156,14 +192,18 @@ fn find_image(store: &Store, name: &str, place: &Place) -> Step<Image> {
     }
 }
 
-fn global_args(shared: &Shared<'_>) -> Step<BTreeMap<String, String>> {
+/// ARGs before the first FROM, with the values that were given.
+pub(super) fn global_args(
+    dockerfile: &Dockerfile,
+    given: &BTreeMap<String, String>,
+) -> Step<BTreeMap<String, String>> {
     let mut known: BTreeMap<String, String> = BTreeMap::new();
-    for arg in &shared.dockerfile.global_args {
-        let value = match (shared.options.args.get(&arg.name), &arg.default) {
+    for arg in &dockerfile.global_args {
+        let value = match (given.get(&arg.name), &arg.default) {
             (Some(given), _) => Some(given.clone()),
             (None, Some(default)) => {
                 let lookup = |name: &str| known.get(name).cloned().or_else(|| platform_arg(name));
-                let expander = Expander { escape: shared.dockerfile.escape, lookup: &lookup };
+                let expander = Expander { escape: dockerfile.escape, lookup: &lookup };
                 let outcome = expander.word(default).map_err(|error| {
                     BuildError::Dockerfile(vec![Diagnostic::error(format!("ARG {}: {error}", arg.name))])
                 });
@@ -191,7 +231,7 @@ impl StageBuilder<'_> {
                 Outcome::Metadata
             }
             Kind::Copy(transfer) | Kind::Add(transfer) => self.transfer(transfer, place).await?,
-            Kind::Run(command) => self.run(command, place).await?,
+            Kind::Run(run) => self.run(run, place).await?,
             Kind::Workdir(_) => {
                 self.metadata(instruction)?;
                 self.make_working_dir(place).await?
@@ -256,7 +296,7 @@ impl StageBuilder<'_> {
 
     fn declare(&mut self, instruction: &Instruction) -> Step<()> {
         let Kind::Arg(declarations) = &instruction.kind else { return Ok(()) };
-        let globals = global_args(self.shared)?;
+        let globals = global_args(&self.shared.dockerfile, &self.shared.options.args)?;
         for arg in declarations {
             let default = match &arg.default {
                 Some(text) => Some(self.expand(&instruction.place, |expander| {
@@ -294,17 +334,21 @@ impl StageBuilder<'_> {
 
     async fn transfer(&self, transfer: &Transfer, place: &Place) -> Step<Outcome> {
         let base = LayerView::new(self.unpacked(&self.built).await?);
-        let (from, ignore) = match &transfer.from {
-            Some(from) => (self.source(from, place).await?, None),
-            None => {
-                let context = fs::canonicalize(&self.shared.options.context)
-                    .map_err(ImageError::io("use the build context", &self.shared.options.context))?;
-                (LayerView::new(vec![context]), Some((*self.shared.ignore).clone()))
-            }
-        };
+        let (from, ignore) = self.origin(transfer.from.as_deref(), place).await?;
         let mut job = self.job(transfer, place, base, from)?;
         job.ignore = ignore;
-        let (store, chain) = (self.shared.store.clone(), self.chain());
+        // The files that the Dockerfile itself holds, as long as they are copied.
+        let _scratch = match transfer.files.as_slice() {
+            [] => None,
+            _ => Some(self.write_files(transfer, &mut job, place)?),
+        };
+        let (layer, cached) = self.copied(job, self.chain(), place).await?;
+        Ok(Outcome::Layer { layer, cached })
+    }
+
+    /// Carries a job out over the layers of `chain`, or finds what it gave before.
+    async fn copied(&self, job: Job, chain: Option<String>, place: &Place) -> Step<(Option<Layer>, bool)> {
+        let store = self.shared.store.clone();
         let planned = blocking(move || {
             let plan = job.plan()?;
             let key = job.key(&plan, chain.as_ref())?;
@@ -312,7 +356,7 @@ impl StageBuilder<'_> {
         });
         let (job, plan, key) = planned.await.map_err(|error| job_failed(place, error))?;
         if let Some(layer) = self.cached(&key)? {
-            return Ok(Outcome::Layer { layer, cached: true });
+            return Ok((layer, true));
         }
         let written = blocking(move || {
             let layer = job.write(&store, &plan)?;
@@ -320,7 +364,42 @@ impl StageBuilder<'_> {
             Ok::<_, JobError>(layer)
         });
         let layer = written.await.map_err(|error| job_failed(place, error))?;
-        Ok(Outcome::Layer { layer, cached: false })
+        Ok((layer, false))
+    }
+
+    /// Where an instruction copies or mounts from, and what is left out there.
+    async fn origin(&self, from: Option<&str>, place: &Place) -> Step<(LayerView, Option<Ignore>)> {
+        let options = self.shared.options;
+        let Some(from) = from else {
+            let failed = ImageError::io("use the build context", &options.context);
+            let context = fs::canonicalize(&options.context).map_err(failed)?;
+            return Ok((LayerView::new(vec![context]), Some((*self.shared.ignore).clone())));
+        };
+        if let Some(ContextSource::Folder(folder)) = options.contexts.get(from) {
+            let found = fs::canonicalize(folder).map_err(ImageError::io("use the build context", folder))?;
+            let ignore = read_ignore(None, &found)?;
+            return Ok((LayerView::new(vec![found]), Some(ignore)));
+        }
+        Ok((self.source(from, place).await?, None))
+    }
+
+    fn write_files(&self, transfer: &Transfer, job: &mut Job, place: &Place) -> Step<Scratch> {
+        use std::os::unix::fs::PermissionsExt as _;
+        let scratch = self.shared.store.scratch()?;
+        for file in &transfer.files {
+            let text = match file.literal {
+                true => file.content(),
+                false => self.expand(place, |expander| {
+                    expander.literal(&file.content()).map_err(|error| error.to_string())
+                })?,
+            };
+            let path = scratch.path().join(&file.name);
+            fs::write(&path, text)
+                .and_then(|()| fs::set_permissions(&path, fs::Permissions::from_mode(0o644)))
+                .map_err(ImageError::io("write", &path))?;
+            job.files.push((file.name.clone(), path));
+        }
+        Ok(scratch)
     }
 
     fn job(&self, transfer: &Transfer, place: &Place, base: LayerView, from: LayerView) -> Step<Job> {
@@ -332,6 +411,11 @@ impl StageBuilder<'_> {
             Ok((sources, destination, transfer.owner.as_ref().map(flag), transfer.mode.as_ref().map(flag)))
         })?;
         let extract = place.keyword == "ADD";
+        let exclude = self.expand(place, |expander| {
+            let word = |text: &String| expander.word(text).map_err(|error| error.to_string());
+            transfer.exclude.iter().map(word).collect::<Result<Vec<_>, _>>()
+        })?;
+        let exclude = Ignore::of(&exclude);
         for source in &sources {
             check_local(source, place)?;
         }
@@ -365,6 +449,9 @@ impl StageBuilder<'_> {
             owner,
             mode,
             extract,
+            exclude,
+            parents: transfer.parents,
+            files: Vec::new(),
             mtime,
             limits,
         })
@@ -374,6 +461,11 @@ impl StageBuilder<'_> {
     async fn source(&self, from: &str, place: &Place) -> Step<LayerView> {
         let name = self.expand(place, |expander| expander.word(from).map_err(|error| error.to_string()))?;
         let stages = &self.shared.dockerfile.stages;
+        if let Some(ContextSource::Image(image)) = self.shared.options.contexts.get(&name) {
+            let image = find_image(self.shared.store, image, place)?;
+            let store = self.shared.store.clone();
+            return Ok(LayerView::new(blocking(move || store.layers(&image)).await?));
+        }
         let stage = find_stage(stages, &name, self.at).and_then(|at| self.done.get(&at));
         if let Some(built) = stage {
             return Ok(LayerView::new(self.unpacked(built).await?));
@@ -418,83 +510,6 @@ impl StageBuilder<'_> {
         let (layer, cached) = made.await.map_err(|error| failed(place, error))?;
         Ok(Outcome::Layer { layer, cached })
     }
-
-    fn process(&self, command: &Command) -> Process {
-        let config = &self.built.config.config;
-        let mut env = config.env.clone();
-        let set = |env: &Vec<String>, name: &str| {
-            env.iter().any(|pair| pair.split_once('=').is_some_and(|(key, _)| key == name))
-        };
-        let proxies =
-            PROXY_ARGS.iter().filter_map(|name| Some((*name, self.shared.options.args.get(*name)?)));
-        let given = self.args.iter().map(|(name, value)| (name.as_str(), value));
-        for (name, value) in given.chain(proxies) {
-            if !set(&env, name) {
-                env.push(format!("{name}={value}"));
-            }
-        }
-        if !set(&env, "PATH") {
-            env.push(format!("PATH={DEFAULT_PATH}"));
-        }
-        let cwd = if config.working_dir.is_empty() { "/".into() } else { config.working_dir.clone() };
-        Process { args: metadata::arguments(command, config), env, cwd, user: config.user.clone() }
-    }
-
-    async fn run(&self, command: &Command, place: &Place) -> Step<Outcome> {
-        if let Some(base) = &self.base {
-            check_architecture(base).map_err(|error| failed(place, error))?;
-        }
-        let process = self.process(command);
-        let mtime = self.shared.options.source_date_epoch;
-        let key = capture::run_key(self.chain().as_ref(), &process, mtime);
-        if let Some(layer) = self.cached(&key)? {
-            return Ok(Outcome::Layer { layer, cached: true });
-        }
-        let layers = self.unpacked(&self.built).await?;
-        let view = LayerView::new(layers.clone());
-        let scratch = self.shared.store.scratch()?;
-        let (upper, work) = prepare(&scratch, &view)?;
-        let (output, mut received) = mpsc::channel(OUTPUT_QUEUE);
-        let step_run = RunStep { layers, upper: upper.clone(), work, process, output };
-        let mut running = self.shared.runner.run(step_run);
-        let code = loop {
-            tokio::select! {
-                Some(piece) = received.recv() => self.shared.progress.event(BuildEvent::Output(&piece)),
-                outcome = &mut running => break outcome,
-            }
-        };
-        while let Ok(piece) = received.try_recv() {
-            self.shared.progress.event(BuildEvent::Output(&piece));
-        }
-        match code {
-            Ok(0) => {}
-            Ok(code) => return Err(step(place.error(format!("the command ended with exit code {code}")))),
-            Err(reason) => return Err(step(place.error(format!("the command could not be run: {reason}")))),
-        }
-        let store = self.shared.store.clone();
-        let captured = blocking(move || {
-            let layer = capture::capture(&store, &upper, &view, mtime)?;
-            cache::put(&store, &key, layer.as_ref())?;
-            drop(scratch);
-            Ok(layer)
-        });
-        let layer = captured.await.map_err(|error| failed(place, error))?;
-        Ok(Outcome::Layer { layer, cached: false })
-    }
-}
-
-/// Folders for overlayfs. The upper one becomes the root that the command sees, so it looks like the root below.
-fn prepare(scratch: &Scratch, below: &LayerView) -> Result<(PathBuf, PathBuf), ImageError> {
-    use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
-    let (upper, work) = (scratch.path().join("u"), scratch.path().join("w"));
-    for folder in [&upper, &work] {
-        fs::create_dir(folder).map_err(ImageError::io("create", folder))?;
-    }
-    let root = below.lookup(Path::new("")).map_err(ImageError::io("read", &upper))?;
-    let mode = root.map_or(0o755, |root| root.metadata.mode() & 0o7777);
-    fs::set_permissions(&upper, fs::Permissions::from_mode(mode))
-        .map_err(ImageError::io("set the mode of", &upper))?;
-    Ok((upper, work))
 }
 
 fn working_dir_layer(

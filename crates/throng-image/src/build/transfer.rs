@@ -34,6 +34,12 @@ pub(super) struct Job {
     pub mode: Option<u32>,
     /// ADD: local tar archives are unpacked.
     pub extract: bool,
+    /// `--exclude`: left out of each source, by paths relative to it.
+    pub exclude: Ignore,
+    /// `--parents`: what is copied keeps the folders on the way to it, from `/./` on if the source has that.
+    pub parents: bool,
+    /// Further sources by name: files of the host.
+    pub files: Vec<(String, PathBuf)>,
     pub mtime: u64,
     pub limits: Limits,
 }
@@ -89,7 +95,15 @@ impl Job {
         let is_folder = destination.node.as_ref().is_some_and(|node| node.metadata.is_dir());
         let mut sources = Vec::new();
         for source in &self.sources {
-            sources.extend(self.find(source)?);
+            let pivot = self.pivot(source)?;
+            sources.extend(self.find(source)?.into_iter().map(|(path, node)| {
+                let kept = path.strip_prefix(&pivot).unwrap_or(&path).to_owned();
+                (path, node, kept)
+            }));
+        }
+        for (name, host) in &self.files {
+            let metadata = fs::metadata(host).map_err(read_error(host))?;
+            sources.push((name.into(), Node { host: host.clone(), metadata }, name.into()));
         }
         let wants_folder = self.destination.ends_with('/') || self.destination.ends_with("/.");
         if sources.len() > 1 && !wants_folder && !is_folder {
@@ -98,14 +112,18 @@ impl Job {
                 hint: Some(format!("end the destination with a slash: {}/", self.destination)),
             });
         }
-        let into = is_folder || wants_folder;
+        let into = is_folder || wants_folder || self.parents;
         if into && destination.node.as_ref().is_some_and(|node| !node.metadata.is_dir()) {
             return Err(wrong(format!("{} is not a folder in the image", self.destination)));
         }
-        for (path, node) in sources {
-            let target = &destination.path;
+        for (path, node, kept) in sources {
+            let below = if self.parents { kept.parent().map(Path::to_owned) } else { None };
+            let target = &destination.path.join(below.unwrap_or_default());
             if node.metadata.is_dir() {
-                self.plan_folder(&mut plan, &path, &node, target)?;
+                let target = if self.parents { &destination.path.join(&kept) } else { target };
+                self.plan_folder(&mut plan, (&path, &path), &node, target)?;
+            } else if self.exclude.excludes(Path::new(path.file_name().unwrap_or_default())) {
+                continue;
             } else if self.extract && node.metadata.is_file() && is_archive(&node.host)? {
                 plan.archives.push((target.clone(), Planned::Archive { host: node.host }));
             } else {
@@ -115,6 +133,14 @@ impl Job {
             }
         }
         Ok(plan)
+    }
+
+    /// What is not kept of the way to a source: everything before `/./`.
+    fn pivot(&self, source: &str) -> std::result::Result<PathBuf, JobError> {
+        match source.split_once("/./").filter(|_| self.parents) {
+            Some((before, _)) => self.inside(before),
+            None => Ok(PathBuf::new()),
+        }
     }
 
     /// The entries that a source names, as paths in the source's root; at least one.
@@ -198,11 +224,11 @@ impl Job {
         Ok(found)
     }
 
-    /// Plans the content of a folder. `target` becomes a folder too.
+    /// Plans the content of a folder at or below the source `root`. `target` becomes a folder too.
     fn plan_folder(
         &self,
         plan: &mut Plan,
-        source: &Path,
+        (root, source): (&Path, &Path),
         node: &Node,
         target: &Path,
     ) -> std::result::Result<(), JobError> {
@@ -225,16 +251,17 @@ impl Job {
         }
         for (name, child) in self.from.list(source).map_err(read_error(source))? {
             let path = source.join(&name);
-            let excluded = self.excluded(&path);
-            let may_hold_kept =
-                child.metadata.is_dir() && self.ignore.as_ref().is_some_and(Ignore::has_exceptions);
+            let relative = path.strip_prefix(root).unwrap_or(&path);
+            let excluded = self.excluded(&path) || self.exclude.excludes(relative);
+            let exceptions = self.ignore.iter().chain([&self.exclude]).any(Ignore::has_exceptions);
+            let may_hold_kept = child.metadata.is_dir() && exceptions;
             if excluded && !may_hold_kept {
                 continue;
             }
             let place = target.join(&name);
             if child.metadata.is_dir() {
                 let before = plan.entries.len();
-                self.plan_folder(plan, &path, &child, &place)?;
+                self.plan_folder(plan, (root, &path), &child, &place)?;
                 if excluded && plan.entries.len() == before + 1 {
                     plan.entries.remove(&place);
                 }

@@ -1,39 +1,34 @@
 //! The arguments of each instruction.
 
 use super::expand::split_words;
-use super::lines::LogicalLine;
-use super::{ArgDeclaration, Command, Healthcheck, Kind, Place, Transfer};
+use super::lines::{LogicalLine, here_document};
+use super::{ArgDeclaration, Command, Healthcheck, Kind, Place, Transfer, run};
 use throng_model::diagnostic::Diagnostic;
 use throng_model::units::parse_duration;
 
-type Parsed<T> = Result<T, Diagnostic>;
+pub(super) type Parsed<T> = Result<T, Diagnostic>;
 
 /// Flags of an instruction and what follows them.
-struct Flags<'t> {
+pub(super) struct Flags<'t> {
     /// (name, value); a flag without `=` has none.
-    given: Vec<(String, Option<String>)>,
-    rest: &'t str,
+    pub given: Vec<(String, Option<String>)>,
+    pub rest: &'t str,
 }
 
 /// Reads one instruction other than FROM.
 pub(super) fn read(line: &LogicalLine, place: &Place, escape: char) -> Parsed<Kind> {
-    if line.here_document {
-        return Err(place
-            .error("here-documents (<<) are not supported")
-            .hint("write the text into a file of the build context, or use && and continuation lines"));
-    }
     let rest = line.rest.as_str();
     if rest.is_empty() {
         return Err(place.error("it needs at least one argument"));
     }
     let words = || split_words(rest, escape);
     Ok(match line.keyword.as_str() {
-        "ADD" => Kind::Add(transfer(rest, place, escape)?),
-        "COPY" => Kind::Copy(transfer(rest, place, escape)?),
+        "ADD" => Kind::Add(transfer(line, place, escape)?),
+        "COPY" => Kind::Copy(transfer(line, place, escape)?),
         "ARG" => Kind::Arg(words().iter().map(|word| arg(word, place)).collect::<Parsed<_>>()?),
         "CMD" => Kind::Cmd(command(rest, place)?),
         "ENTRYPOINT" => Kind::Entrypoint(command(rest, place)?),
-        "RUN" => Kind::Run(run(rest, place)?),
+        "RUN" => Kind::Run(run::read(line, place)?),
         "ENV" => Kind::Env(pairs(rest, place, escape)?),
         "LABEL" => Kind::Label(pairs(rest, place, escape)?),
         "EXPOSE" => Kind::Expose(words()),
@@ -47,11 +42,7 @@ pub(super) fn read(line: &LogicalLine, place: &Place, escape: char) -> Parsed<Ki
         "USER" => Kind::User(single(rest, place, escape)?),
         "WORKDIR" => Kind::Workdir(rest.into()),
         "VOLUME" => Kind::Volume(json_list(rest).unwrap_or_else(words)),
-        "ONBUILD" => {
-            return Err(place
-                .error("triggers for later builds are not supported")
-                .hint("write the instruction into the Dockerfiles that use this image"));
-        }
+        "ONBUILD" => Kind::OnBuild(trigger(rest, place)?),
         other => return Err(unknown(other, place)),
     })
 }
@@ -91,7 +82,7 @@ fn distance(a: &str, b: &str) -> usize {
     table[a.len()][b.len()]
 }
 
-fn flags(rest: &str) -> Flags<'_> {
+pub(super) fn flags(rest: &str) -> Flags<'_> {
     let mut flags = Flags { given: Vec::new(), rest };
     while let Some(flag) = flags.rest.strip_prefix("--") {
         let end = flag.find(char::is_whitespace).unwrap_or(flag.len());
@@ -105,26 +96,41 @@ fn flags(rest: &str) -> Flags<'_> {
     flags
 }
 
-fn unsupported_flag(place: &Place, name: &str) -> Diagnostic {
+pub(super) fn unsupported_flag(place: &Place, name: &str) -> Diagnostic {
     place.error(format!("the flag --{name} is not supported"))
 }
 
-fn value_of(place: &Place, name: &str, value: Option<String>) -> Parsed<String> {
+pub(super) fn value_of(place: &Place, name: &str, value: Option<String>) -> Parsed<String> {
     value
         .filter(|value| !value.is_empty())
         .ok_or_else(|| place.error(format!("the flag --{name} needs a value: --{name}=…")))
 }
 
-fn transfer(rest: &str, place: &Place, escape: char) -> Parsed<Transfer> {
-    let flags = flags(rest);
+/// A flag that is on if it is there, unless it says otherwise.
+fn switch(place: &Place, name: &str, value: Option<String>) -> Parsed<bool> {
+    match value.as_deref() {
+        None | Some("true") => Ok(true),
+        Some("false") => Ok(false),
+        Some(other) => Err(place.error(format!("--{name}: {other:?} is neither true nor false"))),
+    }
+}
+
+fn transfer(line: &LogicalLine, place: &Place, escape: char) -> Parsed<Transfer> {
+    let flags = flags(&line.rest);
     let mut transfer = Transfer { quoted: true, ..Default::default() };
     for (name, value) in flags.given {
         match name.as_str() {
             "from" if place.keyword == "COPY" => transfer.from = Some(value_of(place, &name, value)?),
             "chown" => transfer.owner = Some(value_of(place, &name, value)?),
             "chmod" => transfer.mode = Some(value_of(place, &name, value)?),
+            "exclude" => transfer.exclude.push(value_of(place, &name, value)?),
+            "parents" if place.keyword == "COPY" => transfer.parents = switch(place, &name, value)?,
+            "checksum" if place.keyword == "ADD" => {
+                let hint = "ADD fetches nothing from the network: fetch the file before the build";
+                return Err(unsupported_flag(place, &name).hint(hint));
+            }
             // Layers here never depend on the ones below more than --link asks for.
-            "link" => {}
+            "link" => drop(switch(place, &name, value)?),
             _ => return Err(unsupported_flag(place, &name)),
         }
     }
@@ -135,7 +141,11 @@ fn transfer(rest: &str, place: &Place, escape: char) -> Parsed<Transfer> {
         }
         None => split_words(flags.rest, escape),
     };
-    let (Some(destination), false) = (words.pop(), words.is_empty()) else {
+    transfer.files = line.here_documents.clone();
+    if transfer.quoted {
+        words.retain(|word| here_document(word).is_none());
+    }
+    let (Some(destination), false) = (words.pop(), words.is_empty() && transfer.files.is_empty()) else {
         return Err(place.error("it needs at least one source and a destination"));
     };
     transfer.sources = words;
@@ -143,22 +153,16 @@ fn transfer(rest: &str, place: &Place, escape: char) -> Parsed<Transfer> {
     Ok(transfer)
 }
 
-fn run(rest: &str, place: &Place) -> Parsed<Command> {
-    let flags = flags(rest);
-    if let Some((name, _)) = flags.given.first() {
-        let finding = unsupported_flag(place, name);
-        return Err(match name.as_str() {
-            "mount" => finding.hint("copy what the command needs with COPY, and remove it in the same RUN"),
-            _ => finding,
-        });
+/// The instruction after ONBUILD, which must be one that can be carried out later.
+fn trigger(rest: &str, place: &Place) -> Parsed<String> {
+    let keyword = rest.split_whitespace().next().unwrap_or_default().to_ascii_uppercase();
+    match keyword.as_str() {
+        "ONBUILD" | "FROM" | "MAINTAINER" => Err(place.error(format!("{keyword} cannot be a trigger"))),
+        _ => super::parse_trigger(rest, place).map(|_| rest.to_owned()),
     }
-    if flags.rest.is_empty() {
-        return Err(place.error("it needs a command"));
-    }
-    command(flags.rest, place)
 }
 
-fn command(rest: &str, place: &Place) -> Parsed<Command> {
+pub(super) fn command(rest: &str, place: &Place) -> Parsed<Command> {
     match json_list(rest) {
         Some(words) if words.is_empty() && place.keyword == "RUN" => Err(place.error("the list is empty")),
         Some(words) => Ok(Command::Exec(words)),

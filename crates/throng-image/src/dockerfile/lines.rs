@@ -1,5 +1,7 @@
 //! Physical lines to logical ones: directives, comments, continuations, here-documents.
 
+use super::HereDocument;
+use super::expand::split_words;
 use std::path::Path;
 use throng_model::diagnostic::{Diagnostic, Location};
 
@@ -11,8 +13,8 @@ pub(super) struct LogicalLine {
     pub rest: String,
     /// Of the keyword.
     pub location: Location,
-    /// A text that follows the instruction: `<<EOF`.
-    pub here_document: bool,
+    /// The texts that follow the instruction, in the order of their `<<EOF`.
+    pub here_documents: Vec<HereDocument>,
 }
 
 pub(super) struct Lines {
@@ -38,9 +40,16 @@ pub(super) fn split(text: &str, file: &Path) -> Lines {
         at = next;
         let mut line = logical(&joined, first, start, file);
         if matches!(line.keyword.as_str(), "RUN" | "COPY" | "ADD") {
-            for (word, strip_tabs) in here_words(&line.rest) {
-                line.here_document = true;
-                at = skip_here_document(&physical, at, &word, strip_tabs);
+            for word in split_words(&line.rest, escape) {
+                let Some(mut document) = here_document(&word) else { continue };
+                let (next, ends) = fill(&mut document, &physical, at);
+                at = next;
+                if !ends {
+                    let message = format!("nothing ends the text that begins with <<{}", document.name);
+                    let hint = format!("put a line with {} alone after it", document.name);
+                    findings.push(Diagnostic::error(message).at(line.location.clone()).hint(hint));
+                }
+                line.here_documents.push(document);
             }
         }
         lines.push(line);
@@ -115,36 +124,33 @@ fn logical(joined: &str, first: &str, start: usize, file: &Path) -> LogicalLine 
             column: indent + 1,
             length: keyword.chars().count().max(1),
         },
-        here_document: false,
+        here_documents: Vec::new(),
     }
 }
 
-/// The words after `<<` outside of quotes, and whether `<<-` was written.
-fn here_words(rest: &str) -> Vec<(String, bool)> {
-    let mut words = Vec::new();
-    for token in rest.split_whitespace() {
-        let digits = token.trim_start_matches(|c: char| c.is_ascii_digit());
-        let Some(word) = digits.strip_prefix("<<") else { continue };
-        let (word, strip_tabs) = word.strip_prefix('-').map_or((word, false), |word| (word, true));
-        let bare = word.trim_matches(['"', '\'']);
-        let plain = |c: char| c.is_ascii_alphanumeric() || c == '_' || c == '.';
-        if !bare.is_empty() && bare.chars().all(plain) {
-            words.push((bare.to_string(), strip_tabs));
-        }
-    }
-    words
+/// What a word such as `<<EOF`, `<<-"EOF"` or `3<<EOF` announces.
+pub(super) fn here_document(word: &str) -> Option<HereDocument> {
+    let word = word.trim_start_matches(|c: char| c.is_ascii_digit()).strip_prefix("<<")?;
+    let (word, strip_tabs) = word.strip_prefix('-').map_or((word, false), |word| (word, true));
+    let bare: String = word.chars().filter(|c| !matches!(c, '"' | '\'')).collect();
+    let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '.' | '-');
+    let is_name = !bare.is_empty() && bare.chars().all(plain) && !matches!(bare.as_str(), "." | "..");
+    is_name.then(|| HereDocument { literal: bare != word, name: bare, strip_tabs, text: String::new() })
 }
 
-/// The line after the one that ends the here-document.
-fn skip_here_document(physical: &[&str], mut at: usize, word: &str, strip_tabs: bool) -> usize {
+/// Takes the lines of the text. Returns the line after it and whether it has an end.
+fn fill(document: &mut HereDocument, physical: &[&str], mut at: usize) -> (usize, bool) {
     while at < physical.len() {
-        let line = if strip_tabs { physical[at].trim_start_matches('\t') } else { physical[at] };
+        let line = physical[at];
+        let compared = if document.strip_tabs { line.trim_start_matches('\t') } else { line };
         at += 1;
-        if line == word {
-            break;
+        if compared == document.name {
+            return (at, true);
         }
+        document.text.push_str(line);
+        document.text.push('\n');
     }
-    at
+    (at, false)
 }
 
 #[cfg(test)]
@@ -182,10 +188,18 @@ mod tests {
     }
 
     #[test]
-    fn a_here_document_is_not_taken_for_instructions() {
-        let text = "RUN <<EOF\nnot an instruction\nEOF\nUSER x";
-        let lines = split(text, Path::new("D")).lines;
-        assert!(lines[0].here_document);
-        assert_eq!(lines[1].keyword, "USER");
+    fn the_texts_that_follow_an_instruction_belong_to_it() {
+        let text =
+            "RUN a <<EOF <<-\"B\"\nnot an instruction\nEOF\n\tb\n\tB\nUSER x\nRUN echo '<<X' $((1<<2)) <<<y";
+        let split = split(text, Path::new("D"));
+        assert!(split.findings.is_empty());
+        let [first, second] = &split.lines[0].here_documents[..] else { panic!("two texts") };
+        assert_eq!((first.name.as_str(), first.text.as_str()), ("EOF", "not an instruction\n"));
+        assert_eq!((first.literal, second.literal, second.strip_tabs), (false, true, true));
+        assert_eq!((second.text.as_str(), second.content().as_str()), ("\tb\n", "b\n"));
+        assert_eq!(split.lines[1].keyword, "USER");
+        assert!(split.lines[2].here_documents.is_empty());
+        let open = super::split("FROM a\nCOPY <<EOF /a\nx", Path::new("D"));
+        assert_eq!(open.findings[0].location.as_ref().map(|at| at.line), Some(2));
     }
 }

@@ -9,9 +9,12 @@ mod expand;
 mod instruction;
 mod lines;
 mod parse;
+mod run;
 
 pub(crate) use expand::{Expander, split_words};
 pub use parse::parse;
+pub(crate) use parse::parse_trigger;
+pub use run::{MountKind, Run, RunMount, Sharing};
 
 use std::path::PathBuf;
 use throng_model::diagnostic::{Diagnostic, Location};
@@ -33,6 +36,8 @@ pub struct Stage {
     /// As written, variables not replaced.
     pub base: String,
     pub name: Option<String>,
+    /// As written; it must come to this machine's.
+    pub platform: Option<String>,
     pub place: Place,
     pub instructions: Vec<Instruction>,
 }
@@ -66,7 +71,9 @@ pub enum Kind {
     Healthcheck(Healthcheck),
     Label(Vec<(String, String)>),
     Maintainer(String),
-    Run(Command),
+    /// An instruction for builds that begin with this image.
+    OnBuild(String),
+    Run(Run),
     Shell(Vec<String>),
     StopSignal(String),
     User(String),
@@ -90,8 +97,37 @@ pub struct Transfer {
     pub from: Option<String>,
     pub owner: Option<String>,
     pub mode: Option<String>,
+    /// Patterns of what is left out, relative to each source.
+    pub exclude: Vec<String>,
+    /// Sources keep the folders that they are in.
+    pub parents: bool,
+    /// Files whose texts are in the Dockerfile itself.
+    pub files: Vec<HereDocument>,
     /// False in the JSON form, where words are literal but for variables.
     pub quoted: bool,
+}
+
+/// A text that follows its instruction.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct HereDocument {
+    /// The word that ends it, which is also the file's name.
+    pub name: String,
+    /// The word was in quotes: variables in the text are not replaced.
+    pub literal: bool,
+    /// `<<-`: tabs at the beginning of lines do not count.
+    pub strip_tabs: bool,
+    /// As written.
+    pub text: String,
+}
+
+impl HereDocument {
+    /// The text without the tabs that do not count.
+    pub fn content(&self) -> String {
+        if !self.strip_tabs {
+            return self.text.clone();
+        }
+        self.text.split_inclusive('\n').map(|line| line.trim_start_matches('\t')).collect()
+    }
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -100,6 +136,8 @@ pub enum Command {
     Exec(Vec<String>),
     /// The plain form: one text for the image's shell.
     Shell(String),
+    /// A text that names its interpreter after `#!`, to be run as a file of this name. RUN alone has it.
+    Script { name: String, text: String },
 }
 
 /// Durations in nanoseconds; 0 means Docker's default.
@@ -113,7 +151,7 @@ pub struct Healthcheck {
     pub retries: u64,
 }
 
-/// Instructions that Docker knows, and so does the parser, though the builder names ONBUILD as unsupported.
+/// Instructions that Docker knows.
 pub(crate) const KEYWORDS: [&str; 18] = [
     "ADD",
     "ARG",

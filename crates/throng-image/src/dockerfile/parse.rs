@@ -82,6 +82,23 @@ fn add(
     Ok(())
 }
 
+/// One instruction of an image's ONBUILD. `place` is where it is carried out.
+///
+/// # Errors
+/// What is wrong with it, at that place.
+pub(crate) fn parse_trigger(text: &str, place: &Place) -> Result<Instruction, Diagnostic> {
+    let lines = split(text, place.file());
+    let Some(line) = lines.lines.first().filter(|_| lines.lines.len() == 1) else {
+        return Err(place.error(format!("{text:?} is no instruction")));
+    };
+    let place = Place { location: place.location.clone(), keyword: line.keyword.clone() };
+    if !super::KEYWORDS.contains(&line.keyword.as_str()) || line.keyword == "FROM" {
+        return Err(instruction::unknown(&line.keyword, &place));
+    }
+    let kind = instruction::read(line, &place, lines.escape)?;
+    Ok(Instruction { text: format!("{} {}", line.keyword, line.rest), kind, place })
+}
+
 /// The line of an earlier instruction that this one makes void.
 fn replaced(stage: &Stage, kind: &Kind) -> Option<usize> {
     if !matches!(kind, Kind::Cmd(_) | Kind::Entrypoint(_) | Kind::Healthcheck(_)) {
@@ -92,12 +109,15 @@ fn replaced(stage: &Stage, kind: &Kind) -> Option<usize> {
 }
 
 fn from(dockerfile: &Dockerfile, line: &LogicalLine, place: Place) -> Result<Stage, Diagnostic> {
-    let words: Vec<&str> = line.rest.split_whitespace().collect();
-    if let Some(flag) = words.first().and_then(|word| word.strip_prefix("--")) {
-        let name = flag.split_once('=').map_or(flag, |(name, _)| name);
-        return Err(place
-            .error(format!("the flag --{name} is not supported"))
-            .hint("images are built for this machine; name a base image that is made for it"));
+    let mut words: Vec<&str> = line.rest.split_whitespace().collect();
+    let mut platform = None;
+    while let Some(flag) = words.first().and_then(|word| word.strip_prefix("--")) {
+        let (name, value) = flag.split_once('=').unwrap_or((flag, ""));
+        if name != "platform" || value.is_empty() {
+            return Err(instruction::unsupported_flag(&place, name));
+        }
+        platform = Some(value.to_owned());
+        words.remove(0);
     }
     let (base, name) = match words[..] {
         [base] => (base, None),
@@ -116,12 +136,12 @@ fn from(dockerfile: &Dockerfile, line: &LogicalLine, place: Place) -> Result<Sta
             return Err(place.error(format!("there is an earlier stage with the name {name:?}")));
         }
     }
-    Ok(Stage { base: base.into(), name, place, instructions: Vec::new() })
+    Ok(Stage { base: base.into(), name, platform, place, instructions: Vec::new() })
 }
 
 #[cfg(test)]
 mod tests {
-    use super::super::{Command, Healthcheck, Transfer};
+    use super::super::{Command, Healthcheck, MountKind, Run, Transfer};
     use super::*;
     use proptest::prelude::*;
 
@@ -143,7 +163,7 @@ mod tests {
             [
                 Kind::Cmd(exec(&["a", "b c"])),
                 Kind::Entrypoint(Command::Shell("a b".into())),
-                Kind::Run(exec(&["x"]))
+                Kind::Run(Run { command: exec(&["x"]), mounts: vec![], offline: false })
             ]
         );
         assert_eq!(
@@ -155,6 +175,7 @@ mod tests {
                 owner: Some("1:2".into()),
                 mode: Some("755".into()),
                 quoted: true,
+                ..Transfer::default()
             })]
         );
         assert_eq!(
@@ -176,6 +197,32 @@ mod tests {
     }
 
     #[test]
+    fn run_takes_mounts_and_texts() {
+        let run = |text: &str| match kinds(text).remove(0) {
+            Kind::Run(run) => run,
+            other => panic!("{other:?}"),
+        };
+        let cached = run(
+            "RUN --mount=type=cache,target=/c,id=x,sharing=locked,uid=7 --mount=dst=/b,rw --network=none a",
+        );
+        let [cache, bind] = &cached.mounts[..] else { panic!("two mounts") };
+        assert_eq!((cache.kind, cache.id.as_deref(), cache.uid), (MountKind::Cache, Some("x"), Some(7)));
+        assert_eq!(
+            (bind.kind, bind.target.as_deref(), bind.read_only),
+            (MountKind::Bind, Some("/b"), Some(false))
+        );
+        assert!(cached.offline);
+        assert_eq!(run("RUN <<EOF\na\nb\nEOF").command, Command::Shell("a\nb\n".into()));
+        assert_eq!(run("RUN <<-EOF\n\ta\n\tEOF").command, Command::Shell("a\n".into()));
+        let script = Command::Script { name: "EOF".into(), text: "#!/bin/x\na\n".into() };
+        assert_eq!(run("RUN <<EOF\n#!/bin/x\na\nEOF").command, script);
+        assert_eq!(
+            run("RUN x <<A > y <<B\n1\nA\n2\nB").command,
+            Command::Shell("x <<A > y <<B\n1\nA\n2\nB".into())
+        );
+    }
+
+    #[test]
     fn errors_name_instruction_and_line() {
         for (text, expected) in [
             (
@@ -185,16 +232,27 @@ mod tests {
             ("FROM scratch\n  XYZZY", "Dockerfile:2:3: error: unknown instruction \"XYZZY\""),
             (
                 "FROM scratch\nRUN --mount=type=cache x",
-                "Dockerfile:2:1: error: RUN: the flag --mount is not supported",
+                "Dockerfile:2:1: error: RUN: --mount: it needs a target",
             ),
-            ("FROM scratch\nONBUILD RUN x", "Dockerfile:2:1: error: ONBUILD: triggers"),
-            ("FROM scratch\nRUN <<EOF\nUSR\nEOF", "Dockerfile:2:1: error: RUN: here-documents"),
+            ("FROM scratch\nRUN --mount=type=ssh x", "Dockerfile:2:1: error: RUN: --mount=type=ssh is not"),
+            (
+                "FROM scratch\nRUN --mount=type=cash,target=/a x",
+                "Dockerfile:2:1: error: RUN: --mount: there is no",
+            ),
+            ("FROM scratch\nRUN --mount=tarket=/a x", "Dockerfile:2:1: error: RUN: --mount: the key"),
+            ("FROM scratch\nRUN --mount=target=/a,mode=9 x", "Dockerfile:2:1: error: RUN: --mount: mode"),
+            ("FROM scratch\nRUN --network=fast x", "Dockerfile:2:1: error: RUN: --network"),
+            ("FROM scratch\nRUN --security=insecure x", "Dockerfile:2:1: error: RUN: --security=insecure"),
+            ("FROM scratch\nONBUILD FROM x", "Dockerfile:2:1: error: ONBUILD: FROM cannot be a trigger"),
+            ("FROM scratch\nONBUILD RNU x", "Dockerfile:2:1: error: unknown instruction \"RNU\""),
+            ("FROM scratch\nRUN <<EOF\nUSR\n", "Dockerfile:2:1: error: nothing ends the text"),
+            ("FROM scratch\nCOPY --parents=maybe a b", "Dockerfile:2:1: error: COPY: --parents"),
             ("FROM scratch\nCOPY a", "Dockerfile:2:1: error: COPY: it needs at least one source"),
             ("FROM scratch\nADD --checksum=x a b", "Dockerfile:2:1: error: ADD: the flag --checksum"),
             ("USER x", "Dockerfile:1:1: error: USER: only ARG may stand before"),
             ("", "error: Dockerfile has no FROM"),
             ("FROM", "Dockerfile:1:1: error: FROM: it takes an image"),
-            ("FROM --platform=x a", "Dockerfile:1:1: error: FROM: the flag --platform"),
+            ("FROM --platfrom=x a", "Dockerfile:1:1: error: FROM: the flag --platfrom"),
             ("FROM a AS b\nFROM c AS B", "Dockerfile:2:1: error: FROM: there is an earlier stage"),
             ("FROM a AS 1", "Dockerfile:1:1: error: FROM: the stage name"),
             ("FROM a\nHEALTHCHECK --interval=x CMD y", "Dockerfile:2:1: error: HEALTHCHECK: --interval"),

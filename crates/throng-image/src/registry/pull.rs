@@ -63,11 +63,12 @@ pub async fn pull(
         Some(digest) => reference.clone_with_digest(digest.into()),
         None => reference.clone(),
     };
-    let store = store.clone();
+    let (store, reference) = (store.clone(), reference.to_string());
     blocking(move || {
         let manifest_digest = store.put_blob(&bytes)?;
         let entry = Entry { name: None, manifest_digest, media_type, size: bytes.len() as u64 };
         store.name_manifest(&entry, std::slice::from_ref(&name))?;
+        store.note_pulled(&reference)?;
         store.image(&entry.manifest_digest, Some(&name.to_string()))
     })
     .await

@@ -6,11 +6,14 @@ use crate::reference::{familiar, parse_reference};
 use crate::watermarks::{Disk, Watermarks};
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
 /// A listing by another process is over by then; a pull is not, and what it leaves is collected next time.
 const COLLECT_WAIT: Duration = Duration::from_secs(2);
+
+/// Folder of what RUN keeps from one build to the next.
+const RUN_CACHES: &str = "mounts";
 
 /// What a removal did, in the order it was done.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
@@ -100,10 +103,11 @@ impl Store {
         Ok(Collected { removed, bytes: 0 }.and(self.collect(needed)?))
     }
 
-    /// Removes the images that nothing needs, and everything that no image uses, build cache included.
+    /// Removes the images that nothing needs, and everything that no image uses, build cache and caches of RUN included.
     pub fn prune(&self, which: Which, needed: &Needed) -> Result<Collected> {
         let removed = self.drop_entries(&self.unneeded(which, needed)?)?;
-        Ok(Collected { removed, bytes: 0 }.and(self.collect(needed)?))
+        let bytes = self.collect_run_caches()?;
+        Ok(Collected { removed, bytes }.and(self.collect(needed)?))
     }
 
     /// What [`Store::prune`] would remove: digests of manifests, in the order of the index.
@@ -187,6 +191,7 @@ impl Store {
         if !marks.is_reached(disk()?) {
             return Ok(collected);
         }
+        collected.bytes += self.collect_run_caches()?;
         let mut oldest: Vec<(SystemTime, String)> = Vec::new();
         for digest in self.unneeded(Which::All, needed)? {
             let used = self.last_used(&digest)?;
@@ -220,6 +225,25 @@ impl Store {
         fs::metadata(&path).and_then(|m| m.modified()).map_err(ImageError::io("read", &path))
     }
 
+    /// The folder that RUN finds again by what it calls it, by the digest of that.
+    pub(crate) fn run_cache(&self, digest: &str) -> PathBuf {
+        self.root().join(RUN_CACHES).join(digest.trim_start_matches("sha256:"))
+    }
+
+    /// Empties the caches of RUN. Nobody may build meanwhile.
+    fn collect_run_caches(&self) -> Result<u64> {
+        let folder = self.root().join(RUN_CACHES);
+        if !folder.exists() {
+            return Ok(0);
+        }
+        let Some(_alone) = self.lock_within("use.lock", LockKind::Exclusive, COLLECT_WAIT)? else {
+            return Ok(0);
+        };
+        let bytes = size_below(&folder);
+        remove_tree(&folder).map_err(ImageError::io("remove", &folder))?;
+        Ok(bytes)
+    }
+
     fn manifest_path(&self, digest: &str) -> PathBuf {
         self.root().join("blobs/sha256").join(digest.trim_start_matches("sha256:"))
     }
@@ -232,7 +256,9 @@ impl Store {
         };
         let mut blobs = HashSet::new();
         let mut chains = self.needed_chains(needed)?;
-        for entry in self.entries()? {
+        let entries = self.entries()?;
+        self.collect_pulled(&entries);
+        for entry in entries {
             let parts = self.parts(&entry.manifest_digest)?;
             blobs.insert(entry.manifest_digest);
             blobs.insert(parts.manifest.config().digest().to_string());
@@ -289,4 +315,20 @@ impl Store {
         }
         Ok(())
     }
+}
+
+/// Bytes of the files below a folder, as far as they can be seen.
+fn size_below(folder: &Path) -> u64 {
+    let mut bytes = 0;
+    let mut open = vec![folder.to_owned()];
+    while let Some(folder) = open.pop() {
+        for entry in fs::read_dir(&folder).into_iter().flatten().flatten() {
+            let Ok(metadata) = entry.metadata() else { continue };
+            match metadata.is_dir() {
+                true => open.push(entry.path()),
+                false => bytes += metadata.len(),
+            }
+        }
+    }
+    bytes
 }

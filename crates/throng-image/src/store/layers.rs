@@ -87,12 +87,24 @@ impl Store {
     fn unpack(&self, blob: &str, diff_id: &str, chain_id: &str, below: &[PathBuf]) -> Result<PathBuf> {
         let scratch = self.scratch()?;
         let target = scratch.path().join("layer");
-        fs::create_dir(&target).map_err(ImageError::io("create", &target))?;
+        let unpacked = self.unpack_at(blob, diff_id, &target, below)?;
+        let folder = File::open(&target).map_err(ImageError::io("open", &target))?;
+        rustix::fs::syncfs(&folder).map_err(|error| ImageError::io("sync", &target)(error.into()))?;
+        self.publish_layer(&target, chain_id, unpacked)
+    }
+
+    /// Unpacks a layer that stands alone into a new folder, whose content is the caller's.
+    pub(crate) fn unpack_copy(&self, blob: &str, diff_id: &str, target: &Path) -> Result<()> {
+        self.unpack_at(blob, diff_id, target, &[]).map(drop)
+    }
+
+    fn unpack_at(&self, blob: &str, diff_id: &str, target: &Path, below: &[PathBuf]) -> Result<Unpacked> {
+        fs::create_dir(target).map_err(ImageError::io("create", target))?;
         let what = format!("layer {blob}");
         let compressed = HashReader::new(BufReader::with_capacity(1 << 17, self.open_blob(blob)?));
         let mut plain = HashReader::new(decompress(&what, compressed)?);
         let unpacked =
-            unpack_layer(&what, &mut plain, &target, &LayerView::new(below.to_vec()), self.limits())?;
+            unpack_layer(&what, &mut plain, target, &LayerView::new(below.to_vec()), self.limits())?;
         // A tar archive may be followed by padding, which counts for the digest.
         io::copy(&mut plain, &mut io::sink()).map_err(|error| ImageError::corrupt(&what, error))?;
         let actual = plain.finish();
@@ -103,9 +115,7 @@ impl Store {
                 actual,
             });
         }
-        let folder = File::open(&target).map_err(ImageError::io("open", &target))?;
-        rustix::fs::syncfs(&folder).map_err(|error| ImageError::io("sync", &target)(error.into()))?;
-        self.publish_layer(&target, chain_id, unpacked)
+        Ok(unpacked)
     }
 
     fn publish_layer(&self, target: &Path, chain_id: &str, unpacked: Unpacked) -> Result<PathBuf> {

@@ -7,6 +7,8 @@
 //! l/<hex>, l/<hex>.json   an unpacked layer and what is known about it; short, because overlayfs takes all
 //!                         lower folders of a mount in one option of at most a page
 //! cache/<hex>             what a build step gave
+//! pulled/<hex>            a name, dated when its registry was last asked for it
+//! mounts/<hex>/data       what RUN --mount=type=cache finds again
 //! tmp/<random>/           work in progress, locked by its owner; swept when the owner is gone
 //! ```
 //!

@@ -6,11 +6,15 @@ use crate::limits::{MAX_INDEX_BYTES, MAX_NAMES, check_size};
 use crate::reference::{familiar_repository, parse_reference};
 use oci_spec::distribution::Reference;
 use oci_spec::image::{ANNOTATION_REF_NAME, Descriptor, Digest, ImageIndex, MediaType, SCHEMA_VERSION};
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::fs;
 use std::io::ErrorKind;
+use std::path::PathBuf;
+use std::time::SystemTime;
 
 const NONE: &str = "<none>";
+/// Folder of the notes about when names were asked for at their registries.
+const PULLED: &str = "pulled";
 
 /// One line of the index.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -81,6 +85,42 @@ impl Store {
             }
             Ok(())
         })
+    }
+
+    /// Notes that a registry has just been asked for this name.
+    pub(crate) fn note_pulled(&self, name: &str) -> Result<()> {
+        let path = self.pulled(name);
+        if let Some(folder) = path.parent() {
+            fs::create_dir_all(folder).map_err(ImageError::io("create", folder))?;
+        }
+        self.write_atomic(&path, name.as_bytes())
+    }
+
+    /// When a registry was last asked for an image by this name; `None` if never, as for one that was built or loaded.
+    pub fn last_pulled(&self, reference: &str) -> Result<Option<SystemTime>> {
+        let path = self.pulled(&parse_reference(reference)?.to_string());
+        match fs::metadata(&path).and_then(|metadata| metadata.modified()) {
+            Ok(time) => Ok(Some(time)),
+            Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(ImageError::io("read", &path)(error)),
+        }
+    }
+
+    fn pulled(&self, name: &str) -> PathBuf {
+        let digest = crate::digest::of_bytes(name.as_bytes());
+        self.root().join(PULLED).join(digest.trim_start_matches("sha256:"))
+    }
+
+    /// Forgets about names that are not there any more.
+    pub(super) fn collect_pulled(&self, entries: &[Entry]) {
+        let known: HashSet<PathBuf> =
+            entries.iter().filter_map(|entry| entry.name.as_deref()).map(|name| self.pulled(name)).collect();
+        for note in fs::read_dir(self.root().join(PULLED)).into_iter().flatten().flatten() {
+            if !known.contains(&note.path()) {
+                // One that stays says when a name was asked for that may come again.
+                let _ = fs::remove_file(note.path());
+            }
+        }
     }
 
     /// Finds an image by `name[:tag]`, `name@digest`, whole id, or the start of an id that no other image has.
