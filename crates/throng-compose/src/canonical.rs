@@ -143,7 +143,13 @@ fn service(app: &App, service: &Service) -> Value {
 fn x_throng(service: &Service) -> Option<Value> {
     let mut map = Map::new();
     let check = service.health_check.as_ref().filter(|check| over_the_network(check));
-    set(&mut map, "readiness", check.map(health_check));
+    set(&mut map, "readiness", check.map(probe));
+    let mut liveness = service.liveness.as_ref().map(probe);
+    if let Some(Value::Object(map)) = &mut liveness {
+        map.remove("start_interval");
+    }
+    set(&mut map, "liveness", liveness);
+    set(&mut map, "startup", service.startup.as_ref().map(probe));
     if let Some(back_off) = service.restart_pace.back_off {
         let BackOff { initial, factor, max, reset } = back_off;
         let (initial, max, reset) = (duration(initial), duration(max), duration(reset));
@@ -327,6 +333,16 @@ fn mount(mount: &Mount) -> Value {
 /// Compose has no words for such a test.
 fn over_the_network(check: &HealthCheck) -> bool {
     matches!(check.test, HealthTest::Http { .. } | HealthTest::Tcp { .. } | HealthTest::Grpc { .. })
+}
+
+/// Under `x-throng`, where a command is not written as under `healthcheck`.
+fn probe(check: &HealthCheck) -> Value {
+    let mut value = health_check(check);
+    if let (Value::Object(map), HealthTest::Exec(words)) = (&mut value, &check.test) {
+        map.remove("test");
+        map.insert("exec".into(), json!(words));
+    }
+    value
 }
 
 fn health_check(check: &HealthCheck) -> Value {

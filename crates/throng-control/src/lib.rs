@@ -8,6 +8,7 @@
 //! - [`world`]: the replicas that there are, and what each thing that happens makes of one.
 //! - [`health`]: when to probe next, and what a probe's result changes.
 //! - [`place`]: which virtual node a replica is put on, and why there is none for it.
+//! - [`job`]: what of a service that runs to completion is next; [`schedule`]: when its runs begin.
 //! - [`restart`]: whether and when an ended replica starts again.
 //! - [`pace`]: how many replicas may start now, how many health checks the host can afford.
 //! - [`ceiling`]: the search for the largest count that holds.
@@ -16,11 +17,13 @@
 pub mod address;
 pub mod ceiling;
 pub mod health;
+pub mod job;
 pub mod pace;
 pub mod place;
 pub mod plan;
 pub mod restart;
 pub mod rollout;
+pub mod schedule;
 pub mod world;
 
 pub use plan::{Limits, Plan, Step, Waiting, Wanted, WantedService, observe, plan};

@@ -3,7 +3,7 @@
 //! ```text
 //!            Launch                    ends              Restart after back-off
 //!  missing ─────────> running ───────────────────> exited ────────────────────> running
-//!                        │  Probe … Probe             │
+//!                        │  Probe … Probe, End        │
 //!                        │ surplus, its turn in a roll-out, going down
 //!                        └──────────────> Retire <────┘ ──────> missing
 //! ```
@@ -11,12 +11,13 @@
 //! A replica with a step under way (`busy`) gets no other step until that one has ended.
 
 use crate::Time;
-use crate::health::Status;
+use crate::health::{Checks, Question, Status};
+use crate::job::Work;
 use crate::restart::Rule;
 use crate::rollout::{self, Change, Definition, Rollout};
 use crate::world::{Phase, ReplicaView, World};
 use std::collections::{BTreeMap, BTreeSet};
-use throng_model::app::{Condition, Dependency, HealthCheck};
+use throng_model::app::{Condition, Dependency};
 use throng_model::update::UpdatePolicy;
 
 /// What should be there.
@@ -33,7 +34,7 @@ pub struct WantedService {
     pub config_hash: String,
     pub restart: Rule,
     pub depends_on: BTreeMap<String, Dependency>,
-    pub health: Option<HealthCheck>,
+    pub checks: Checks,
     /// Ordinals that cannot be launched now: no node has room for them, see [`crate::place`].
     pub held: BTreeSet<u32>,
     /// How replicas of another definition are replaced; see [`crate::rollout`].
@@ -43,6 +44,8 @@ pub struct WantedService {
     pub previous: Option<Definition>,
     /// Set by [`observe`] alone, but for what a supervisor remembers.
     pub rollout: Option<Rollout>,
+    /// It runs to completion: `replicas` of it must succeed. Its definition is not rolled out but begun anew.
+    pub job: Option<Work>,
 }
 
 /// Named bounds on what a single plan may start.
@@ -67,8 +70,10 @@ pub enum Step {
     Restart { service: String, ordinal: u32 },
     /// Take it out of the balancer, let its requests end, stop and remove it.
     Retire { service: String, ordinal: u32 },
-    /// Run its health check once.
-    Probe { service: String, ordinal: u32 },
+    /// Run one of its checks once.
+    Probe { service: String, ordinal: u32, question: Question },
+    /// Stop its process, as [`Step::Retire`] does, but leave it where it is: it does not live any more.
+    End { service: String, ordinal: u32 },
 }
 
 /// A service that cannot go on yet, and why, in words for people.
@@ -96,7 +101,7 @@ pub struct Plan {
 pub fn observe(wanted: &mut Wanted, world: &World, now: Time) -> Vec<(String, Change)> {
     let mut changes = Vec::new();
     if !wanted.going_down {
-        for (name, service) in &mut wanted.services {
+        for (name, service) in wanted.services.iter_mut().filter(|(_, service)| service.job.is_none()) {
             let changed = rollout::observe(service, world.get(name), now);
             changes.extend(changed.into_iter().map(|change| (name.clone(), change)));
         }
@@ -159,7 +164,8 @@ struct DueProbe<'a> {
     at: Time,
     service: &'a str,
     ordinal: u32,
-    /// Its health has been seen before.
+    question: Question,
+    /// Nobody waits for its answer: it has been asked before, or is not looked at by whoever brings the app up.
     recheck: bool,
 }
 
@@ -175,6 +181,9 @@ impl<'a> Planner<'a> {
             let keep = service.map_or(0, |service| service.replicas);
             let stand_ins = service.map_or(0, |service| service.stand_ins(Some(replicas), self.now));
             let stays = |ordinal: u32, view: &ReplicaView| {
+                if let Some((service, work)) = service.and_then(|s| s.job.as_ref().map(|work| (s, work))) {
+                    return !view.leaving && work.claims(&service.config_hash, ordinal, view);
+                }
                 let stands_in = || {
                     ordinal <= keep.saturating_add(stand_ins)
                         && service.is_some_and(|service| !service.is_outdated(ordinal, view))
@@ -199,6 +208,9 @@ impl<'a> Planner<'a> {
     }
 
     fn service(&mut self, name: &'a str, service: &'a WantedService) {
+        if let Some(work) = &service.job {
+            return self.job(name, service, work);
+        }
         if let Some(waiting) = self.unmet_dependency(name, service) {
             self.plan.waiting.push(waiting);
             // What already runs is still looked after; nothing new starts, and so nothing is replaced.
@@ -224,6 +236,47 @@ impl<'a> Planner<'a> {
         self.tend(name, service, replaced);
     }
 
+    /// What of a job may start now; what runs of it is looked after, or ended with its run.
+    fn job(&mut self, name: &'a str, service: &'a WantedService, work: &'a Work) {
+        if work.waits() {
+            self.plan.waiting.extend(first_unmet(self.wanted, self.world, name));
+        }
+        if let Some(wake) = work.wake() {
+            self.wake_at(wake);
+        }
+        let none = BTreeMap::new();
+        let replicas = self.world.get(name).unwrap_or(&none);
+        for run in &work.progress.runs {
+            let next = run.next(service, &work.job, &service.held, replicas, self.now);
+            if let Some(wake) = next.wake {
+                self.wake_at(wake);
+            }
+            let launches =
+                next.launch.into_iter().map(|ordinal| Step::Launch { service: name.into(), ordinal });
+            let restarts =
+                next.restart.into_iter().map(|ordinal| Step::Restart { service: name.into(), ordinal });
+            for step in launches.chain(restarts) {
+                if self.room.launches == 0 {
+                    self.plan.launches_held = true;
+                    break;
+                }
+                self.room.launches -= 1;
+                self.plan.steps.push(step);
+            }
+        }
+        for (&ordinal, view) in replicas.iter().filter(|(_, view)| view.runs() && !view.busy && !view.leaving)
+        {
+            if !work.claims(&service.config_hash, ordinal, view) {
+                continue;
+            }
+            if work.mark(&service.config_hash, ordinal).is_none() || view.condemned() {
+                self.end(name, ordinal);
+            } else {
+                self.note_probe(name, ordinal, &service.checks, view);
+            }
+        }
+    }
+
     /// Restarts what has ended and probes what is due, but for what is being replaced.
     fn tend(&mut self, name: &'a str, service: &'a WantedService, replaced: BTreeSet<u32>) {
         let Some(replicas) = self.world.get(name) else { return };
@@ -236,13 +289,14 @@ impl<'a> Planner<'a> {
                 continue;
             }
             // Of a definition that nobody knows any more.
-            let Some((_, health)) = service.definition_of(replica) else { continue };
+            let Some((_, checks)) = service.definition_of(replica) else { continue };
             if ordinal > service.replicas && service.is_outdated(ordinal, replica) {
                 continue;
             }
             match replica.phase {
                 Phase::Created => self.restart_at(name, ordinal, self.now),
-                Phase::Running { since } => self.note_probe(name, ordinal, health, replica, since),
+                Phase::Running { .. } if replica.condemned() => self.end(name, ordinal),
+                Phase::Running { .. } => self.note_probe(name, ordinal, checks, replica),
                 Phase::Exited { .. } | Phase::Failed { .. } => {
                     if let Some(at) = service.next_start(replica) {
                         self.restart_at(name, ordinal, at);
@@ -252,21 +306,17 @@ impl<'a> Planner<'a> {
         }
     }
 
-    fn note_probe(
-        &mut self,
-        service: &'a str,
-        ordinal: u32,
-        check: Option<&HealthCheck>,
-        replica: &ReplicaView,
-        since: Time,
-    ) {
-        let Some(check) = check else { return };
-        let at = replica.health.next_probe(check, since);
+    fn note_probe(&mut self, service: &'a str, ordinal: u32, checks: &Checks, replica: &ReplicaView) {
+        let Some((at, question)) = replica.next_question(checks) else { return };
         if at > self.now {
             self.wake_at(at);
         } else {
-            let recheck = replica.health.status != Status::Starting;
-            self.due.push(DueProbe { at, service, ordinal, recheck });
+            let recheck = match question {
+                Question::Startup => false,
+                Question::Readiness => replica.health.status != Status::Starting,
+                Question::Liveness => true,
+            };
+            self.due.push(DueProbe { at, service, ordinal, question, recheck });
         }
     }
 
@@ -283,7 +333,8 @@ impl<'a> Planner<'a> {
             }
             self.room.probes -= 1;
             self.room.rechecks -= usize::from(probe.recheck);
-            self.plan.steps.push(Step::Probe { service: probe.service.into(), ordinal: probe.ordinal });
+            let DueProbe { service, ordinal, question, .. } = probe;
+            self.plan.steps.push(Step::Probe { service: service.into(), ordinal, question });
         }
     }
 
@@ -306,6 +357,13 @@ impl<'a> Planner<'a> {
         }
     }
 
+    fn end(&mut self, name: &str, ordinal: u32) {
+        if self.room.retirements > 0 {
+            self.room.retirements -= 1;
+            self.plan.steps.push(Step::End { service: name.into(), ordinal });
+        }
+    }
+
     fn wake_at(&mut self, time: Time) {
         self.plan.wake = Some(self.plan.wake.map_or(time, |wake| wake.min(time)));
     }
@@ -316,53 +374,86 @@ impl<'a> Planner<'a> {
         if running >= service.replicas as usize {
             return None;
         }
-        service.depends_on.iter().find_map(|(on, dependency)| {
-            let Some(target) = self.wanted.services.get(on) else {
-                return dependency.required.then(|| waiting(name, format!("{on} is not enabled"), true));
-            };
-            self.condition(on, target, dependency.condition)
-                .err()
-                .map(|(reason, hopeless)| waiting(name, reason, hopeless))
-        })
+        first_unmet(self.wanted, self.world, name)
     }
+}
 
-    fn condition(
-        &self,
-        on: &str,
-        target: &WantedService,
-        condition: Condition,
-    ) -> Result<(), (String, bool)> {
-        let replicas = self.world.get(on);
-        let count = |test: &dyn Fn(&ReplicaView) -> bool| {
-            replicas.map_or(0, |replicas| replicas.values().filter(|replica| test(replica)).count())
+/// The first dependency of a service that does not hold yet.
+pub(crate) fn first_unmet(wanted: &Wanted, world: &World, name: &str) -> Option<Waiting> {
+    wanted.services.get(name)?.depends_on.iter().find_map(|(on, dependency)| {
+        let Some(target) = wanted.services.get(on) else {
+            return dependency.required.then(|| waiting(name, format!("{on} is not enabled"), true));
         };
-        let wanted = target.replicas as usize;
-        let ended_badly = |r: &ReplicaView| match r.phase {
-            Phase::Exited { exit, .. } => !exit.is_success() && target.restart.delay(exit, r.tries).is_none(),
-            Phase::Failed { permanent, .. } => permanent,
-            _ => false,
-        };
-        let ok = |r: &ReplicaView| match condition {
-            Condition::ServiceStarted => matches!(r.phase, Phase::Running { .. } | Phase::Exited { .. }),
-            Condition::ServiceHealthy => target.ready(r),
-            Condition::ServiceCompletedSuccessfully => {
-                matches!(r.phase, Phase::Exited { exit, .. } if exit.is_success())
-            }
-        };
-        let word = match condition {
-            Condition::ServiceStarted => "started",
-            Condition::ServiceHealthy => "ready",
-            Condition::ServiceCompletedSuccessfully => "completed",
-        };
-        let good = count(&ok);
-        if good >= wanted {
-            return Ok(());
+        holds(world.get(on), on, target, dependency.condition)
+            .err()
+            .map(|(reason, hopeless)| waiting(name, reason, hopeless))
+    })
+}
+
+/// `Err` with the reason, and whether it will stay so.
+fn holds(
+    replicas: Option<&BTreeMap<u32, ReplicaView>>,
+    on: &str,
+    target: &WantedService,
+    condition: Condition,
+) -> Result<(), (String, bool)> {
+    if let Some(work) = &target.job {
+        return job_holds(replicas, on, target, work, condition);
+    }
+    let count = |test: &dyn Fn(&ReplicaView) -> bool| {
+        replicas.map_or(0, |replicas| replicas.values().filter(|replica| test(replica)).count())
+    };
+    let wanted = target.replicas as usize;
+    let ended_badly = |r: &ReplicaView| match r.phase {
+        Phase::Exited { .. } => {
+            let success = r.succeeded();
+            !success && target.restart.delay(success, r.tries).is_none()
         }
-        let bad = count(&ended_badly);
-        if bad > 0 {
-            return Err((format!("{on} failed: {bad} of {wanted} ended and will not start again"), true));
+        Phase::Failed { permanent, .. } => permanent,
+        _ => false,
+    };
+    let ok = |r: &ReplicaView| match condition {
+        Condition::ServiceStarted => matches!(r.phase, Phase::Running { .. } | Phase::Exited { .. }),
+        Condition::ServiceHealthy => target.ready(r),
+        Condition::ServiceCompletedSuccessfully => r.succeeded(),
+    };
+    let word = match condition {
+        Condition::ServiceStarted => "started",
+        Condition::ServiceHealthy => "ready",
+        Condition::ServiceCompletedSuccessfully => "completed",
+    };
+    let good = count(&ok);
+    if good >= wanted {
+        return Ok(());
+    }
+    let bad = count(&ended_badly);
+    if bad > 0 {
+        return Err((format!("{on} failed: {bad} of {wanted} ended and will not start again"), true));
+    }
+    Err((format!("{on}: {good} of {wanted} {word}"), false))
+}
+
+/// A job has started with its first replica, and is never ready before it is complete.
+fn job_holds(
+    replicas: Option<&BTreeMap<u32, ReplicaView>>,
+    on: &str,
+    target: &WantedService,
+    work: &Work,
+    condition: Condition,
+) -> Result<(), (String, bool)> {
+    let started = replicas.into_iter().flatten().any(|(ordinal, view)| {
+        let ran = matches!(view.phase, Phase::Running { .. } | Phase::Exited { .. });
+        ran && work.claims(&target.config_hash, *ordinal, view)
+    });
+    match work.outcome() {
+        Ok(true) => Ok(()),
+        _ if condition == Condition::ServiceStarted && started => Ok(()),
+        Ok(false) => {
+            let status = work.status(target.replicas, 0, Time::ZERO);
+            Err((format!("{on}: {} of {} completed", status.completed, status.completions), false))
         }
-        Err((format!("{on}: {good} of {wanted} {word}"), false))
+        // The next run may be better.
+        Err(reason) => Err((format!("{on} failed: {reason}"), !work.is_scheduled())),
     }
 }
 

@@ -6,7 +6,6 @@
 
 use std::time::Duration;
 use throng_model::app::{RestartPolicy, Service};
-use throng_model::replica::Exit;
 use throng_model::update::{BackOff, RestartPace};
 
 /// The shortest pause that a `delay` stands for: a replica that ends at once must not be all that the host does.
@@ -47,12 +46,12 @@ impl From<&Service> for Rule {
 }
 
 impl Rule {
-    /// How long to wait before the next start, or `None` when the replica stays down.
-    pub fn delay(&self, exit: Exit, tries: Tries) -> Option<Duration> {
+    /// How long to wait before the next start, or `None` when the replica stays down. `success`: it has done its work.
+    pub fn delay(&self, success: bool, tries: Tries) -> Option<Duration> {
         let (again, most) = match self.policy {
             RestartPolicy::No => (false, None),
             RestartPolicy::Always | RestartPolicy::UnlessStopped => (true, None),
-            RestartPolicy::OnFailure(most) => (!exit.is_success(), most),
+            RestartPolicy::OnFailure(most) => (!success, most),
         };
         let most = most.into_iter().chain(self.pace.max_attempts).min();
         (again && most.is_none_or(|most| tries.attempts < most)).then(|| self.pause(tries.streak))
@@ -94,8 +93,8 @@ fn pause(back_off: &BackOff, streak: u32) -> Duration {
 mod tests {
     use super::*;
 
-    const FINE: Exit = Exit::Code { code: 0 };
-    const BAD: Exit = Exit::OutOfMemory;
+    const FINE: bool = true;
+    const BAD: bool = false;
 
     fn tries(n: u32) -> Tries {
         Tries { streak: n, attempts: n }

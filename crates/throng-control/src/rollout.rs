@@ -19,14 +19,13 @@
 //!
 //! [`observe`] takes in what has happened and must come before each [`crate::plan()`], which only reads.
 
-use crate::health::Status;
+use crate::health::{Checks, Status};
 use crate::restart::Rule;
 use crate::world::{Phase, ReplicaView};
-use crate::{Time, WantedService};
+use crate::{Time, WantedService, job};
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
-use throng_model::app::HealthCheck;
 use throng_model::replica::Exit;
 pub use throng_model::update::UpdateState as State;
 use throng_model::update::{FailureAction, UpdateOrder, UpdatePolicy};
@@ -36,7 +35,7 @@ use throng_model::update::{FailureAction, UpdateOrder, UpdatePolicy};
 pub struct Definition {
     pub config_hash: String,
     pub restart: Rule,
-    pub health: Option<HealthCheck>,
+    pub checks: Checks,
 }
 
 /// How far a service is on its way to another definition. What is serialised is what a new supervisor must know.
@@ -174,24 +173,27 @@ const PLAIN: UpdatePolicy = UpdatePolicy {
 
 impl WantedService {
     /// The definition that a replica was made from, if it is still known.
-    pub fn definition_of(&self, view: &ReplicaView) -> Option<(&Rule, Option<&HealthCheck>)> {
-        if view.config_hash == self.config_hash {
-            return Some((&self.restart, self.health.as_ref()));
+    pub fn definition_of(&self, view: &ReplicaView) -> Option<(&Rule, &Checks)> {
+        let hash = job::definition_of(&view.config_hash);
+        if hash == self.config_hash {
+            return Some((&self.restart, &self.checks));
         }
-        let previous = self.previous.as_ref().filter(|previous| previous.config_hash == view.config_hash)?;
-        Some((&previous.restart, previous.health.as_ref()))
+        let previous = self.previous.as_ref().filter(|previous| previous.config_hash == hash)?;
+        Some((&previous.restart, &previous.checks))
     }
 
-    /// Whether a replica may be given work, by the health check of its own definition.
+    /// Whether a replica may be given work, by the checks of its own definition.
     pub fn ready(&self, view: &ReplicaView) -> bool {
-        view.ready(self.definition_of(view).and_then(|(_, health)| health))
+        self.definition_of(view)
+            .map_or_else(|| view.ready(&Checks::default()), |(_, checks)| view.ready(checks))
     }
 
     /// When a replica that does not run is started again, which may have passed; `None` if it stays as it is.
     pub fn next_start(&self, view: &ReplicaView) -> Option<Time> {
         let (restart, _) = self.definition_of(view)?;
         match view.phase {
-            Phase::Exited { exit, at } => restart.delay(exit, view.tries).map(|delay| at + delay),
+            Phase::Exited { at, .. } if self.job.is_some() => self.job.as_ref()?.next_start(view, at),
+            Phase::Exited { at, .. } => restart.delay(view.succeeded(), view.tries).map(|delay| at + delay),
             Phase::Failed { at, permanent: false } => Some(at + restart.after_failed_start(view.tries)),
             _ => None,
         }
@@ -210,7 +212,12 @@ impl WantedService {
     /// Makes this the definition that comes after `before`. The same one asked for again ends a pause; of another one the
     /// last that was reached is what it may go back to.
     pub fn succeed(&mut self, before: WantedService) {
-        if self.config_hash == before.config_hash {
+        let same = self.config_hash == before.config_hash;
+        if let Some(work) = &mut self.job {
+            let progress = before.job.map(|work| work.progress).unwrap_or_default();
+            return work.succeed(progress, same);
+        }
+        if same {
             self.previous = before.previous;
             self.rollout = before.rollout.and_then(Rollout::resumed);
             return;
@@ -218,7 +225,7 @@ impl WantedService {
         let unreached =
             before.rollout.as_ref().is_some_and(|rollout| rollout.under_way() && !rollout.goes_back());
         let own =
-            Definition { config_hash: before.config_hash, restart: before.restart, health: before.health };
+            Definition { config_hash: before.config_hash, restart: before.restart, checks: before.checks };
         let good = if unreached { before.previous.unwrap_or(own) } else { own };
         self.previous = Some(good).filter(|good| good.config_hash != self.config_hash);
         self.rollout = None;
@@ -230,7 +237,7 @@ impl WantedService {
         self.previous = Some(Definition {
             config_hash: std::mem::replace(&mut self.config_hash, previous.config_hash),
             restart: std::mem::replace(&mut self.restart, previous.restart),
-            health: std::mem::replace(&mut self.health, previous.health),
+            checks: std::mem::replace(&mut self.checks, previous.checks),
         });
         self.rollout = Some(Rollout::begin(State::RollingBack, self, replicas));
         true
@@ -379,14 +386,12 @@ enum Verdict {
 fn verdict(service: &WantedService, view: &ReplicaView) -> Verdict {
     match view.phase {
         _ if service.ready(view) => Verdict::Good,
-        Phase::Running { .. } if view.health.status == Status::Unhealthy => Verdict::Bad(Failure::Unhealthy),
+        Phase::Running { .. } if view.health.status == Status::Unhealthy || view.condemned() => {
+            Verdict::Bad(Failure::Unhealthy)
+        }
         // It is being started again: what it was before has been looked at before.
         _ if view.busy && !view.runs() => Verdict::Open,
-        Phase::Exited { exit, .. }
-            if exit.is_success() && service.restart.delay(exit, view.tries).is_none() =>
-        {
-            Verdict::Good
-        }
+        _ if view.succeeded() && service.restart.delay(true, view.tries).is_none() => Verdict::Good,
         Phase::Exited { exit, .. } => Verdict::Bad(Failure::Ended(exit)),
         Phase::Failed { .. } => Verdict::Bad(Failure::NotStarted),
         Phase::Running { .. } | Phase::Created => Verdict::Open,
@@ -475,7 +480,9 @@ impl WantedService {
     fn use_of(&self, view: &ReplicaView) -> Use {
         match view.phase {
             Phase::Running { .. } if self.ready(view) => Use::Serves,
-            Phase::Running { .. } if view.health.status != Status::Unhealthy => Use::Soon,
+            Phase::Running { .. } if view.health.status != Status::Unhealthy && !view.condemned() => {
+                Use::Soon
+            }
             _ => Use::None,
         }
     }

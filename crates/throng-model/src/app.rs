@@ -1,6 +1,7 @@
 //! What a Compose file says once every default is filled in and every path is absolute.
 
 use crate::autoscale::Autoscale;
+use crate::job::Job;
 use crate::node::{Node, Placement};
 use crate::replica::LogPolicy;
 use crate::sandbox::Sandbox;
@@ -56,11 +57,21 @@ pub struct Service {
     pub mounts: Vec<Mount>,
     pub replicas: u32,
     pub resources: Resources,
+    /// `healthcheck` or `x-throng.readiness`: when a replica is given work.
     pub health_check: Option<HealthCheck>,
+    /// `x-throng.liveness`: a replica that fails it is ended. Its first question comes after the start period.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub liveness: Option<HealthCheck>,
+    /// `x-throng.startup`: until it has succeeded once nothing else is asked; a replica that fails it is ended.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub startup: Option<HealthCheck>,
     pub depends_on: BTreeMap<String, Dependency>,
     /// Keys of [`App::networks`] this service is attached to, with extra names it answers to there.
     pub networks: BTreeMap<String, NetworkAttachment>,
     pub restart: RestartPolicy,
+    /// It runs to completion: so many replicas as there are to be must succeed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub job: Option<Job>,
     /// At what pace replicas that have ended start again.
     #[serde(default, skip_serializing_if = "RestartPace::is_default")]
     pub restart_pace: RestartPace,

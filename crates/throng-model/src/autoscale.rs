@@ -174,6 +174,10 @@ pub struct Description {
     pub events: Vec<Event>,
     /// Images may say it, too.
     pub health_check: Option<HealthCheck>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub liveness: Option<HealthCheck>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub startup: Option<HealthCheck>,
     /// Cores and bytes that each replica is expected to need.
     pub requests: (Option<f64>, Option<u64>),
     /// What it should request by what has been seen; `None` before anything has.

@@ -2,6 +2,7 @@
 //!
 //! - [`app`]: what a Compose file says, fully resolved: an [`app::App`] of services, networks, volumes.
 //! - [`autoscale`]: what is asked of a service's autoscaler.
+//! - [`job`]: services that run to completion.
 //! - [`node`]: virtual nodes, their links, and where replicas may be.
 //! - [`replica`]: one instance of a service: its name, what it needs to run, what was observed of it.
 //! - [`run`]: one recorded execution of an experiment, as the report reads it.
@@ -14,6 +15,7 @@
 pub mod app;
 pub mod autoscale;
 pub mod diagnostic;
+pub mod job;
 pub mod node;
 pub mod replica;
 pub mod run;

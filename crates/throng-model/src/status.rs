@@ -106,6 +106,9 @@ pub struct ReplicaStatus {
     pub health: String,
     pub exit: Option<Exit>,
     pub error: Option<String>,
+    /// What it was ended for, if that was not its own doing: `liveness check failed: …`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ended_for: Option<String>,
     pub restarts: u32,
     pub addresses: Vec<Ipv4Addr>,
     /// Names of the networks that these are in, in the same order.

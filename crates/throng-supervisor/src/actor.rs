@@ -1,6 +1,7 @@
 //! The one task that owns an app's state. It waits for something to happen, takes in all that has happened, plans
 //! once, and hands the steps out. It never blocks on I/O but for its own small state file.
 
+mod asking;
 mod autoscaling;
 mod begin;
 mod figures;
@@ -73,6 +74,8 @@ pub struct Detail {
     pub command: String,
     pub exit: Option<Exit>,
     pub error: Option<String>,
+    /// What it was ended for, if that was not its own doing.
+    pub ended_for: Option<String>,
     /// The virtual node that it is on, and whether that has been cut off for so long that nobody is sent there.
     pub node: Option<String>,
     pub cut_off: bool,
@@ -387,6 +390,7 @@ impl Detail {
             command: String::new(),
             exit: None,
             error: None,
+            ended_for: None,
             node: None,
             cut_off: false,
             held: None,

@@ -47,13 +47,17 @@ pub fn readiness<'a>(
             Phase::Running { .. } => {
                 readiness.running += 1;
                 // A replica that only starts slowly has not failed, but whoever waits in vain wants its reason.
-                (view.health.status == HealthStatus::Unhealthy, if ready { None } else { error() })
+                let ill = view.health.status == HealthStatus::Unhealthy || view.condemned();
+                (ill, if ready { None } else { error() })
             }
-            Phase::Exited { exit, .. } if exit.is_success() => {
+            Phase::Exited { .. } if view.succeeded() => {
                 readiness.completed += 1;
                 (false, None)
             }
-            Phase::Exited { exit, .. } => (true, Some(exit.to_string())),
+            Phase::Exited { exit, .. } => {
+                let why = detail.ended_for.as_ref().map(|why| format!("{exit}: {why}"));
+                (true, Some(why.unwrap_or_else(|| exit.to_string())))
+            }
             Phase::Failed { .. } => (true, Some(error().unwrap_or_default())),
             Phase::Created => (false, None),
         };
@@ -83,6 +87,7 @@ pub fn pending(id: &ReplicaId, image: String, reason: &str) -> ReplicaStatus {
         health: String::new(),
         exit: None,
         error: Some(reason.to_owned()),
+        ended_for: None,
         restarts: 0,
         addresses: Vec::new(),
         networks: Vec::new(),
@@ -103,7 +108,7 @@ pub fn ended(view: &ReplicaView, wanted: &WantedService) -> bool {
 
 fn hopeless(view: &ReplicaView, wanted: &WantedService) -> bool {
     match view.phase {
-        Phase::Exited { exit, .. } => !exit.is_success() && ended(view, wanted),
+        Phase::Exited { .. } => !view.succeeded() && ended(view, wanted),
         Phase::Failed { permanent, .. } => permanent,
         Phase::Running { .. } => view.health.status == HealthStatus::Unhealthy,
         Phase::Created => false,
@@ -129,7 +134,7 @@ pub fn replica(
         (Phase::Exited { .. }, _) => "exited",
         (Phase::Failed { .. }, _) => "failed",
     };
-    let checked = wanted.definition_of(view).is_some_and(|(_, health)| health.is_some());
+    let checked = wanted.definition_of(view).is_some_and(|(_, checks)| checks.readiness.is_some());
     let health = match (checked, &view.phase, view.health.status) {
         (true, Phase::Running { .. }, HealthStatus::Starting) => "starting",
         (true, Phase::Running { .. }, HealthStatus::Healthy) => "healthy",
@@ -150,6 +155,7 @@ pub fn replica(
         health: health.into(),
         exit: detail.exit,
         error: detail.error.clone(),
+        ended_for: detail.ended_for.clone(),
         restarts: detail.restarts,
         addresses: detail.networks.iter().map(|attachment| attachment.address).collect(),
         networks: detail.networks.iter().map(|attachment| attachment.network.clone()).collect(),

@@ -10,6 +10,7 @@ use throng_image::{HealthConfig, Image, Store};
 use throng_model::app::{
     App, FileKind, FileMount, FileSource, HealthCheck, HealthTest, MountSource, Resources, Service,
 };
+use throng_model::job::Job;
 use throng_model::replica::{
     Attachment, NetworkSpec, Process, ReplicaId, ReplicaSpec, ResolvedMount, ResolvedSource, RootFs,
 };
@@ -405,6 +406,10 @@ fn config_hash(service: &Service, image_id: &str, networks: &[NetworkSpec], mark
         depends_on: BTreeMap::new(),
         profiles: Vec::new(),
         health_check: None,
+        liveness: None,
+        startup: None,
+        // How a job goes about its work can change while it runs; whether it is one cannot.
+        job: service.job.as_ref().map(|_| Job::default()),
         restart: Default::default(),
         restart_pace: Default::default(),
         update: None,

@@ -7,8 +7,9 @@ use std::path::PathBuf;
 use std::process::Stdio;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
+use throng_control::health::Question;
 use throng_model::app::HealthCheck;
-use throng_model::replica::{ReplicaId, ReplicaSpec, Statistics};
+use throng_model::replica::{Exit, ReplicaId, ReplicaSpec, Statistics};
 use throng_proxy::Proxy;
 use throng_runtime::{ErrorKind, Runtime, RuntimeError};
 
@@ -29,9 +30,16 @@ pub enum Outcome {
         key: Key,
         result: Result<(), RuntimeError>,
     },
+    /// One that was to end and stay where it is.
+    Ended {
+        key: Key,
+        generation: u64,
+        result: Result<Exit, RuntimeError>,
+    },
     Probed {
         key: Key,
         generation: u64,
+        question: Question,
         took: Duration,
         result: Result<(), String>,
     },
@@ -105,11 +113,33 @@ pub async fn retire(runtime: Arc<dyn Runtime>, key: Key, order: Retirement) -> O
 }
 
 /// Runs a health check once. The error says why in words for people.
-pub async fn probe(key: Key, generation: u64, patient: Patient, check: HealthCheck) -> Outcome {
+pub async fn probe(
+    key: Key,
+    generation: u64,
+    question: Question,
+    patient: Patient,
+    check: HealthCheck,
+) -> Outcome {
     let begin = Instant::now();
     let run = tokio::spawn(probe::run(patient, check));
     let result = run.await.unwrap_or_else(|error| Err(format!("the check ended abnormally: {error}")));
-    Outcome::Probed { key, generation, took: begin.elapsed(), result }
+    Outcome::Probed { key, generation, question, took: begin.elapsed(), result }
+}
+
+/// Has a replica's process end. Its requests are not waited for: it does not answer any more.
+pub async fn end(
+    runtime: Arc<dyn Runtime>,
+    key: Key,
+    id: ReplicaId,
+    generation: u64,
+    signal: i32,
+    grace: Duration,
+) -> Outcome {
+    let result = whole(async move { runtime.stop(&id, generation, signal, grace).await }).await;
+    if result.is_err() {
+        tokio::time::sleep(RETIRE_AGAIN).await;
+    }
+    Outcome::Ended { key, generation, result }
 }
 
 pub async fn sample(runtime: Arc<dyn Runtime>, running: Vec<ReplicaId>) -> Outcome {

@@ -1,4 +1,4 @@
-//! Checks over the network, from where clients are.
+//! Checks over the network, from where clients are: what they keep from work, and what they end.
 
 mod support;
 
@@ -49,4 +49,86 @@ fn a_replica_is_ready_while_it_answers_over_the_network() {
         return;
     };
     ready_by_http_and_tcp(&bench);
+}
+
+const LIVING: &str = "
+services:
+  web:
+    image: probe
+    command: [serve, '80']
+    restart: always
+    stop_signal: SIGTERM
+    stop_grace_period: 1s
+    deploy: {replicas: 2}
+    x-throng:
+      startup: {tcp: {port: 80}, interval: 10s}
+      liveness: {http: {port: 80, path: /livez}, interval: 200ms, timeout: 5s, retries: 2}
+  once:
+    image: probe
+    command: [serve, '81']
+    stop_grace_period: 1s
+    x-throng:
+      liveness: {exec: [/probe, get, '127.0.0.1:81', /livez], interval: 200ms, timeout: 5s, retries: 1}
+  never:
+    image: probe
+    command: [say, nothing]
+    restart: always
+    stop_grace_period: 1s
+    x-throng:
+      startup: {tcp: {port: 83}, interval: 200ms, timeout: 5s, retries: 2}
+      readiness: {exec: [/probe, exit, '0'], interval: 200ms}
+      restart: {initial: 1h, max: 1h}
+";
+
+#[test]
+fn a_replica_that_hangs_is_ended_and_comes_back() {
+    let Some(bench) = Bench::with_probe("a_replica_that_hangs_is_ended_and_comes_back") else { return };
+    bench.compose(LIVING);
+    bench.ok(&["up", "-d", "--wait", "web", "once"]);
+    let replica = |service: &str, ordinal: u32| {
+        let is = |r: &serde_json::Value| r["Service"] == service && r["Ordinal"] == ordinal;
+        bench.ps().into_iter().find(is).unwrap_or_default()
+    };
+    let (before, first) = (replica("web", 1), bench.pids("web-1"));
+    bench.ok(&["exec", "--index", "1", "web", "/probe", "get", "127.0.0.1:80", "/hang"]);
+    // It does not heed its stop signal, so it is killed when its grace period has passed.
+    let after = until("the one that hangs is another process", || {
+        let now = replica("web", 1);
+        (now["Restarts"] == 1 && now["State"] == "running" && bench.pids("web-1") != first).then_some(now)
+    });
+    assert_eq!(before["Addresses"], after["Addresses"], "it keeps its identity");
+    let other = replica("web", 2);
+    assert_eq!((&other["Restarts"], &other["State"]), (&0.into(), &"running".into()), "others go on");
+    let events = bench.ok(&["events", "--no-follow"]);
+    events.prints("liveness check failed (1 of 2): GET :80/livez: no answer in time");
+    events.prints("is ended: liveness check failed: GET :80/livez: no answer in time");
+    events.prints("killed by signal 9");
+    bench.ok(&["describe", "web"]).prints("GET :80/livez every 200ms");
+
+    // Without a restart policy it stays down, and says why.
+    bench.ok(&["exec", "once", "/probe", "get", "127.0.0.1:81", "/hang"]);
+    let ended = until("the one that is not to be started again has ended", || {
+        Some(replica("once", 1)).filter(|now| now["State"] == "exited")
+    });
+    assert!(ended["EndedFor"].as_str().is_some_and(|why| why.contains("liveness check failed")), "{ended}");
+    bench.ok(&["ps", "--all"]).prints("Exited (137, liveness check failed)");
+    bench.fails(1, &["up", "-d", "--wait", "web", "once"]).says("liveness check failed");
+    bench.ok(&["down"]);
+    bench.assert_clean();
+}
+
+#[test]
+fn a_replica_that_does_not_start_up_in_time_is_ended() {
+    let Some(bench) = Bench::with_probe("a_replica_that_does_not_start_up_in_time_is_ended") else { return };
+    bench.compose(LIVING);
+    bench.fails(1, &["up", "-d", "--wait", "--wait-timeout", "10", "never"]).says("startup check");
+    let loops = until("it is in back-off", || {
+        bench.ps().into_iter().find(|r| r["Service"] == "never" && r["State"] == "restarting")
+    });
+    assert_eq!(loops["Restarts"], 1, "at once, then with a pause: {loops}");
+    bench.ok(&["ps"]).prints("startup check failed");
+    let events = bench.ok(&["events", "--no-follow"]).out;
+    assert!(!events.contains("never-1      healthy"), "nobody asks whether it is ready: {events}");
+    bench.ok(&["down"]);
+    bench.assert_clean();
 }

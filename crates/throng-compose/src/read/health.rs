@@ -107,7 +107,17 @@ fn refuse_zero(node: &Node, check: &HealthCheck, findings: &mut Findings) {
     }
 }
 
-/// `x-throng.readiness` or `x-throng.liveness`: a test of one kind, and the times as under `healthcheck`.
+/// `x-throng.liveness`. There is no quick succession at the start that `start_interval` could be the pause of.
+pub(super) fn read_liveness(entry: &Entry, findings: &mut Findings) -> Option<HealthCheck> {
+    if let Some(node) = entry.value.get("start_interval") {
+        let hint =
+            "remove it; start_period says when the first question comes, startup what must come before";
+        findings.error_with_hint(&node.position, "a liveness check has one pace", hint);
+    }
+    read_probe(entry, findings)
+}
+
+/// `x-throng.readiness`, `liveness` or `startup`: a test of one kind, and the times as under `healthcheck`.
 pub(super) fn read_probe(entry: &Entry, findings: &mut Findings) -> Option<HealthCheck> {
     let node = &entry.value;
     let keys = entries(node, &PROBE_KEYS, findings);

@@ -12,7 +12,8 @@ use throng_model::app::Service;
 /// Keys of the app's `x-throng`.
 const APP_KEYS: [&str; 2] = ["nodes", "unreachable_after"];
 /// Keys of a service's `x-throng`.
-const SERVICE_KEYS: [&str; 5] = ["autoscale", "autoscaler", "node", "readiness", "restart"];
+const SERVICE_KEYS: [&str; 7] =
+    ["autoscale", "autoscaler", "liveness", "node", "readiness", "restart", "startup"];
 
 /// What `x-throng` says at the top of a file.
 #[derive(Default)]
@@ -38,6 +39,8 @@ pub(super) fn read_service(node: &Node, service: &mut Service, declared: &Declar
     if let Some(entry) = value("readiness") {
         service.health_check = health::read_probe(entry, findings);
     }
+    service.liveness = value("liveness").and_then(|entry| health::read_liveness(entry, findings));
+    service.startup = value("startup").and_then(|entry| health::read_probe(entry, findings));
     service.restart_pace.back_off = value("restart").map(|entry| updates::read_back_off(entry, findings));
     if let Some(entry) = value("node") {
         nodes::read_by_name(entry, service, &declared.nodes, findings);

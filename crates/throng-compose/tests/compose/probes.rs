@@ -1,12 +1,12 @@
-//! `x-throng.readiness`: what is read, what is refused, and where.
+//! `x-throng.readiness`, `liveness` and `startup`: what is read, what is refused, and where.
 
 use crate::common::{Case, check};
 use std::time::Duration;
-use throng_model::app::{HealthCheck, HealthTest};
+use throng_model::app::{HealthCheck, HealthTest, Service};
 
-/// The check of a service whose `x-throng` is this, after it has gone through the canonical text and back.
-fn readiness(text: &str) -> HealthCheck {
-    let text = format!("services:\n  web:\n    image: web\n    x-throng: {{readiness: {text}}}\n");
+/// The service whose `x-throng` is this, after it has gone through the canonical text and back.
+fn service(text: &str) -> Service {
+    let text = format!("services:\n  web:\n    image: web\n    x-throng: {text}\n");
     check(&text, "");
     let load = |text: &str| {
         let (loaded, _) = Case { files: &[("compose.yaml", text)], ..Case::default() }.load();
@@ -14,8 +14,12 @@ fn readiness(text: &str) -> HealthCheck {
     };
     let app = load(&text);
     let again = load(&throng_compose::to_yaml(&app));
-    assert_eq!(app.services["web"].health_check, again.services["web"].health_check, "{text}");
-    app.services["web"].health_check.clone().expect("a check")
+    assert_eq!(app.services["web"], again.services["web"], "{text}");
+    app.services["web"].clone()
+}
+
+fn readiness(text: &str) -> HealthCheck {
+    service(&format!("{{readiness: {text}}}")).health_check.expect("a check")
 }
 
 #[test]
@@ -33,6 +37,24 @@ fn tests_over_the_network_are_read_and_printed() {
     assert_eq!(grpc.test, HealthTest::Grpc { port: 50051, service: "shop.Cart".into() });
     assert_eq!(readiness("{grpc: {port: 1}}").test.to_string(), "grpc :1");
     assert_eq!(readiness("{exec: [/probe, x]}").test, HealthTest::Exec(vec!["/probe".into(), "x".into()]));
+}
+
+#[test]
+fn the_three_questions_are_apart() {
+    let read = service(
+        "{startup: {exec: [/probe, up], retries: 30}, liveness: {http: {port: 80, path: /live}, start_period: 1m}}",
+    );
+    assert!(read.health_check.is_none(), "nobody asks whether it is ready");
+    let startup = read.startup.expect("a startup check");
+    assert_eq!((startup.test.to_string().as_str(), startup.retries), ("/probe up", 30));
+    let liveness = read.liveness.expect("a liveness check");
+    let second = Duration::from_secs(1);
+    assert_eq!(
+        (liveness.test.to_string().as_str(), liveness.interval, liveness.timeout, liveness.retries),
+        ("GET :80/live", 10 * second, second, 3),
+        "Kubernetes' defaults"
+    );
+    assert_eq!(liveness.start_period, 60 * second);
 }
 
 #[test]
@@ -75,6 +97,15 @@ fn what_makes_no_sense_is_pointed_at() {
     wrong(
         "{htp: {port: 1}, tcp: {port: 1}}",
         "compose.yaml:5:19: error: unknown key \"htp\" (hint: did you mean http?)",
+    );
+    check(
+        "services:\n  web:\n    image: web\n    x-throng:\n      liveness: {tcp: {port: 1}, start_interval: 1s}\n",
+        "compose.yaml:5:50: error: a liveness check has one pace (hint: remove it; start_period says when the first \
+         question comes, startup what must come before)",
+    );
+    check(
+        "services:\n  web:\n    image: web\n    x-throng:\n      livenes: {tcp: {port: 1}}\n",
+        "compose.yaml:5:7: error: unknown key \"livenes\" (hint: did you mean liveness?)",
     );
     wrong(
         "{tcp: {port: 1}, timeout: 0s}",

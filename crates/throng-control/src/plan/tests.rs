@@ -3,7 +3,7 @@ use crate::health::Health;
 use crate::restart::Tries;
 use proptest::prelude::*;
 use std::time::Duration;
-use throng_model::app::{HealthTest, RestartPolicy};
+use throng_model::app::{HealthCheck, HealthTest, RestartPolicy};
 use throng_model::replica::Exit;
 
 const LIMITS: Limits = Limits { launches: 4, retirements: 4, probes: 4, rechecks: 4 };
@@ -53,7 +53,11 @@ fn steps(plan: &Plan) -> Vec<String> {
             Step::Launch { service, ordinal } => format!("launch {service}-{ordinal}"),
             Step::Restart { service, ordinal } => format!("restart {service}-{ordinal}"),
             Step::Retire { service, ordinal } => format!("retire {service}-{ordinal}"),
-            Step::Probe { service, ordinal } => format!("probe {service}-{ordinal}"),
+            Step::Probe { service, ordinal, question } => match question {
+                Question::Readiness => format!("probe {service}-{ordinal}"),
+                other => format!("{other} {service}-{ordinal}"),
+            },
+            Step::End { service, ordinal } => format!("end {service}-{ordinal}"),
         })
         .collect()
 }
@@ -94,7 +98,7 @@ fn a_dependent_waits_and_says_for_what() {
     let dependency = Dependency { condition: Condition::ServiceHealthy, required: true, restart: false };
     web.depends_on.insert("db".into(), dependency);
     let mut db = service(1);
-    db.health = Some(every_second());
+    db.checks.readiness = Some(every_second());
     let target = wanted(&[("db", db), ("web", web)]);
     let mut replica = running("a");
     let before = plan(&target, &world(&[("db", 1, replica.clone())]), &LIMITS, Time::ZERO);
@@ -108,7 +112,7 @@ fn a_dependent_waits_and_says_for_what() {
 #[test]
 fn each_replica_gets_its_turn_to_be_probed() {
     let mut db = service(4);
-    db.health = Some(every_second());
+    db.checks.readiness = Some(every_second());
     let seen = |second: u64, status| {
         let mut replica = running("a");
         let last = Some(Duration::from_secs(second));
@@ -168,6 +172,88 @@ fn a_crash_is_restarted_at_once_then_later() {
     assert_eq!(second.wake, Some(Duration::from_secs(15)));
 }
 
+/// A service of one replica that is asked these questions each second.
+fn questioned(startup: bool, readiness: bool, liveness: bool) -> WantedService {
+    let check = |asked: bool| asked.then(every_second);
+    let checks = Checks { startup: check(startup), readiness: check(readiness), liveness: check(liveness) };
+    WantedService { checks, ..service(1) }
+}
+
+#[test]
+fn nothing_else_is_asked_before_a_replica_has_started_up() {
+    let target = wanted(&[("web", questioned(true, true, true))]);
+    let at = Duration::from_secs(9);
+    let mut replica = running("a");
+    let first = plan(&target, &world(&[("web", 1, replica.clone())]), &LIMITS, at);
+    assert_eq!(steps(&first), ["startup check web-1"]);
+    assert!(!replica.ready(&target.services["web"].checks));
+    let checks = target.services["web"].checks.clone();
+    replica.probed(&checks, Question::Startup, true, at);
+    let then = plan(&target, &world(&[("web", 1, replica.clone())]), &LIMITS, at);
+    assert_eq!(steps(&then), ["probe web-1"], "readiness at once, liveness an interval later");
+    replica.probed(&checks, Question::Readiness, true, at);
+    assert!(replica.ready(&checks));
+    let later = at + Duration::from_secs(1);
+    let then = plan(&target, &world(&[("web", 1, replica.clone())]), &LIMITS, later);
+    assert_eq!(steps(&then), ["probe web-1"], "one question at a time");
+    replica.probed(&checks, Question::Readiness, true, later);
+    let then = plan(&target, &world(&[("web", 1, replica)]), &LIMITS, later);
+    assert_eq!(steps(&then), ["liveness check web-1"]);
+}
+
+#[test]
+fn who_does_not_live_is_ended_and_started_again_by_its_rule() {
+    for (policy, exit, again) in [
+        (RestartPolicy::Always, 0, true),
+        (RestartPolicy::OnFailure(None), 0, true),
+        (RestartPolicy::OnFailure(None), 143, true),
+        (RestartPolicy::No, 0, false),
+        (RestartPolicy::No, 143, false),
+    ] {
+        let target = questioned(false, false, true);
+        let target = wanted(&[("web", WantedService { restart: policy.into(), ..target })]);
+        let service = &target.services["web"];
+        let mut replica = running("a");
+        for second in 1..=3 {
+            assert!(service.ready(&replica));
+            let at = Duration::from_secs(second);
+            assert_eq!(
+                steps(&plan(&target, &world(&[("web", 1, replica.clone())]), &LIMITS, at)),
+                ["liveness check web-1"]
+            );
+            replica.probed(&service.checks, Question::Liveness, false, at);
+        }
+        let at = Duration::from_secs(3);
+        assert!(!service.ready(&replica), "it is given no more work");
+        let there = world(&[("web", 1, replica.clone())]);
+        assert_eq!(steps(&plan(&target, &there, &LIMITS, at)), ["end web-1"]);
+        replica.make_end();
+        replica.exited(Exit::Code { code: exit }, &service.restart, at);
+        replica.busy = false;
+        assert!(!replica.succeeded(), "whatever it said at its end");
+        let there = world(&[("web", 1, replica.clone())]);
+        let next = steps(&plan(&target, &there, &LIMITS, at));
+        assert_eq!(next, if again { vec!["restart web-1"] } else { vec![] }, "{policy:?} {exit}");
+        replica.restarting();
+        replica.started(at);
+        assert!(service.ready(&replica), "it is another one now");
+    }
+}
+
+#[test]
+fn a_replica_behind_a_cut_is_not_asked_whether_it_lives() {
+    let target = wanted(&[("web", questioned(false, true, true))]);
+    let mut replica = running("a");
+    let at = Duration::from_secs(9);
+    replica.unreachable = true;
+    replica.health = Health { status: Status::Healthy, last: Some(at), probes: 1, ..Health::default() };
+    let cut = plan(&target, &world(&[("web", 1, replica.clone())]), &LIMITS, at);
+    assert!(cut.steps.is_empty(), "{:?}", cut.steps);
+    replica.unreachable = false;
+    let healed = plan(&target, &world(&[("web", 1, replica)]), &LIMITS, at);
+    assert_eq!(steps(&healed), ["liveness check web-1"]);
+}
+
 #[test]
 fn going_down_takes_dependents_first() {
     let mut web = service(1);
@@ -199,7 +285,7 @@ fn apply(world: &mut World, plan: &Plan, target: &Wanted, now: Time) {
                     world.remove(service);
                 }
             }
-            Step::Probe { .. } => {}
+            Step::Probe { .. } | Step::End { .. } => {}
         }
     }
 }
@@ -219,6 +305,47 @@ fn any_replica() -> impl Strategy<Value = ReplicaView> {
 }
 
 proptest! {
+    /// A replica is ended once it has left as many questions in a row unanswered as the check allows, and not before;
+    /// it is asked no more often than once an interval, and not before its start period has passed.
+    #[test]
+    fn a_replica_is_ended_after_so_many_silences_in_a_row(
+        answers in proptest::collection::vec(any::<bool>(), 1..40),
+        retries in 1..5u32,
+        start_period in 0..30u64,
+        startup in any::<bool>(),
+    ) {
+        let mut target = questioned(startup, true, true);
+        if let Some(check) = &mut target.checks.liveness {
+            check.retries = retries;
+            check.start_period = Duration::from_secs(start_period);
+        }
+        let target = wanted(&[("web", target)]);
+        let checks = target.services["web"].checks.clone();
+        let (mut replica, mut now) = (running("a"), Time::ZERO);
+        let (mut silences, mut asked, mut answers) = (0, Vec::new(), answers.into_iter());
+        loop {
+            let next = plan(&target, &world(&[("web", 1, replica.clone())]), &LIMITS, now);
+            prop_assert_eq!(next.steps.iter().any(|s| matches!(s, Step::End { .. })), silences >= retries);
+            prop_assert_eq!(replica.condemned(), silences >= retries);
+            if silences >= retries {
+                break;
+            }
+            match next.steps.first() {
+                Some(Step::Probe { question: Question::Liveness, .. }) => {
+                    let Some(answer) = answers.next() else { break };
+                    silences = if answer { 0 } else { silences + 1 };
+                    asked.push(now);
+                    replica.probed(&checks, Question::Liveness, answer, now);
+                }
+                Some(Step::Probe { question, .. }) => replica.probed(&checks, *question, true, now),
+                _ => now = next.wake.expect("there is always a next question"),
+            }
+        }
+        let first = Duration::from_secs(start_period.max(1));
+        prop_assert!(asked.iter().all(|at| *at >= first), "{:?}", asked);
+        prop_assert!(asked.windows(2).all(|pair| pair[1] - pair[0] >= Duration::from_secs(1)), "{:?}", asked);
+    }
+
     /// From any world, carrying plans out reaches the wanted counts, and then the plan is empty.
     #[test]
     fn plans_converge_and_then_are_empty(
@@ -261,7 +388,7 @@ proptest! {
         let mut seen = std::collections::BTreeSet::new();
         for step in &plan.steps {
             let (Step::Launch { ordinal, .. } | Step::Restart { ordinal, .. } | Step::Retire { ordinal, .. }
-                | Step::Probe { ordinal, .. }) = step;
+                | Step::Probe { ordinal, .. } | Step::End { ordinal, .. }) = step;
             prop_assert!(seen.insert(*ordinal), "{:?}", plan.steps);
             prop_assert!(!replicas.get(ordinal).is_some_and(|replica| replica.busy));
         }

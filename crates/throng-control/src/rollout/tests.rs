@@ -3,7 +3,7 @@ use crate::world::World;
 use crate::{Limits, Step, Wanted, plan};
 use proptest::prelude::*;
 use std::time::Duration;
-use throng_model::app::{HealthTest, RestartPolicy};
+use throng_model::app::{HealthCheck, HealthTest, RestartPolicy};
 
 const LIMITS: Limits = Limits { launches: 64, retirements: 64, probes: 64, rechecks: 64 };
 const MONITOR: Duration = Duration::from_secs(5);
@@ -84,7 +84,7 @@ impl Bench {
                     replicas.remove(&ordinal).expect("there");
                     said.push(format!("-{ordinal}"));
                 }
-                Step::Probe { .. } => {}
+                Step::Probe { .. } | Step::End { .. } => {}
             }
         }
         said.sort();
@@ -282,7 +282,7 @@ fn a_replica_is_checked_as_its_own_definition_says() {
         start_interval: Duration::from_secs(1),
     };
     let mut new = service(1, "new", None);
-    new.health = Some(check);
+    new.checks.readiness = Some(check);
     new.succeed(service(1, "old", None));
     let view = |hash: &str| ReplicaView::new(hash.into(), Phase::Running { since: Time::ZERO }, false);
     assert!(new.ready(&view("old")), "what has no check is ready, whatever comes after it has");

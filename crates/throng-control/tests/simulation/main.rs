@@ -16,6 +16,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 use supervisor::{Supervisor, Tally};
+use throng_control::health::Checks;
 use throng_control::{Time, WantedService};
 use throng_model::app::{HealthCheck, HealthTest, RestartPolicy};
 use throng_model::update::{FailureAction, UpdateOrder, UpdatePolicy};
@@ -47,19 +48,25 @@ fn policy(random: &mut Random) -> Option<UpdatePolicy> {
 }
 
 fn service(number: u64, replicas: u32, random: &mut Random) -> WantedService {
-    let check = HealthCheck {
+    let mut check = |seconds| HealthCheck {
         test: HealthTest::Shell("true".into()),
-        interval: Duration::from_secs(30),
+        interval: Duration::from_secs(seconds),
         timeout: Duration::from_secs(1),
         retries: 1 + random.below(2) as u32,
         start_period: Duration::ZERO,
         start_interval: Duration::from_secs(2),
     };
+    let (readiness, liveness, startup) = (check(30), check(10), check(20));
+    let checks = Checks {
+        startup: random.one_in(4).then_some(startup),
+        readiness: random.one_in(2).then_some(readiness),
+        liveness: random.one_in(2).then_some(liveness),
+    };
     WantedService {
         replicas,
         config_hash: format!("definition {number}"),
         restart: RestartPolicy::Always.into(),
-        health: random.one_in(2).then_some(check),
+        checks,
         update: policy(random),
         rollback: policy(random),
         ..WantedService::default()
@@ -104,7 +111,7 @@ impl<'a> Simulation<'a> {
 
     fn something_happens(&mut self) {
         let random = &mut self.random;
-        match random.below(9) {
+        match random.below(10) {
             0..=2 => {
                 let there: Vec<_> = self.runtime.replicas.keys().cloned().collect();
                 if !there.is_empty() {
@@ -114,8 +121,14 @@ impl<'a> Simulation<'a> {
             }
             3 => self.supervisor.scale(random.below(REPLICAS_MOST + 1) as u32),
             4 | 5 => {
-                let nature =
-                    random.pick(&[Nature::Good, Nature::Good, Nature::Crashes, Nature::Broken, Nature::Sick]);
+                let nature = random.pick(&[
+                    Nature::Good,
+                    Nature::Good,
+                    Nature::Crashes,
+                    Nature::Broken,
+                    Nature::Sick,
+                    Nature::Hangs,
+                ]);
                 self.define(nature);
             }
             6 => {
@@ -124,6 +137,12 @@ impl<'a> Simulation<'a> {
                 self.supervisor.apply(WantedService { previous: None, rollout: None, ..same }, nature);
             }
             7 => self.supervisor.restart(&mut self.runtime, self.now),
+            8 => {
+                let there: Vec<_> = self.runtime.replicas.keys().cloned().collect();
+                if !there.is_empty() {
+                    self.runtime.hang(&there[random.below(there.len() as u64) as usize]);
+                }
+            }
             _ => {
                 let mut one_in = || random.pick(&[0, 0, 2, 10]);
                 self.runtime.faults = Faults {
@@ -141,9 +160,15 @@ impl<'a> Simulation<'a> {
         self.definitions += 1;
         let replicas = self.supervisor.service().replicas;
         let mut next = service(self.definitions, replicas, &mut self.random);
-        if nature == Nature::Sick && next.health.is_none() {
-            // Nobody could know.
-            next.health = service(0, 1, &mut Random::new(1)).health;
+        // Where nobody asks, nobody could know.
+        let asks = |wanted: fn(&Checks) -> bool| {
+            (1..).map(|seed| service(0, 1, &mut Random::new(seed)).checks).find(wanted).unwrap_or_default()
+        };
+        if nature == Nature::Sick && next.checks.readiness.is_none() {
+            next.checks.readiness = asks(|checks| checks.readiness.is_some()).readiness;
+        }
+        if nature == Nature::Hangs && next.checks.liveness.is_none() {
+            next.checks.liveness = asks(|checks| checks.liveness.is_some()).liveness;
         }
         self.supervisor.apply(next, nature);
     }

@@ -4,6 +4,7 @@ use crate::random::Random;
 use std::collections::BTreeMap;
 use std::time::Duration;
 use throng_control::Time;
+use throng_control::health::Question;
 use throng_model::replica::Exit;
 
 /// Service and ordinal.
@@ -19,6 +20,8 @@ pub enum Nature {
     Broken,
     /// It runs, but its health check never succeeds.
     Sick,
+    /// It runs, but hangs: its liveness check never succeeds.
+    Hangs,
 }
 
 /// What is in the way while faults last, one in so many each time; 0 for never.
@@ -38,6 +41,8 @@ pub struct Replica {
     pub nature: Nature,
     pub generation: u64,
     pub state: State,
+    /// It does not live any more, until it is started again.
+    pub hung: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -64,7 +69,13 @@ pub enum Told {
     Probed {
         key: Key,
         generation: u64,
+        question: Question,
         success: bool,
+    },
+    /// A step that was to end it has ended; that it did is told apart.
+    Ended {
+        key: Key,
+        generation: u64,
     },
     Retired {
         key: Key,
@@ -86,7 +97,8 @@ pub struct SimRuntime {
 enum Due {
     Start { key: Key, generation: u64, fails: Option<bool> },
     End { key: Key, generation: u64 },
-    Probe { key: Key, generation: u64, fails: bool },
+    Probe { key: Key, generation: u64, question: Question, fails: bool },
+    Ended { key: Key, generation: u64 },
     Removed { key: Key, generation: u64, fails: bool },
 }
 
@@ -111,13 +123,29 @@ impl SimRuntime {
         let slow = Self::hit(self.faults.start_slow, random);
         let takes = Duration::from_millis(if slow { 20_000 } else { 20 + random.below(200) });
         let generation = made.generation;
-        self.replicas.insert(key.clone(), Replica { state: State::Created, ..made });
+        self.replicas.insert(key.clone(), Replica { state: State::Created, hung: false, ..made });
         self.at(now + takes, Due::Start { key, generation, fails });
     }
 
-    pub fn probe(&mut self, key: Key, generation: u64, now: Time, random: &mut Random) {
-        let fails = Self::hit(self.faults.probe_fails, random);
-        self.at(now + Duration::from_millis(5 + random.below(50)), Due::Probe { key, generation, fails });
+    pub fn probe(&mut self, key: Key, generation: u64, question: Question, now: Time, random: &mut Random) {
+        // Liveness is what a replica says of itself: a check that fails by chance would end what is well.
+        let fails = question != Question::Liveness && Self::hit(self.faults.probe_fails, random);
+        let at = now + Duration::from_millis(5 + random.below(50));
+        self.at(at, Due::Probe { key, generation, question, fails });
+    }
+
+    /// Asks a process to leave, and kills one that does not.
+    pub fn end(&mut self, key: Key, generation: u64, now: Time, random: &mut Random) {
+        let takes = Duration::from_millis(random.pick(&[10, 300, 10_000]));
+        self.at(now + takes, Due::End { key: key.clone(), generation });
+        self.at(now + takes + Duration::from_millis(random.below(2)), Due::Ended { key, generation });
+    }
+
+    /// A process goes on and answers nobody.
+    pub fn hang(&mut self, key: &Key) {
+        if let Some(replica) = self.replicas.get_mut(key) {
+            replica.hung = replica.state == State::Running;
+        }
     }
 
     pub fn retire(&mut self, key: Key, generation: u64, now: Time, random: &mut Random) {
@@ -185,12 +213,14 @@ impl SimRuntime {
                 replica.state = State::Exited(CRASH);
                 Some(Told::Exited { key, generation, exit: CRASH })
             }
-            Due::Probe { key, generation, fails } => {
+            Due::Probe { key, generation, question, fails } => {
+                let ill = if question == Question::Liveness { Nature::Hangs } else { Nature::Sick };
                 let well = self.replicas.get(&key).is_some_and(|replica| {
-                    replica.state == State::Running && replica.nature != Nature::Sick && !fails
+                    replica.state == State::Running && replica.nature != ill && !fails && !replica.hung
                 });
-                Some(Told::Probed { key, generation, success: well })
+                Some(Told::Probed { key, generation, question, success: well })
             }
+            Due::Ended { key, generation } => Some(Told::Ended { key, generation }),
             Due::Removed { key, generation, fails } => {
                 let replica = self.replicas.get_mut(&key)?;
                 if fails {

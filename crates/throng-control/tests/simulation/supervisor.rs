@@ -6,6 +6,7 @@ use crate::runtime::{Key, Nature, Replica, SimRuntime, State, Told};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
+use throng_control::health::{Question, Status};
 use throng_control::restart::Rule;
 use throng_control::rollout::State as RolloutState;
 use throng_control::{
@@ -27,6 +28,7 @@ pub struct Tally {
     pub done: AtomicU64,
     pub paused: AtomicU64,
     pub rolled_back: AtomicU64,
+    pub ended: AtomicU64,
     pub supervisors: AtomicU64,
 }
 
@@ -46,7 +48,7 @@ impl Tally {
     }
 
     /// By name, and how often it must have come about in ten thousand schedules at least.
-    pub fn all(&self) -> [(&'static str, &AtomicU64, u64); 7] {
+    pub fn all(&self) -> [(&'static str, &AtomicU64, u64); 8] {
         [
             ("launches", &self.launches, 100_000),
             ("restarts", &self.restarts, 50_000),
@@ -54,6 +56,7 @@ impl Tally {
             ("updates done", &self.done, 10_000),
             ("pauses", &self.paused, 1_000),
             ("rollbacks", &self.rolled_back, 1_000),
+            ("ended for not living", &self.ended, 5_000),
             ("supervisors killed", &self.supervisors, 5_000),
         ]
     }
@@ -82,6 +85,8 @@ pub struct Supervisor<'a> {
     generation: u64,
     generations: BTreeMap<Key, u64>,
     loops: BTreeMap<Key, Loop>,
+    /// Questions after its life that each replica has left unanswered one after the other.
+    silences: BTreeMap<Key, u32>,
     durable: Durable,
 }
 
@@ -99,6 +104,7 @@ impl Supervisor<'_> {
             generation: 0,
             generations: BTreeMap::new(),
             loops: BTreeMap::new(),
+            silences: BTreeMap::new(),
             durable,
         }
     }
@@ -135,7 +141,7 @@ impl Supervisor<'_> {
         service.rollout = self.durable.rollout.as_ref().map(read);
         service.previous = self.durable.previous.clone();
         *self.service() = service;
-        (self.world, self.loops) = (World::new(), BTreeMap::new());
+        (self.world, self.loops, self.silences) = (World::new(), BTreeMap::new(), BTreeMap::new());
         for (key, replica) in &runtime.replicas {
             let phase = match replica.state {
                 State::Created => Phase::Created,
@@ -185,16 +191,26 @@ impl Supervisor<'_> {
                     counted.restarts = 0;
                 }
             }
-            Told::Probed { key, generation, success } => {
+            Told::Probed { key, generation, question, success } => {
                 let service = &self.wanted.services[SERVICE];
                 let Some(view) = self.world.get_mut(&key.0).and_then(|replicas| replicas.get_mut(&key.1))
                 else {
                     return;
                 };
-                let check = service.definition_of(view).and_then(|(_, check)| check.cloned());
+                let checks = service.definition_of(view).map(|(_, checks)| checks.clone());
                 view.busy = false;
-                if let Some(check) = check.filter(|_| self.generations.get(&key) == Some(&generation)) {
-                    view.probed(&check, success, now);
+                if let Some(checks) = checks.filter(|_| self.generations.get(&key) == Some(&generation)) {
+                    view.probed(&checks, question, success, now);
+                    if question == Question::Liveness {
+                        let silences = self.silences.entry(key).or_default();
+                        *silences = if success { 0 } else { *silences + 1 };
+                    }
+                }
+            }
+            Told::Ended { key, generation } => {
+                let known = self.generations.get(&key) == Some(&generation);
+                if let Some(view) = self.view(&key).filter(|_| known) {
+                    view.busy = false;
                 }
             }
             Told::Retired { key, generation, well } => {
@@ -265,10 +281,16 @@ impl Supervisor<'_> {
                 self.generations.insert(key.clone(), generation);
                 runtime.retire(key, generation, now, random);
             }
-            Step::Probe { service, ordinal } => {
+            Step::Probe { service, ordinal, question } => {
                 let key = (service.clone(), *ordinal);
                 self.view(&key).expect("it was checked").busy = true;
-                runtime.probe(key.clone(), self.generations[&key], now, random);
+                runtime.probe(key.clone(), self.generations[&key], *question, now, random);
+            }
+            Step::End { service, ordinal } => {
+                Tally::count(&self.tally.ended);
+                let key = (service.clone(), *ordinal);
+                self.view(&key).expect("it was checked").make_end();
+                runtime.end(key.clone(), self.generations[&key], now, random);
             }
         }
     }
@@ -284,7 +306,9 @@ impl Supervisor<'_> {
     ) {
         let nature = self.natures[&config_hash];
         self.generations.insert(key.clone(), generation);
-        runtime.launch(key, Replica { config_hash, nature, generation, state: State::Created }, now, random);
+        self.silences.remove(&key);
+        let made = Replica { config_hash, nature, generation, state: State::Created, hung: false };
+        runtime.launch(key, made, now, random);
     }
 
     /// All that must hold of a plan, worked out in another way than the planner does.
@@ -305,7 +329,8 @@ impl Supervisor<'_> {
             let (Step::Launch { ordinal, .. }
             | Step::Restart { ordinal, .. }
             | Step::Retire { ordinal, .. }
-            | Step::Probe { ordinal, .. }) = step;
+            | Step::Probe { ordinal, .. }
+            | Step::End { ordinal, .. }) = step;
             assert!(seen.insert(*ordinal), "two steps concern replica {ordinal}: {:?}", plan.steps);
             let view = replicas.get(ordinal);
             assert!(!view.is_some_and(|view| view.busy), "{step:?} concerns a busy replica");
@@ -331,11 +356,27 @@ impl Supervisor<'_> {
                 Step::Probe { .. } => {
                     assert!(view.is_some_and(ReplicaView::runs), "{step:?} of one that does not run")
                 }
+                Step::End { .. } => self.check_end(*ordinal, view.expect("one that is there")),
             }
         }
         if !taken_out.is_empty() {
             self.check_availability(service, replicas, &taken_out, abreast);
         }
+    }
+
+    /// Only who has left all tries unanswered is ended, and nobody gives work to it any more.
+    fn check_end(&self, ordinal: u32, view: &ReplicaView) {
+        let service = &self.wanted.services[SERVICE];
+        let (_, checks) = service.definition_of(view).expect("one of a known definition");
+        assert!(view.runs() && !service.ready(view), "{ordinal} would be given work until it has ended");
+        if view.startup.status == Status::Unhealthy {
+            let retries = checks.startup.as_ref().expect("it has a startup check").retries;
+            assert!(view.startup.failures >= retries, "{ordinal} is ended while it starts up: {view:?}");
+            return;
+        }
+        let retries = checks.liveness.as_ref().expect("it has a liveness check").retries;
+        let silences = self.silences.get(&(SERVICE.to_owned(), ordinal)).copied().unwrap_or_default();
+        assert!(silences >= retries, "{ordinal} is ended after {silences} of {retries} tries");
     }
 
     /// Replicas that work are taken out only as far as the policy lets them.

@@ -218,6 +218,8 @@ impl Actor {
             autoscaler: self.autoscaler_status(service),
             events,
             health_check: prepared.health.clone(),
+            liveness: prepared.service.liveness.clone(),
+            startup: prepared.service.startup.clone(),
             requests: (resources.cpu_request(), resources.memory_request()),
             recommendation: self.recommenders.recommendation(service),
         })

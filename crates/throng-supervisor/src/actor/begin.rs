@@ -1,14 +1,13 @@
 //! From a plan to steps under way.
 
 use super::*;
-use crate::probe::Patient;
 use crate::walls;
 use throng_control::pace::Reading;
 use throng_model::replica::ReplicaSpec;
 
 /// How replicas are asked to leave whose definition nobody knows any more: Compose's defaults, SIGTERM and 10 s.
-const STOP_SIGNAL: i32 = 15;
-const STOP_GRACE: Duration = Duration::from_secs(10);
+pub(super) const STOP_SIGNAL: i32 = 15;
+pub(super) const STOP_GRACE: Duration = Duration::from_secs(10);
 
 impl Actor {
     /// Plans once and begins what the plan says. Returns when to plan again even if nothing happens.
@@ -23,6 +22,7 @@ impl Actor {
             ..self.fixed.limits
         };
         let unreachable = self.notice_unreachable();
+        self.notice_cut();
         self.place();
         let changes = throng_control::observe(&mut self.wanted, &self.world, now);
         self.follow(changes);
@@ -76,15 +76,18 @@ impl Actor {
         let moving = self.to_move();
         let mut leaving: Vec<_> = moving.into_iter().filter_map(|key| self.take_out(key)).collect();
         self.place_stand_ins(&plan.steps);
+        let mut ending = Vec::new();
         for step in plan.steps {
             match step {
                 Step::Launch { service, ordinal } => self.launch((service, ordinal)),
                 Step::Restart { service, ordinal } => self.restart((service, ordinal)),
                 Step::Retire { service, ordinal } => leaving.extend(self.take_out((service, ordinal))),
-                Step::Probe { service, ordinal } => self.probe((service, ordinal)),
+                Step::Probe { service, ordinal, question } => self.probe((service, ordinal), question),
+                Step::End { service, ordinal } => ending.push((service, ordinal)),
             }
         }
         self.retire(leaving);
+        self.end(ending);
     }
 
     pub(super) fn launch(&mut self, key: Key) {
@@ -194,24 +197,6 @@ impl Actor {
         for (key, order) in leaving {
             self.tasks.spawn(steps::retire(self.fixed.runtime.clone(), key, order));
         }
-    }
-
-    pub(super) fn probe(&mut self, key: Key) {
-        let id = self.id(&key);
-        let Some(check) = self.origin(&key).and_then(|origin| origin.health.clone()) else { return };
-        let Some((view, detail)) = Self::replica(&mut self.world, &mut self.details, &key) else { return };
-        view.busy = true;
-        if view.health.status != HealthStatus::Starting {
-            self.budget.began(1);
-        }
-        let generation = detail.generation;
-        let patient = Patient {
-            runtime: self.fixed.runtime.clone(),
-            dial: self.fixed.backend.dial(),
-            id,
-            address: detail.networks.first().map(|network| network.address),
-        };
-        self.tasks.spawn(steps::probe(key, generation, patient, check));
     }
 
     pub(super) fn replica<'a>(

@@ -388,7 +388,7 @@ pub(super) fn wanted(prepared: &Prepared) -> WantedService {
         config_hash: prepared.config_hash.clone(),
         restart: (&prepared.service).into(),
         depends_on: prepared.service.depends_on.clone(),
-        health: prepared.health.clone(),
+        checks: super::asking::checks(prepared),
         update: prepared.service.update,
         rollback: prepared.service.rollback,
         ..WantedService::default()

@@ -16,10 +16,11 @@ impl Actor {
                 self.launched(&key, generation, result);
             }
             Ok(Outcome::Retired { key, result }) => self.retired(&key, result),
-            Ok(Outcome::Probed { key, generation, took, result }) => {
+            Ok(Outcome::Ended { key, generation, result }) => self.ended_by_us(&key, generation, result),
+            Ok(Outcome::Probed { key, generation, question, took, result }) => {
                 self.budget.ended(took);
                 self.metrics.checked(&key.0, result.is_ok());
-                self.probed(&key, generation, result);
+                self.probed(&key, generation, question, result);
             }
             Ok(Outcome::Sampled { at, samples }) => self.sampled(at, samples),
             Ok(Outcome::Gathered { service, looks, gathered }) => self.gathered(service, looks, gathered),
@@ -89,30 +90,6 @@ impl Actor {
         self.event("replica", &replica_name(key), "removed");
     }
 
-    pub(super) fn probed(&mut self, key: &Key, generation: u64, result: Result<(), String>) {
-        let now = self.now();
-        let check = self.origin(key).and_then(|origin| origin.health.clone());
-        let Some((view, detail)) = Self::replica(&mut self.world, &mut self.details, key) else { return };
-        view.busy = false;
-        let (Some(check), true) = (check, view.runs() && detail.generation == generation) else { return };
-        let before = view.health.status;
-        view.probed(&check, result.is_ok(), now);
-        let after = view.health.status;
-        if let Err(reason) = &result {
-            detail.error = Some(format!("health check: {reason}"));
-        } else {
-            detail.error = None;
-        }
-        if before != after {
-            let message = match (after, result) {
-                (HealthStatus::Healthy, _) => "healthy".to_owned(),
-                (_, Err(reason)) => format!("unhealthy: {reason}"),
-                (_, Ok(())) => "unhealthy".to_owned(),
-            };
-            self.event("health", &replica_name(key), &message);
-        }
-    }
-
     pub(super) fn exited(&mut self, event: RuntimeEvent) {
         let RuntimeEvent::Exited { id, generation, exit } = event;
         let now = self.now();
@@ -122,8 +99,13 @@ impl Actor {
         if detail.generation != generation && !view.leaving {
             return;
         }
+        if detail.generation == generation && detail.exit.is_some() && !view.runs() {
+            // It was told before by whoever made it end.
+            return;
+        }
         view.exited(exit, &rule, now);
         let leaving = view.leaving;
+        detail.ended_for = detail.ended_for.take().filter(|_| view.condemned());
         detail.exit = Some(exit);
         detail.finished_at = Some(SystemTime::now());
         detail.meter = None;

@@ -188,8 +188,8 @@ pub(super) fn kept(
 }
 
 fn definition(prepared: &Prepared) -> Definition {
-    let WantedService { config_hash, restart, health, .. } = super::orders::wanted(prepared);
-    Definition { config_hash, restart, health }
+    let WantedService { config_hash, restart, checks, .. } = super::orders::wanted(prepared);
+    Definition { config_hash, restart, checks }
 }
 
 fn alone(app: &App, name: &str) -> App {

@@ -30,7 +30,7 @@ impl Kind<'_> {
         let age = |at: Instant| Age::from(now.saturating_duration_since(at));
         let began = detail.started_at.unwrap_or(detail.created_at);
         let lived = Age::from(began.elapsed().unwrap_or(Duration::ZERO));
-        let ready = view.ready(self.wanted.health.as_ref());
+        let ready = view.ready(&self.wanted.checks);
         let metrics = noted.usage.map(|usage| PodMetrics {
             age: age(usage.at),
             window: Age::from(usage.window),

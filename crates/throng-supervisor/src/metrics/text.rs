@@ -309,6 +309,7 @@ mod tests {
             health: String::new(),
             exit: None,
             error: None,
+            ended_for: None,
             restarts: 0,
             addresses: vec![],
             networks: vec![],

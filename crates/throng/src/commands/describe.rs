@@ -59,6 +59,8 @@ fn as_json(status: &Status, service: &ServiceStatus, description: &Description) 
             "confidence": of.confidence,
         })),
         "healthcheck": description.health_check,
+        "liveness": description.liveness,
+        "startup": description.startup,
         "waiting": readiness.waiting,
         "trouble": readiness.trouble,
         "autoscaler": description.autoscaler.as_ref().map(autoscaler_json),
@@ -124,6 +126,11 @@ fn text(status: &Status, service: &ServiceStatus, description: &Description, now
         service.published.iter().map(|port| format!("{}->{}/tcp", port.address, port.target)).collect();
     several(&mut out, "Ports", &ports);
     line(&mut out, "Health check", &health(description.health_check.as_ref()));
+    for (name, check) in [("Liveness", &description.liveness), ("Startup", &description.startup)] {
+        if check.is_some() {
+            line(&mut out, name, &health(check.as_ref()));
+        }
+    }
     let (cpus, memory) = description.requests;
     line(&mut out, "Requests", &resources(cpus, memory));
     if let Some(recommendation) = &description.recommendation {

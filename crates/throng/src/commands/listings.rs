@@ -112,11 +112,13 @@ fn state_text(replica: &ReplicaStatus) -> String {
         "exited" => {
             let code = replica.exit.map_or(0, |exit| exit.code());
             let reason = replica.exit.filter(|exit| exit.code() > 128).map(|exit| format!(", {exit}"));
-            format!("Exited ({code}{}) {} ago", reason.unwrap_or_default(), since(replica.finished_at))
+            let reason = ended_for(replica).or(reason).unwrap_or_default();
+            format!("Exited ({code}{reason}) {} ago", since(replica.finished_at))
         }
         "restarting" => {
             let code = replica.exit.map_or(0, |exit| exit.code());
-            format!("Restarting ({code}) {} ago{}", since(replica.finished_at), again(replica))
+            let reason = ended_for(replica).unwrap_or_default();
+            format!("Restarting ({code}{reason}) {} ago{}", since(replica.finished_at), again(replica))
         }
         "pending" => format!("Pending: {}", replica.error.as_deref().unwrap_or("unknown")),
         "failed" => format!("Failed: {}{}", replica.error.as_deref().unwrap_or("unknown"), again(replica)),
@@ -128,6 +130,12 @@ fn state_text(replica: &ReplicaStatus) -> String {
                 .unwrap_or_default()
         }
     }
+}
+
+/// Why it was ended, if it was, in a few words.
+fn ended_for(replica: &ReplicaStatus) -> Option<String> {
+    let (what, _) = replica.ended_for.as_ref()?.split_once(':')?;
+    Some(format!(", {what}"))
 }
 
 /// When a replica that keeps ending is started again: what kubectl calls CrashLoopBackOff.
@@ -184,6 +192,7 @@ fn ps_json(status: &Status, replica: &ReplicaStatus) -> serde_json::Value {
         "Health": replica.health,
         "ExitCode": replica.exit.map_or(0, |exit| exit.code()),
         "Error": replica.error,
+        "EndedFor": replica.ended_for,
         "CreatedAt": time_text(replica.created_at),
         "Publishers": publishers.collect::<Vec<_>>(),
         "Node": replica.node,

@@ -7,6 +7,8 @@ use std::time::Duration;
 
 /// Whether `/healthz` answers 200.
 static WELL: AtomicBool = AtomicBool::new(true);
+/// Whether nothing is answered any more.
+static HANGS: AtomicBool = AtomicBool::new(false);
 
 fn host_name() -> String {
     std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default().trim().to_owned()
@@ -58,6 +60,8 @@ fn answer_all(stream: TcpStream) -> std::io::Result<()> {
             // Of its own, for whoever scrapes it.
             "/metrics" => body = format!("probe_info{{name=\"{name}\"}} 1\n"),
             "/sick" => WELL.store(false, Ordering::SeqCst),
+            "/hang" => HANGS.store(true, Ordering::SeqCst),
+            _ if HANGS.load(Ordering::SeqCst) => std::thread::sleep(Duration::from_secs(3_600)),
             "/healthz" if !WELL.load(Ordering::SeqCst) => status = "503 Service Unavailable",
             "/drip" => {
                 // Promises more than it sends before it sleeps.

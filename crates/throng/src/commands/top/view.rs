@@ -328,6 +328,7 @@ pub mod tests {
             health: "healthy".into(),
             exit: None,
             error: None,
+            ended_for: None,
             restarts: 1,
             addresses: vec![[10, 0, 0, 2].into()],
             networks: vec!["shop_default".into()],
