@@ -11,7 +11,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 use throng_control::address;
-use throng_model::app::{App, Port, Service};
+use throng_model::app::{App, Condition, Port, Service};
 use throng_model::node::LinkChange;
 use throng_model::replica::NetworkSpec;
 
@@ -148,6 +148,9 @@ async fn prepare_app(
     for (key, network) in &networks {
         if !current.named.contains(key) {
             let server = fixed.backend.serve_names(network, &fixed.directory).await?;
+    if let Some(refusal) = waits_in_vain(&app, &prepared).filter(|_| !resumed) {
+        return Err(refusal);
+    }
             dns.extend(server.map(|server| (key.clone(), server)));
         }
     }
@@ -180,6 +183,20 @@ fn kept_overrides(said: &BTreeMap<String, NodeOverride>, app: &App) -> BTreeMap<
         let link = LinkChange { up: said.link.up, ..LinkChange::default() };
         app.nodes.contains_key(name).then(|| (name.clone(), NodeOverride { link, ..said.clone() }))
     };
+/// Nobody becomes healthy who has no health check, neither in the file nor in its image.
+fn waits_in_vain(app: &App, prepared: &BTreeMap<String, Prepared>) -> Option<Refusal> {
+    let healthy = app.services.values().flat_map(|service| {
+        let healthy = service.depends_on.iter().filter(|(_, on)| on.condition == Condition::ServiceHealthy);
+        healthy.map(|(on, _)| (&service.name, on))
+    });
+    let unasked = |on: &Prepared| on.health.is_none() && on.service.startup.is_none();
+    let mut vain = healthy.filter(|(_, on)| prepared.get(*on).is_some_and(unasked));
+    let (service, on) = vain.next()?;
+    let message = format!("{service} waits until {on} is healthy, but {on} has no health check");
+    let hint = format!("give {on} a healthcheck or x-throng.readiness, or wait with condition: service_started");
+    Some(Refusal::new(RefusalKind::Invalid, message).hint(hint))
+}
+
     said.iter().filter_map(kept).collect()
 }
 

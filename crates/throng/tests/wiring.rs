@@ -46,6 +46,29 @@ services:
 }
 
 #[test]
+fn nobody_waits_for_the_health_of_what_has_no_check() {
+    let Some(bench) = Bench::with_probe("nobody_waits_for_the_health_of_what_has_no_check") else { return };
+    let app = |check: &str| {
+        format!(
+            "
+services:
+  front: {{image: probe, command: [say, up], depends_on: {{back: {{condition: service_healthy}}}}}}
+  back: {{image: probe, command: [serve, '80']{check}}}
+"
+        )
+    };
+    bench.compose(&app(""));
+    let refused = bench.fails(2, &["up", "-d"]);
+    refused.says("front waits until back is healthy, but back has no health check");
+    refused.says("condition: service_started");
+    bench.assert_clean();
+    bench.compose(&app(", x-throng: {readiness: {tcp: {port: 80}, interval: 100ms}}"));
+    bench.ok(&["up", "-d", "--wait"]);
+    bench.ok(&["down"]);
+    bench.assert_clean();
+}
+
+#[test]
 fn what_depends_on_something_that_fails_says_so() {
     let Some(bench) = Bench::with_probe("what_depends_on_something_that_fails_says_so") else { return };
     bench.compose(
