@@ -11,16 +11,19 @@
 //! are mounted: with thousands of replicas that are gigabytes, and starts that take ever longer. Of the others the
 //! memory is what their processes hold. On a node with a limit they are in the node's memory group themselves.
 
+mod detect;
+mod reading;
 mod settings;
 
+pub use detect::{in_unified, unified};
+
 use crate::held;
+use detect::enable_v2;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 use throng_model::app::Resources;
-use throng_model::replica::Pressure;
-use throng_runtime::counters::{field, number};
 
 /// Folder of this program in each hierarchy.
 const SUBTREE: &str = "throng";
@@ -55,70 +58,7 @@ pub struct Group {
     version: u8,
 }
 
-/// What one group uses, but for its CPU time.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Reading {
-    pub memory: u64,
-    pub unreclaimable: u64,
-    pub memory_limit: Option<u64>,
-    pub pids: u64,
-    /// There is more than one process.
-    pub several: bool,
-    /// Bytes fetched from storage and sent there, where the kernel tells.
-    pub storage: Option<(u64, u64)>,
-    /// Of version 2 only, where the kernel counts it.
-    pub pressure: Option<Pressure>,
-}
-
 impl Cgroups {
-    /// Reads this process' mounts and groups once.
-    pub fn detect() -> Self {
-        let read = |path: &str| fs::read_to_string(path).unwrap_or_default();
-        Self::choose(&read("/proc/self/mountinfo"), &read("/proc/self/cgroup"))
-    }
-
-    fn choose(mountinfo: &str, own: &str) -> Self {
-        let mounts = cgroup_mounts(mountinfo);
-        let v1: Vec<_> = CONTROLLERS
-            .iter()
-            .filter_map(|wanted| {
-                let mount = mounts.iter().find(|m| m.controllers.iter().any(|c| c == wanted))?;
-                Some(((*wanted).to_owned(), mount.path.clone()))
-            })
-            .collect();
-        if !v1.is_empty() {
-            return Self::writable_v1(v1);
-        }
-        match mounts.iter().find(|m| m.version == 2) {
-            Some(mount) => Self::writable_v2(&mount.path, own),
-            None => Cgroups::None("no cgroup hierarchy is mounted".into()),
-        }
-    }
-
-    fn writable_v1(mounts: Vec<(String, PathBuf)>) -> Self {
-        for (_, path) in &mounts {
-            if let Err(error) = own_folder(&path.join(SUBTREE)) {
-                return Cgroups::None(format!("{} cannot be written: {error}", path.display()));
-            }
-        }
-        Cgroups::V1(mounts)
-    }
-
-    /// Root uses the top of the tree; another user only a subtree that was delegated to it.
-    fn writable_v2(mount: &Path, own: &str) -> Self {
-        let mut failure = String::new();
-        for base in [mount.to_path_buf(), mount.join(own_v2_path(own))] {
-            match prepare_v2(&base) {
-                Ok(()) => return Cgroups::V2(base),
-                Err(error) => failure = format!("{} cannot be written: {error}", base.display()),
-            }
-        }
-        if let Some(why) = crate::delegation::refusal() {
-            failure = format!("{failure}; {why}");
-        }
-        Cgroups::None(failure)
-    }
-
     /// The group of a replica wherever it has been made; `None` where this host offers no groups. One that is not there is
     /// looked for among all others of its project, so this is for those whose node nobody knows.
     pub fn group(&self, project: &str, name: &str) -> Option<Group> {
@@ -203,88 +143,6 @@ fn is_node(folder: &Path) -> bool {
     folder.file_name().and_then(|name| name.to_str()).is_some_and(|name| name.starts_with(NODE))
 }
 
-/// Makes the folder, or finds one that this process may make groups in: there may be another user's.
-fn own_folder(folder: &Path) -> io::Result<()> {
-    use rustix::fs::{Access, AtFlags, CWD};
-    fs::create_dir_all(folder)?;
-    Ok(rustix::fs::accessat(CWD, folder, Access::WRITE_OK | Access::EXEC_OK, AtFlags::EACCESS)?)
-}
-
-/// Turns the controllers on from `base` down to this program's folder.
-fn prepare_v2(base: &Path) -> io::Result<()> {
-    let subtree = base.join(SUBTREE);
-    own_folder(&subtree)?;
-    match enable_v2(base) {
-        // Below the top a group may hold processes or pass on controllers, not both (cgroups(7)): if the only one in
-        // it is this process, it goes into a group of its own.
-        Err(error) if error.kind() == io::ErrorKind::ResourceBusy => {
-            let leaf = base.join(SUPERVISOR);
-            fs::create_dir_all(&leaf)?;
-            fs::write(leaf.join("cgroup.procs"), "0")?;
-            enable_v2(base)?;
-        }
-        other => other?,
-    }
-    enable_v2(&subtree)
-}
-
-fn enable_v2(folder: &Path) -> io::Result<()> {
-    let enabled = fs::read_to_string(folder.join("cgroup.subtree_control"))?;
-    let wanted = missing_controllers(&enabled);
-    if wanted.is_empty() { Ok(()) } else { fs::write(folder.join("cgroup.subtree_control"), wanted) }
-}
-
-fn missing_controllers(enabled: &str) -> String {
-    let have: Vec<_> = enabled.split_whitespace().collect();
-    let wanted: Vec<_> =
-        ["cpu", "memory", "pids"].iter().filter(|c| !have.contains(c)).map(|c| format!("+{c}")).collect();
-    wanted.join(" ")
-}
-
-fn own_v2_path(own: &str) -> &str {
-    let path = in_unified(own);
-    // Moved there by an earlier supervisor in the same shell, say.
-    path.strip_suffix(SUPERVISOR).map_or(path, |parent| parent.trim_end_matches('/'))
-}
-
-/// The group in the one tree of version 2 that `/proc/PID/cgroup` tells, from the tree's top.
-pub fn in_unified(own: &str) -> &str {
-    own.lines().find_map(|line| line.strip_prefix("0::/")).unwrap_or_default()
-}
-
-/// Where the one tree of version 2 is mounted, if it is what this host counts and limits with.
-pub fn unified() -> Option<PathBuf> {
-    let mounts = cgroup_mounts(&fs::read_to_string("/proc/self/mountinfo").unwrap_or_default());
-    let used = |m: &CgroupMount| m.version == 1 && m.controllers.iter().any(|c| CONTROLLERS.contains(&&**c));
-    if mounts.iter().any(used) {
-        return None;
-    }
-    mounts.into_iter().find(|m| m.version == 2).map(|m| m.path)
-}
-
-struct CgroupMount {
-    version: u8,
-    path: PathBuf,
-    controllers: Vec<String>,
-}
-
-/// `36 35 98:0 /root /mount/point options … - type source super,options` (proc_pid_mountinfo(5)).
-fn cgroup_mounts(mountinfo: &str) -> Vec<CgroupMount> {
-    let read = |line: &str| {
-        let (before, after) = line.split_once(" - ")?;
-        let path = PathBuf::from(before.split(' ').nth(4)?.replace("\\040", " "));
-        let mut after = after.split(' ');
-        let version = match after.next()? {
-            "cgroup" => 1,
-            "cgroup2" => 2,
-            _ => return None,
-        };
-        let controllers = after.nth(1).unwrap_or_default().split(',').map(str::to_owned).collect();
-        Some(CgroupMount { version, path, controllers })
-    };
-    mountinfo.lines().filter_map(read).collect()
-}
-
 impl Group {
     /// The folders that a replica with these limits has.
     fn wanted(&self, resources: &Resources) -> impl Iterator<Item = &(String, PathBuf)> {
@@ -359,65 +217,11 @@ impl Group {
         list.iter().flat_map(|text| text.lines()).filter_map(|l| l.parse().ok()).filter(|p| *p > 0).collect()
     }
 
-    /// How many tasks of the group the kernel has killed for want of memory.
-    pub fn oom_kills(&self) -> u64 {
-        match (self.version, self.folder("memory")) {
-            (1, Some(folder)) => field(&read(folder, "memory.oom_control"), "oom_kill").unwrap_or(0),
-            (_, Some(folder)) => field(&read(folder, "memory.events"), "oom_kill").unwrap_or(0),
-            _ => 0,
-        }
-    }
-
     /// The group without the folders that it does not have, so that nothing is looked for there. What a group has does
     /// not change while a replica runs in it.
     pub fn existing(mut self) -> Group {
         self.folders.retain(|(_, folder)| folder.exists());
         self
-    }
-
-    /// The file with the CPU time; see [`Group::cpu`].
-    pub fn counter(&self) -> Option<PathBuf> {
-        let file = if self.version == 2 { "cpu.stat" } else { "cpuacct.usage" };
-        self.folder("cpuacct").map(|folder| folder.join(file))
-    }
-
-    /// CPU time by the text of [`Group::counter`].
-    pub fn cpu(&self, text: &str) -> Option<Duration> {
-        match self.version {
-            2 => field(text, "usage_usec").map(Duration::from_micros),
-            _ => number(text).map(Duration::from_nanos),
-        }
-    }
-
-    /// All but the CPU time. `first` is the group's first process.
-    pub fn read(&self, first: u32) -> Reading {
-        let file = |file: &str| {
-            let controller = file.split('.').next().unwrap_or_default();
-            self.folder(controller).map(|folder| read(folder, file)).unwrap_or_default()
-        };
-        let (mut reading, counted) = match self.version {
-            2 => (read_v2(file), true),
-            _ => read_v1(file),
-        };
-        // To list a group costs more than to ask the one process that most have.
-        let pids = if reading.pids == 1 { vec![first as i32] } else { self.processes() };
-        let sum = |sum: (u64, u64), one: (u64, u64)| (sum.0 + one.0, sum.1 + one.1);
-        if !counted {
-            (reading.memory, reading.unreclaimable) =
-                pids.iter().map(|pid| crate::usage::held(*pid)).fold((0, 0), sum);
-        }
-        reading.several = pids.len() > 1;
-        reading.storage = pids.iter().filter_map(|pid| crate::usage::storage(*pid)).reduce(sum);
-        reading
-    }
-
-    /// Bytes in memory, and of these what cannot be dropped, of a group with one process.
-    pub fn read_memory(&self, only: u32) -> (u64, u64) {
-        let Some(folder) = self.folder("memory") else { return crate::usage::held(only as i32) };
-        match self.version {
-            2 => memory_v2(|file| read(folder, file)),
-            _ => memory_v1(|file| read(folder, file)).unwrap_or_default(),
-        }
     }
 
     fn folder(&self, controller: &str) -> Option<&Path> {
@@ -506,157 +310,4 @@ fn remove_folder(folder: &Path) -> io::Result<()> {
         }
         None => error,
     })
-}
-
-fn read(folder: &Path, file: &str) -> String {
-    crate::usage::kernel_file(&folder.join(file), str::to_owned)
-}
-
-/// Version 1 says "no limit" with the largest multiple of the page size.
-const UNLIMITED_V1: u64 = 1 << 62;
-
-/// With whether memory is counted: a replica without a limit has no group for that.
-fn read_v1(file: impl Fn(&str) -> String) -> (Reading, bool) {
-    let mut reading = Reading { pids: number(&file("pids.current")).unwrap_or(0), ..Reading::default() };
-    let Some(memory) = memory_v1(&file) else { return (reading, false) };
-    (reading.memory, reading.unreclaimable) = memory;
-    reading.memory_limit = number(&file("memory.limit_in_bytes")).filter(|l| *l < UNLIMITED_V1);
-    (reading, true)
-}
-
-/// Bytes in memory, and of these what cannot be dropped.
-fn memory_v1(file: impl Fn(&str) -> String) -> Option<(u64, u64)> {
-    let memory = number(&file("memory.usage_in_bytes"))?;
-    let kernel = number(&file("memory.kmem.usage_in_bytes")).unwrap_or(0);
-    Some((memory, field(&file("memory.stat"), "total_rss").unwrap_or(0) + kernel))
-}
-
-fn memory_v2(file: impl Fn(&str) -> String) -> (u64, u64) {
-    let stat = file("memory.stat");
-    let kernel = field(&stat, "kernel").unwrap_or(0);
-    let reclaimable = field(&stat, "slab_reclaimable").unwrap_or(0);
-    let memory = number(&file("memory.current")).unwrap_or(0);
-    (memory, field(&stat, "anon").unwrap_or(0) + kernel.saturating_sub(reclaimable))
-}
-
-fn read_v2(file: impl Fn(&str) -> String) -> Reading {
-    let stalled = |name: &str| stalled(&file(name));
-    let pressure = || {
-        let (cpu, memory) = (stalled("cpu.pressure")?, stalled("memory.pressure")?);
-        Some(Pressure { cpu, memory, storage: stalled("io.pressure")? })
-    };
-    let (memory, unreclaimable) = memory_v2(&file);
-    Reading {
-        memory,
-        unreclaimable,
-        memory_limit: number(&file("memory.max")),
-        pids: number(&file("pids.current")).unwrap_or(0),
-        several: false,
-        storage: None,
-        pressure: pressure(),
-    }
-}
-
-/// `total` of the line `some`, in microseconds (the kernel's Documentation/accounting/psi).
-fn stalled(pressure: &str) -> Option<Duration> {
-    let line = pressure.lines().find(|line| line.starts_with("some "))?;
-    line.rsplit_once("total=")?.1.trim().parse().ok().map(Duration::from_micros)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    const V1_MOUNTS: &str = "\
-30 23 0:25 / /sys/fs/cgroup ro,nosuid - tmpfs tmpfs ro,mode=755
-31 30 0:26 / /sys/fs/cgroup/unified rw,nosuid shared:5 - cgroup2 cgroup2 rw
-32 30 0:27 / /sys/fs/cgroup/cpu,cpuacct rw,nosuid shared:6 - cgroup cgroup rw,cpu,cpuacct
-33 30 0:28 / /sys/fs/cgroup/with\\040space rw,nosuid - cgroup cgroup rw,memory
-34 30 0:29 / /sys/fs/cgroup/systemd rw,nosuid - cgroup cgroup rw,name=systemd
-";
-
-    #[test]
-    fn hierarchies_are_found_among_the_mounts() {
-        let mounts = cgroup_mounts(V1_MOUNTS);
-        assert_eq!(mounts.iter().map(|m| m.version).collect::<Vec<_>>(), [2, 1, 1, 1]);
-        assert_eq!(mounts[1].path, Path::new("/sys/fs/cgroup/cpu,cpuacct"));
-        assert!(mounts[1].controllers.iter().any(|c| c == "cpuacct"));
-        assert_eq!(mounts[2].path, Path::new("/sys/fs/cgroup/with space"));
-        assert!(matches!(Cgroups::choose("", ""), Cgroups::None(_)));
-        assert_eq!(own_v2_path("1:cpu:/x\n0::/user.slice/a.scope\n"), "user.slice/a.scope");
-        assert_eq!(own_v2_path("0::/\n"), "");
-        assert_eq!(own_v2_path("0::/a/throng-supervisor\n"), "a");
-        assert_eq!(missing_controllers("cpu io pids\n"), "+memory");
-        assert_eq!(missing_controllers(""), "+cpu +memory +pids");
-    }
-
-    #[test]
-    fn counters_are_read_from_either_version() {
-        let v2 = read_v2(|file| {
-            match file {
-                "memory.current" => "5000\n",
-                "memory.max" => "max\n",
-                "memory.stat" => "anon 1000\nfile 500\nkernel 700\nslab_reclaimable 200\n",
-                "pids.current" => "3\n",
-                "cpu.pressure" => "some avg10=0.00 avg60=0.00 avg300=0.00 total=7\n",
-                "memory.pressure" => {
-                    "some avg10=0.00 avg60=0.00 avg300=0.00 total=8\nfull avg10=0.00 total=1\n"
-                }
-                "io.pressure" => "some avg10=0.00 avg60=0.00 avg300=0.00 total=9\n",
-                _ => "",
-            }
-            .to_owned()
-        });
-        let micros = Duration::from_micros;
-        let expected = Reading {
-            memory: 5000,
-            unreclaimable: 1500,
-            memory_limit: None,
-            pids: 3,
-            several: false,
-            storage: None,
-            pressure: None,
-        };
-        let pressure = Pressure { cpu: micros(7), memory: micros(8), storage: micros(9) };
-        assert_eq!(v2, Reading { pressure: Some(pressure), ..expected });
-        let of_v1 = |file: &str| {
-            match file {
-                "memory.usage_in_bytes" => "5000\n",
-                "memory.limit_in_bytes" => "9223372036854771712\n",
-                "memory.stat" => "rss 1\ntotal_rss 1000\n",
-                "memory.kmem.usage_in_bytes" => "500\n",
-                "pids.current" => "3\n",
-                _ => "",
-            }
-            .to_owned()
-        };
-        assert_eq!(read_v1(of_v1), (expected, true));
-        let unlimited = read_v1(|file| if file.starts_with("memory") { String::new() } else { of_v1(file) });
-        assert_eq!(unlimited, (Reading { pids: 3, ..Reading::default() }, false));
-        assert_eq!(read_v2(|_| String::new()), Reading::default());
-        let group = |version| Group { folders: vec![], version };
-        assert_eq!(group(2).cpu("usage_usec 1500000\nuser_usec 1\n"), Some(micros(1_500_000)));
-        assert_eq!(group(1).cpu("1500000000\n"), Some(micros(1_500_000)));
-        assert_eq!((group(1).cpu(""), group(2).cpu("")), (None, None));
-    }
-
-    /// The interface is plain files, so a folder with the same names shows what is written where.
-    #[test]
-    fn a_delegated_subtree_of_version_2_is_used() {
-        let dir = tempfile::tempdir().expect("a folder");
-        let mine = dir.path().join("user.slice");
-        for folder in [dir.path(), &mine, &mine.join(SUBTREE)] {
-            fs::create_dir_all(folder).expect("a folder");
-            fs::write(folder.join("cgroup.subtree_control"), "").expect("a file");
-        }
-        // The top refuses: nothing can be made where a file is in the way.
-        fs::write(dir.path().join(SUBTREE), "").expect("a file");
-        let mountinfo = format!("31 30 0:26 / {} rw - cgroup2 cgroup2 rw", dir.path().display());
-        let chosen = Cgroups::choose(&mountinfo, "0::/user.slice\n");
-        assert_eq!(chosen, Cgroups::V2(mine.clone()));
-        for folder in [&mine, &mine.join(SUBTREE)] {
-            let enabled = fs::read_to_string(folder.join("cgroup.subtree_control")).expect("a file");
-            assert_eq!(enabled, "+cpu +memory +pids");
-        }
-    }
 }

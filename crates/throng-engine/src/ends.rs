@@ -1,28 +1,35 @@
 //! What happens when a replica's process has ended: it is recorded, told, and what only a running one needs is freed.
 
+use crate::cgroup::Group;
 use crate::engine::{Core, blocking};
 use crate::exits::how;
 use crate::replica::{Phase, Replica};
 use crate::state::{self, End, Life};
 use std::sync::{Arc, Weak};
 use std::time::SystemTime;
-use throng_model::replica::Exit;
+use throng_model::replica::{Exit, ReplicaId};
 use throng_runtime::RuntimeEvent;
 
 impl Core {
     /// Records that the replica's process has ended, and frees what only a running one needs.
     pub fn record_end(&self, replica: &Arc<Replica>, end: End) {
-        if let Some(group) = self.group_of(replica)
-            && let Err(error) = group.clear()
-        {
-            tracing::warn!("the control group of {} is left: {error}", replica.id);
-        }
+        // With the file that it may keep open.
+        *replica.meter() = None;
+        self.clear_group(&replica.id, self.group_of(replica));
         self.detach(replica);
         let life = state::read_life(&replica.folder).map(|life| Life { end: Some(end), ..life });
         if let Some(Err(error)) = life.map(|life| state::write_life(&replica.folder, &life)) {
             tracing::warn!("the end of {} is not recorded on disk: {error}", replica.id);
         }
         replica.inner().phase = Phase::Exited(end);
+    }
+
+    /// Removes the group of a replica that does not run, with what is left in it. One that stays is named in the
+    /// supervisor's log, and removed with the replica.
+    pub fn clear_group(&self, id: &ReplicaId, group: Option<Group>) {
+        if let Some(Err(error)) = group.map(|group| group.clear()) {
+            tracing::warn!("the control group of {id} is left: {error}");
+        }
     }
 
     fn ended(&self, replica: &Arc<Replica>) {

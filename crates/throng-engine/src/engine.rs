@@ -9,6 +9,7 @@ use crate::exits::Exits;
 use crate::network::{self, Fabric, Links};
 use crate::nodes::Nodes;
 use crate::plan::{DEFAULT_CAPABILITIES, Ground};
+use crate::quiet::{Lives, Parents};
 use crate::replica::{Phase, Replica, Running};
 use crate::spawn::{MAX_STARTING, Spawner, Starting};
 use crate::state::{self, Store};
@@ -98,6 +99,7 @@ pub struct Core {
     pub init: OnceLock<Arc<OwnedFd>>,
     /// See [`crate::meter`].
     pub traffic: Mutex<Option<Traffic>>,
+    pub parents: Mutex<Parents>,
     /// Name servers of replicas that have their own.
     pub resolvers: Arc<Resolvers>,
     /// What was odd about replicas that were taken over, by name.
@@ -302,6 +304,7 @@ impl Core {
             nodes: Nodes::default(),
             init: OnceLock::new(),
             traffic: Mutex::default(),
+            parents: Mutex::default(),
             resolvers: Arc::default(),
             notes: Mutex::default(),
         })
@@ -412,6 +415,17 @@ impl Core {
         replica.inner().phase = Phase::Running(running);
         lock(&self.living).insert(number, Arc::downgrade(replica));
         self.exits.add(pidfd.as_fd(), number)
+    }
+
+    /// Processes that are followed, each by a descriptor.
+    pub fn living(&self) -> usize {
+        lock(&self.living).len()
+    }
+
+    /// Changes whenever a replica starts or ends.
+    pub fn lives(&self) -> Lives {
+        let living = self.living();
+        (self.next_number.load(Ordering::Relaxed), living)
     }
 
     /// The replica whose process is followed under that number, which is not followed any more.

@@ -127,6 +127,9 @@ fn begin(
     let started = spawned.map_err(|failure| {
         if is_ending(&failure) { ending() } else { failed_start("a command", &[], failure) }
     })?;
+    if let Some(meter) = replica.meter().as_mut() {
+        meter.joined();
+    }
     let job = started.job();
     let who = format!("a command in {}", replica.id);
     if !core.contained() {

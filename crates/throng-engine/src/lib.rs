@@ -30,6 +30,7 @@ mod network;
 mod nodes;
 mod plan;
 mod process;
+mod quiet;
 mod redirect;
 mod replica;
 pub mod rootless;
@@ -49,4 +50,4 @@ mod wires;
 
 pub use delegation::delegate;
 pub use engine::{Engine, EngineOptions, Isolation, IsolationChoice};
-pub use state::layers_in_use;
+pub use state::{layers_in_use, recorded_networks};

@@ -3,19 +3,20 @@
 //! The CPU time of every replica is read each time: the kernel tells that of one process by its number, in a single call
 //! without any file, and most replicas have one process. Where there are several the group's counter is opened.
 //!
-//! It also says what need not be read. A replica whose CPU time stands still has started no task, has read, written and
-//! sent nothing and taken nothing in: its figures are what they were, but for memory that the kernel has taken back and
-//! packets that it has dealt with by itself. So all else is read within a budget of CPU time: first of those whose CPU
-//! time has moved, in full, among them first those that were read the longest ago; then memory and traffic of the others,
-//! likewise. What a reading says of age is true of all of it but CPU time. What others in a replica than its first
-//! process use, health checks say, is found within [`WHOLE_EVERY`], and looked for at each reading in full from then on.
-//! A replica is read in full when it is read for the first time, whatever that costs.
+//! It also says what need not be read. A replica whose CPU time stands still has started no task, has read and written
+//! nothing: its figures are what they were, but for memory that the kernel has taken back, and for packets that the
+//! kernel has dealt with by itself; of which `quiet.rs` finds out where there were none. So all else is read within a
+//! budget of CPU time: first of those whose CPU time has moved, in full, among them first those that were read the
+//! longest ago; then memory, and traffic where there may have been some, of the others, likewise. What a reading says of
+//! age is true of all of it but CPU time. What others in a replica than its first process use is found when they are
+//! brought in ([`Meter::joined`]) or within [`WHOLE_EVERY`], children that ended soon say, and looked for at each reading
+//! in full from then on. A replica is read in full when it is read for the first time, whatever that costs.
 //!
 //! Interfaces are asked for many at a time ([`crate::traffic`]).
 //!
-//! No file stays open. One descriptor costs the kernel some 5 KB, most of it the buffer of its text, and one for each of
-//! ten thousand replicas is half of what many hosts allow. And `/proc/PID/net/dev`, while open, keeps the network of a
-//! replica that has ended, and with it a hardware address that the next one with its name needs.
+//! The file with the memory of a first process stays open, as far as there is room ([`Kept`]); no other does. One for
+//! each figure of ten thousand replicas would be more than many hosts allow. And `/proc/PID/net/dev`, while open, keeps
+//! the network of a replica that has ended, and with it a hardware address that the next one with its name needs.
 
 use crate::cgroup::{Cgroups, Group};
 use crate::engine::Core;
@@ -23,11 +24,11 @@ use crate::network::FIRST_INDEX;
 use crate::replica::Replica;
 use crate::sys::process_time;
 use crate::traffic::{Interface, Traffic};
-use crate::usage::{self, Usage};
+use crate::usage::{self, Kept, Usage};
 use std::collections::HashMap;
 use std::sync::{Arc, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
-use throng_model::replica::{ReplicaId, Statistics};
+use throng_model::replica::{Attachment, ReplicaId, Statistics};
 
 /// CPU time that one time may take. With what the supervisor does with the figures of ten thousand replicas that stays
 /// below a tenth of a core, once a second.
@@ -40,8 +41,10 @@ const READ_BETWEEN_LOOKS: usize = 32;
 const WHOLE_EVERY: Duration = Duration::from_secs(10);
 /// CPU time of a group that is put down to its first process all the same: the two are read one after the other.
 const UNEXPLAINED: Duration = Duration::from_micros(200);
+/// Readings in which the traffic of all is read once, of those too that have carried nothing by all appearances.
+const ALL_IN_TURNS: usize = 8;
 /// Namespaces that get a number each time: with ten thousand of them one takes 0.1 ms.
-const NUMBERED_EACH_TIME: usize = 256;
+const NUMBERED_EACH_TIME: usize = 128;
 
 /// What a replica used when it was last asked, and what it is asked with.
 pub struct Meter {
@@ -50,6 +53,12 @@ pub struct Meter {
     group: Group,
     /// It had more than one process when it was last read in full.
     several: bool,
+    /// Another process has been brought into it since then.
+    joined: bool,
+    /// The memory of its first process.
+    held: Kept,
+    /// Whether that may keep a file open.
+    keeps: bool,
     /// CPU time of the group and of the first process at that time.
     base: (Duration, Duration),
     last: Statistics,
@@ -62,6 +71,13 @@ pub struct Meter {
     /// Interfaces in its namespace.
     legs: u32,
     namespace: Namespace,
+    /// The parents that these are behind, if they are known.
+    behind: Option<Vec<u32>>,
+    /// The traffic may have changed since it was read.
+    unread: bool,
+    /// When it was read, and the last time that it was known to be so still.
+    traffic_read_at: Instant,
+    traffic_known_at: Instant,
 }
 
 /// How the traffic of a replica is read.
@@ -122,49 +138,124 @@ fn by_sessions(core: &Core, running: &[Asked]) -> Vec<Option<Statistics>> {
 
 /// `until`: the CPU time of this thread at which the budget is spent.
 fn by_groups(core: &Core, running: &[Asked], until: Duration) -> Vec<Option<Statistics>> {
-    let contained = core.contained();
     let mut traffic = traffic(core);
-    let mut numbered = 0;
-    // Those not read yet: whether they were idle since the last time, when they were read, their place.
-    let mut waiting: Vec<(bool, Instant, usize)> = Vec::new();
+    let mut due = look(core, running, traffic.as_mut());
+    let until = until.max(thread_time() + FULL_READINGS);
+    let mut numbers = NUMBERED_EACH_TIME;
+    due.sort_unstable();
+    for chunk in due.chunks(READ_BETWEEN_LOOKS) {
+        if thread_time() >= until {
+            break;
+        }
+        let chosen: Vec<&Arc<Replica>> = chunk.iter().filter_map(|due| replica(running, due.place)).collect();
+        if let Some(traffic) = traffic.as_mut() {
+            read_traffic(traffic, &chosen, &mut numbers, |meter| meter.unread);
+        }
+        for (due, replica) in chunk.iter().zip(chosen) {
+            match replica.meter().as_mut() {
+                Some(meter) if due.idle && meter.whole_at.elapsed() < WHOLE_EVERY => {
+                    meter.read_memory(core.contained());
+                }
+                Some(meter) => meter.read(core.contained()),
+                None => {}
+            }
+        }
+    }
+    if let Some(traffic) = traffic.as_mut() {
+        read_in_turn(traffic, running, &mut numbers, until);
+    }
+    let now = Instant::now();
+    let tell = |(replica, _): &(Arc<Replica>, u32)| Some(replica.meter().as_ref()?.statistics(now));
+    running.iter().map(|asked| asked.as_ref().and_then(tell)).collect()
+}
+
+fn replica(running: &[Asked], place: usize) -> Option<&Arc<Replica>> {
+    running.get(place)?.as_ref().map(|(replica, _)| replica)
+}
+
+/// A replica that has been read before. What is to be read first comes first.
+#[derive(Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct Due {
+    /// Since it was read last.
+    idle: bool,
+    read_at: Instant,
+    place: usize,
+}
+
+/// Reads the CPU time of all, and finds out whose traffic may have changed. One that is new is read in full.
+fn look(core: &Core, running: &[Asked], traffic: Option<&mut Traffic>) -> Vec<Due> {
+    let contained = core.contained();
+    let mut room = room(core);
+    let (mut due, mut behind) = (Vec::with_capacity(running.len()), HashMap::new());
+    // Some that nobody asks about may have sent something to those that are asked about.
+    let lives = core.lives();
+    let some = running.iter().flatten().count() != lives.1;
     for (place, (replica, pid)) in running.iter().enumerate().filter_map(|(n, r)| Some((n, r.as_ref()?))) {
         let mut meter = replica.meter();
+        let mut ran = true;
         match meter.as_mut().filter(|meter| meter.pid == *pid) {
             Some(known) => match known.look() {
-                Some(moved) => waiting.push((!moved, known.read_at, place)),
+                Some(moved) => {
+                    ran = moved;
+                    due.push(Due { idle: !moved, read_at: known.read_at, place });
+                }
                 // Its group has gone: it ends just now, and the next time it does not run any more.
                 None => known.read(contained),
             },
             None => *meter = Meter::open(core, replica, *pid),
         }
-        if let (Some(known), Some(traffic)) = (meter.as_mut(), traffic.as_mut())
-            && numbered < NUMBERED_EACH_TIME
-        {
-            numbered += usize::from(known.number(traffic));
+        let Some(known) = meter.as_mut() else { continue };
+        known.keep(&mut room);
+        known.find_parents(core, replica);
+        for parent in known.behind.iter().flatten() {
+            *behind.entry(*parent).or_insert(some) |= ran;
         }
     }
-    let until = until.max(thread_time() + FULL_READINGS);
-    waiting.sort_unstable();
-    for chunk in waiting.chunks(READ_BETWEEN_LOOKS) {
-        if thread_time() >= until {
-            break;
-        }
-        let chosen = chunk.iter().filter_map(|(idle, _, place)| Some((*idle, &running[*place].as_ref()?.0)));
-        let chosen: Vec<(bool, &Arc<Replica>)> = chosen.collect();
-        if let Some(traffic) = traffic.as_mut() {
-            read_traffic(traffic, &chosen);
-        }
-        for (idle, replica) in chosen {
-            match replica.meter().as_mut() {
-                Some(meter) if idle && meter.whole_at.elapsed() < WHOLE_EVERY => meter.read_memory(contained),
-                Some(meter) => meter.read(contained),
-                None => {}
+    let Some(traffic) = traffic else { return due };
+    let mut parents = core.parents.lock().unwrap_or_else(PoisonError::into_inner);
+    let now = Instant::now();
+    parents.look(traffic, lives, &behind);
+    for replica in due.iter().filter_map(|due| replica(running, due.place)) {
+        if let Some(meter) = replica.meter().as_mut() {
+            let quiet = meter.behind.as_ref().is_some_and(|behind| parents.are_quiet(behind));
+            meter.unread |= !quiet;
+            if !meter.unread {
+                meter.traffic_known_at = now;
             }
         }
     }
-    let now = Instant::now();
-    let tell = |(replica, _): &(Arc<Replica>, u32)| Some(replica.meter().as_ref()?.statistics(now));
-    running.iter().map(|asked| asked.as_ref().and_then(tell)).collect()
+    due
+}
+
+/// What is known not to have moved is read all the same, so many each time, those first that were read the longest ago.
+fn read_in_turn(traffic: &mut Traffic, running: &[Asked], numbers: &mut usize, until: Duration) {
+    let read_at = |place: usize| {
+        let meter = replica(running, place)?.meter();
+        meter.as_ref().filter(|meter| !meter.unread).map(|meter| (meter.traffic_read_at, place))
+    };
+    let mut turn: Vec<(Instant, usize)> = (0..running.len()).filter_map(read_at).collect();
+    turn.sort_unstable();
+    turn.truncate(running.len().div_ceil(ALL_IN_TURNS));
+    for chunk in turn.chunks(READ_BETWEEN_LOOKS) {
+        if thread_time() >= until {
+            break;
+        }
+        let chosen: Vec<&Arc<Replica>> =
+            chunk.iter().filter_map(|(_, place)| replica(running, *place)).collect();
+        read_traffic(traffic, &chosen, numbers, |_| true);
+        for replica in chosen {
+            if let Some(meter) = replica.meter().as_mut() {
+                meter.read_files();
+            }
+        }
+    }
+}
+
+/// Files that may stay open: half of the descriptors that the replicas' own leave over. The rest is for connections.
+fn room(core: &Core) -> usize {
+    let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile).current;
+    let limit = limit.and_then(|limit| usize::try_from(limit).ok()).unwrap_or(usize::MAX);
+    limit.saturating_sub(core.living()) / 2
 }
 
 /// The socket, if there can be one. Opened when it is first needed.
@@ -180,15 +271,23 @@ fn traffic(core: &Core) -> MutexGuard<'_, Option<Traffic>> {
     traffic
 }
 
-/// What the interfaces of those have carried whose namespaces have a number.
-fn read_traffic(traffic: &mut Traffic, chosen: &[(bool, &Arc<Replica>)]) {
+/// What the interfaces of those have carried that are wanted and whose namespaces have a number, or get one of the
+/// numbers that are left.
+fn read_traffic(
+    traffic: &mut Traffic,
+    chosen: &[&Arc<Replica>],
+    numbers: &mut usize,
+    wanted: impl Fn(&Meter) -> bool,
+) {
     let (mut interfaces, mut places) = (Vec::new(), Vec::new());
-    for (place, (_, replica)) in chosen.iter().enumerate() {
-        if let Some(meter) = replica.meter().as_ref()
-            && let Namespace::Numbered(namespace) = meter.namespace
-        {
+    for (place, replica) in chosen.iter().enumerate() {
+        if let Some(meter) = replica.meter().as_mut().filter(|meter| wanted(meter)) {
+            if *numbers > 0 && meter.number(traffic) {
+                *numbers -= 1;
+            }
+            let Namespace::Numbered(namespace) = meter.namespace else { continue };
             let legs = (FIRST_INDEX..).take(meter.legs as usize);
-            interfaces.extend(legs.map(|index| Interface { namespace, index }));
+            interfaces.extend(legs.map(|index| Interface { namespace: Some(namespace), index }));
             places.resize(interfaces.len(), place);
         }
     }
@@ -204,9 +303,9 @@ fn read_traffic(traffic: &mut Traffic, chosen: &[(bool, &Arc<Replica>)]) {
     }
     places.dedup();
     for place in places {
-        if let Some(meter) = chosen[place].1.meter().as_mut() {
+        if let Some(meter) = chosen[place].meter().as_mut() {
             match sums[place] {
-                Some(sum) => (meter.last.network_received, meter.last.network_sent) = sum,
+                Some(sum) => meter.carried(sum),
                 // Its interfaces are not what they were.
                 None => meter.namespace = Namespace::Apart,
             }
@@ -219,12 +318,16 @@ impl Meter {
     fn open(core: &Core, replica: &Replica, pid: u32) -> Option<Meter> {
         let group = core.group_of(replica)?.existing();
         let (base, last) = (Default::default(), Statistics::default());
-        let legs = replica.inner().spec.as_ref().map_or(0, |spec| spec.networks.len() as u32);
+        let spec = replica.inner().spec.clone().filter(|_| core.contained());
+        let legs = spec.map_or(0, |spec| spec.networks.len() as u32);
         let now = Instant::now();
         let mut meter = Meter {
             pid,
             group,
             several: false,
+            joined: false,
+            held: Kept::default(),
+            keeps: false,
             base,
             last,
             // So that the group is asked at once.
@@ -234,9 +337,27 @@ impl Meter {
             group_at: now,
             legs,
             namespace: Namespace::Unnumbered,
+            behind: None,
+            unread: true,
+            traffic_read_at: now,
+            traffic_known_at: now,
         };
         meter.read(core.contained());
         Some(meter)
+    }
+
+    /// A process that is no child of the first one has been brought into the replica.
+    pub fn joined(&mut self) {
+        self.joined = true;
+    }
+
+    /// Allows a file to stay open if there is room for one, and takes that.
+    fn keep(&mut self, room: &mut usize) {
+        self.keeps = *room > 0 && !self.group.counts_memory();
+        match self.keeps {
+            true => *room -= 1,
+            false => self.held.close(),
+        }
     }
 
     /// Reads the CPU time. Tells whether it has moved since the last time; nothing if the replica has ended.
@@ -245,7 +366,7 @@ impl Meter {
             true => self.counter()?,
             false => self.base.0 + process_time(self.pid)?.saturating_sub(self.base.1),
         };
-        let moved = cpu > self.last.cpu;
+        let moved = cpu > self.last.cpu || self.joined;
         self.last.cpu = cpu.max(self.last.cpu);
         Some(moved)
     }
@@ -282,31 +403,59 @@ impl Meter {
         true
     }
 
+    /// The parents of its interfaces, if nobody has found them yet. Those of nodes are not looked for.
+    fn find_parents(&mut self, core: &Core, replica: &Replica) {
+        if self.behind.is_some() {
+            return;
+        }
+        let spec = replica.inner().spec.clone();
+        let Some(spec) = spec.filter(|spec| spec.node.is_none()) else { return };
+        let parent = |leg: &Attachment| core.fabric.parent_of(&leg.network, leg.address);
+        self.behind = spec.networks.iter().map(parent).collect();
+    }
+
+    /// Its interfaces have received and sent so much.
+    fn carried(&mut self, bytes: (u64, u64)) {
+        (self.last.network_received, self.last.network_sent) = bytes;
+        let now = Instant::now();
+        (self.unread, self.traffic_read_at, self.traffic_known_at) = (false, now, now);
+    }
+
     /// What the kernel may change though nothing runs.
     fn read_memory(&mut self, contained: bool) {
         if self.several {
             return self.read(contained);
         }
-        (self.last.memory, self.last.memory_unreclaimable) = self.group.read_memory(self.pid);
-        self.read_files(contained);
+        let counted = self.group.read_memory();
+        (self.last.memory, self.last.memory_unreclaimable) =
+            counted.unwrap_or_else(|| self.held.held(self.pid, self.keeps));
+        if contained && self.unread {
+            self.read_files();
+        }
         self.read_at = Instant::now();
     }
 
     /// The traffic of a namespace without a number.
-    fn read_files(&mut self, contained: bool) {
-        if contained && !matches!(self.namespace, Namespace::Numbered(_)) {
-            (self.last.network_received, self.last.network_sent) = usage::traffic(self.pid);
+    fn read_files(&mut self) {
+        if !matches!(self.namespace, Namespace::Numbered(_)) {
+            self.carried(usage::traffic(self.pid));
         }
     }
 
     /// Reads everything.
     fn read(&mut self, contained: bool) {
-        let reading = self.group.read(self.pid);
+        // One that is brought in from here on is found the next time.
+        let joined = std::mem::take(&mut self.joined);
+        let (first, keeps, own) = (self.pid, self.keeps, &mut self.held);
+        let held = |pid: u32| if pid == first { own.held(pid, keeps) } else { usage::held(pid) };
+        let reading = self.group.read(first, held);
         let several = std::mem::replace(&mut self.several, reading.several);
-        if several || self.several || self.helped || self.group_at.elapsed() >= WHOLE_EVERY {
+        if several || self.several || joined || self.helped || self.group_at.elapsed() >= WHOLE_EVERY {
             self.ask_group();
         }
-        self.read_files(contained);
+        if contained && self.unread {
+            self.read_files();
+        }
         self.last = Statistics {
             cpu: self.last.cpu,
             memory: reading.memory,
@@ -323,7 +472,8 @@ impl Meter {
     }
 
     fn statistics(&self, now: Instant) -> Statistics {
-        Statistics { age: now.saturating_duration_since(self.read_at), ..self.last }
+        let oldest = if self.legs > 0 { self.read_at.min(self.traffic_known_at) } else { self.read_at };
+        Statistics { age: now.saturating_duration_since(oldest), ..self.last }
     }
 }
 

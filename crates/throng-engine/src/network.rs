@@ -14,6 +14,7 @@
 //! Where the kernel has no macvlan, a replica has a pair of its own with one end in the bridge ([`Links::Pairs`]).
 
 mod nodes;
+mod parents;
 
 pub use nodes::OnNode;
 

@@ -109,6 +109,13 @@ impl Store {
     }
 }
 
+/// Names of the networks that engines with this state folder have on record.
+pub fn recorded_networks(state_dir: &Path) -> Vec<String> {
+    let entries = fs::read_dir(state_dir.join(NETWORKS)).into_iter().flatten().flatten();
+    let names = entries.filter_map(|entry| entry.file_name().into_string().ok());
+    names.filter_map(|name| name.strip_suffix(".json").map(str::to_owned)).collect()
+}
+
 /// The image layers under all replicas of all projects that have their records in `root`, running or not.
 pub fn layers_in_use(root: &Path) -> HashSet<PathBuf> {
     let folders = |path: &Path| fs::read_dir(path).into_iter().flatten().flatten().map(|entry| entry.path());

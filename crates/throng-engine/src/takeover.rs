@@ -83,9 +83,7 @@ impl Core {
             // It ends by itself, too, now that nobody waits for it.
             let _ = crate::exec::send(&pidfd, libc::SIGKILL);
         }
-        if let Some(Err(error)) = self.cgroups.group(&id.project, &id.name()).map(|group| group.clear()) {
-            tracing::warn!("the control group of {id} is left: {error}");
-        }
+        self.clear_group(id, self.cgroups.group(&id.project, &id.name()));
         state::forget_begun(folder);
         (life, interfaces)
     }
@@ -133,11 +131,7 @@ impl Core {
                     (Some(life), "it was found running and goes on")
                 }
                 None => {
-                    if let Some(Err(error)) =
-                        self.cgroups.group(&id.project, &id.name()).map(|group| group.clear())
-                    {
-                        tracing::warn!("the control group of {id} is left: {error}");
-                    }
+                    self.clear_group(id, self.cgroups.group(&id.project, &id.name()));
                     let searched = match self.cgroups {
                         Cgroups::None(_) => {
                             "nothing that writes to its log was found running; without control groups what has \

@@ -40,7 +40,8 @@ const FIRST: u32 = 1 << 24;
 /// An interface by the number of its namespace and its index there.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Interface {
-    pub namespace: u32,
+    /// None: that of the socket.
+    pub namespace: Option<u32>,
     pub index: u32,
 }
 
@@ -126,8 +127,9 @@ impl Traffic {
             for (number, interface) in (0u32..).zip(some) {
                 let mut link = [0; LINK];
                 link[4..8].copy_from_slice(&interface.index.to_ne_bytes());
-                let attributes = [(FILTER, SKIP_PROTOCOLS), (TARGET_NSID, interface.namespace)];
-                append(&mut self.batch, (GET_LINK, REQUEST, first.wrapping_add(number)), &link, &attributes);
+                let attributes = [(FILTER, SKIP_PROTOCOLS), (TARGET_NSID, interface.namespace.unwrap_or(0))];
+                let attributes = &attributes[..1 + usize::from(interface.namespace.is_some())];
+                append(&mut self.batch, (GET_LINK, REQUEST, first.wrapping_add(number)), &link, attributes);
             }
             self.socket.send(&self.batch, 0)?;
             for _ in some {
@@ -243,19 +245,19 @@ mod tests {
         let mut traffic = Traffic::open().expect("a socket");
         let read = |traffic: &mut Traffic, namespace| {
             let mut found = Vec::new();
-            let interfaces =
-                [Interface { namespace, index: 1 }, Interface { namespace, index: u32::MAX >> 1 }];
+            let interfaces = [1, u32::MAX >> 1].map(|index| Interface { namespace, index });
             traffic
                 .read(&interfaces, |place, carried| found.push((place, carried.is_some())))
                 .expect("answers");
             found
         };
         // Without the right to, and before it has a number.
-        assert_eq!(read(&mut traffic, u32::MAX >> 1), [(0, false), (1, false)]);
+        assert_eq!(read(&mut traffic, Some(u32::MAX >> 1)), [(0, false), (1, false)]);
+        assert_eq!(read(&mut traffic, None), [(0, true), (1, false)], "the socket's own");
         match traffic.number_of(std::process::id()) {
             Ok(number) => {
                 assert_eq!(traffic.number_of(std::process::id()).expect("again"), number, "it keeps it");
-                assert_eq!(read(&mut traffic, number), [(0, true), (1, false)]);
+                assert_eq!(read(&mut traffic, Some(number)), [(0, true), (1, false)]);
             }
             Err(error) => assert_eq!(error.raw_os_error(), Some(libc::EPERM), "{error}"),
         }

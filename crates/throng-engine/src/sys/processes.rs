@@ -15,6 +15,11 @@ struct PidfdInfo {
     exit_code: i32,
 }
 
+/// The largest process id of any kernel (`PID_MAX_LIMIT`; proc_sys_kernel(5)).
+const MOST_PID: u32 = 1 << 22;
+/// Of the three clocks of a process the one of the scheduler, in nanoseconds (`CPUCLOCK_SCHED` of the kernel).
+const SCHEDULED: libc::clockid_t = 2;
+
 const PIDFD_INFO_EXIT: u64 = 1 << 3;
 /// `_IOWR(0xFF, 11, struct pidfd_info)`.
 const PIDFD_GET_INFO: u64 = 3 << 30 | (size_of::<PidfdInfo>() as u64) << 16 | 0xFF << 8 | 11;
@@ -34,13 +39,15 @@ pub fn pidfd_exit(pidfd: RawFd) -> Result<Option<i32>, Errno> {
 
 /// CPU time of all threads of a process, those that have ended included, but of no child; `None` if there is none.
 pub fn process_time(pid: u32) -> Option<Duration> {
-    let pid = libc::pid_t::try_from(pid).ok()?;
-    let mut clock: libc::clockid_t = 0;
+    // 0 would be this process itself.
+    if !(1..=MOST_PID).contains(&pid) {
+        return None;
+    }
+    // What clock_getcpuclockid(3) says, without the call by which it finds out whether there is such a process.
+    let clock = !pid.cast_signed() << 3 | SCHEDULED;
     let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
-    // SAFETY: both calls write to the place of the type that they are given and keep nothing.
-    let told = unsafe {
-        libc::clock_getcpuclockid(pid, &mut clock) == 0 && libc::clock_gettime(clock, &mut time) == 0
-    };
+    // SAFETY: the call writes to the place of the type that it is given and keeps nothing.
+    let told = unsafe { libc::clock_gettime(clock, &mut time) == 0 };
     let seconds = u64::try_from(time.tv_sec).ok()?;
     told.then(|| Duration::new(seconds, u32::try_from(time.tv_nsec).unwrap_or(0)))
 }
