@@ -24,7 +24,13 @@ pub fn canonical(app: &App) -> Value {
             let mut map = Map::new();
             map.insert("name".into(), json!(format!("{}_{key}", app.name)));
             if let Some(subnet) = network.subnet {
-                map.insert("ipam".into(), json!({ "config": [{ "subnet": subnet.to_string() }] }));
+                let mut config = Map::new();
+                config.insert("subnet".into(), json!(subnet.to_string()));
+                set(&mut config, "ip_range", network.range.map(|range| range.to_string()));
+                set(&mut config, "gateway", network.gateway.map(|gateway| gateway.to_string()));
+                let reserved = (!network.reserved.is_empty()).then(|| json!(network.reserved));
+                set(&mut config, "aux_addresses", reserved);
+                map.insert("ipam".into(), json!({ "config": [config] }));
             }
             set(&mut map, "internal", network.internal.then_some(true));
             set(&mut map, "labels", texts(&network.labels));
@@ -127,8 +133,11 @@ fn service(app: &App, service: &Service) -> Value {
         map.insert("network_mode".into(), json!("none"));
     }
     let attachments = service.networks.iter().map(|(key, attachment)| {
+        let mut map = Map::new();
         let aliases = &attachment.aliases;
-        (key, if aliases.is_empty() { Value::Null } else { json!({ "aliases": aliases }) })
+        set(&mut map, "aliases", (!aliases.is_empty()).then(|| json!(aliases)));
+        set(&mut map, "ipv4_address", attachment.address.map(|address| address.to_string()));
+        (key, if map.is_empty() { Value::Null } else { Value::Object(map) })
     });
     if !service.networks.is_empty() {
         map.insert("networks".into(), object(attachments));

@@ -157,7 +157,7 @@ impl<'a> Bench<'a> {
     pub async fn end_of(&self, events: &mut mpsc::Receiver<RuntimeEvent>, wanted: &ReplicaId) -> Exit {
         loop {
             let event = tokio::time::timeout(PATIENCE, events.recv()).await.expect("an end in time");
-            let RuntimeEvent::Exited { id, exit, .. } = event.expect("an event");
+            let RuntimeEvent::Exited { id, exit, .. } = event.expect("an event") else { continue };
             if id == *wanted {
                 return exit;
             }

@@ -30,19 +30,40 @@ pub struct Addresses {
     taken: BTreeSet<Ipv4Addr>,
     /// Everything below is taken, so that giving out the ten-thousandth address costs no more than the first.
     lowest: Option<Ipv4Addr>,
+    /// What is given out to those who ask for none; `None` is all of the subnet.
+    range: Option<ipnet::Ipv4Net>,
+    /// Given to nobody but who asks for one of them.
+    kept: BTreeSet<Ipv4Addr>,
 }
 
 impl Addresses {
-    /// Gives out the lowest address that is neither the network's gateway nor taken; `None` when it is full.
+    /// Says what may be given out to those who ask for no address in particular.
+    pub fn define(&mut self, range: Option<ipnet::Ipv4Net>, kept: BTreeSet<Ipv4Addr>) {
+        (self.range, self.kept) = (range, kept);
+        self.lowest = None;
+    }
+
+    /// Gives out the lowest address that is neither the network's gateway nor taken nor kept; `None` when it is full.
     pub fn take(&mut self, network: &NetworkSpec) -> Option<Ipv4Addr> {
         let mut hosts = network.subnet.hosts();
         let (first, last) = (hosts.next()?, hosts.last()?);
+        let (first, last) = match self.range {
+            Some(range) => (first.max(range.network()), last.min(range.broadcast())),
+            None => (first, last),
+        };
         let from = self.lowest.map_or(first, |lowest| lowest.max(first));
-        let found = Ipv4AddrRange::new(from, last)
-            .find(|address| *address != network.gateway && !self.taken.contains(address));
+        let free = |address: &Ipv4Addr| {
+            *address != network.gateway && !self.taken.contains(address) && !self.kept.contains(address)
+        };
+        let found = Ipv4AddrRange::new(from, last).find(free);
         self.lowest = Some(found.unwrap_or(last));
         self.taken.extend(found);
         found
+    }
+
+    /// Gives out this address, if nobody has it.
+    pub fn take_exactly(&mut self, address: Ipv4Addr) -> bool {
+        self.taken.insert(address)
     }
 
     /// Notes an address that somebody else gave out.
@@ -70,6 +91,24 @@ mod tests {
         assert_eq!(free_subnet(&[net("10.128.9.0/24")], false), Some(net("10.129.0.0/16")));
         assert_eq!(free_subnet(&[net("10.0.0.0/8")], false), None);
         assert_eq!(free_subnet(&[net("10.0.0.0/8")], true), Some(net("127.64.0.0/16")));
+    }
+
+    #[test]
+    fn addresses_come_from_the_range_and_kept_ones_are_for_who_asks() {
+        let subnet = net("10.1.2.0/24");
+        let gateway = "10.1.2.65".parse().expect("an address");
+        let network = NetworkSpec { name: "n".into(), subnet, gateway, internal: false };
+        let address = |last: u8| Ipv4Addr::new(10, 1, 2, last);
+        let mut addresses = Addresses::default();
+        addresses.define(Some(net("10.1.2.64/29")), BTreeSet::from([address(66), address(7)]));
+        let drawn: Vec<_> = std::iter::from_fn(|| addresses.take(&network)).collect();
+        assert_eq!(drawn, [64, 67, 68, 69, 70, 71].map(address), "neither the gateway's nor a kept one");
+        assert!(addresses.take_exactly(address(66)) && addresses.take_exactly(address(7)));
+        assert!(!addresses.take_exactly(address(7)), "it is somebody's");
+        addresses.release(address(66));
+        assert_eq!(addresses.take(&network), None, "it stays kept");
+        addresses.define(None, BTreeSet::new());
+        assert_eq!(addresses.take(&network), Some(address(1)), "no range any more");
     }
 
     #[test]

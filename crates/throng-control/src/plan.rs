@@ -285,7 +285,7 @@ impl<'a> Planner<'a> {
         }
         let last = service.replicas.saturating_add(service.stand_ins(Some(replicas), self.now));
         for (&ordinal, replica) in replicas.range(..=last) {
-            if replica.busy || replica.leaving || replaced.contains(&ordinal) {
+            if replica.busy || replica.leaving || replica.stopped || replaced.contains(&ordinal) {
                 continue;
             }
             // Of a definition that nobody knows any more.

@@ -20,6 +20,8 @@ pub struct ReplicaView {
     pub busy: bool,
     /// It has been taken out to be removed, whether or not that works at once.
     pub leaving: bool,
+    /// Somebody has stopped it: it is given no work, and no rule starts it again.
+    pub stopped: bool,
     /// Readiness.
     pub health: Health,
     pub startup: Health,
@@ -61,6 +63,7 @@ impl ReplicaView {
             phase,
             busy,
             leaving: false,
+            stopped: false,
             health: Health::default(),
             startup: Health::default(),
             liveness: Health::default(),
@@ -80,6 +83,7 @@ impl ReplicaView {
         let well = |check: bool, health: &Health| !check || health.status == Status::Healthy;
         self.runs()
             && !self.leaving
+            && !self.stopped
             && !self.condemned()
             && well(checks.startup.is_some(), &self.startup)
             && well(checks.readiness.is_some(), &self.health)
@@ -109,8 +113,8 @@ impl ReplicaView {
         let readiness = checks.readiness.as_ref();
         let readiness = readiness.map(|check| (self.health.next_probe(check, since), Question::Readiness));
         let liveness = checks.liveness.as_ref();
-        let liveness =
-            liveness.and_then(|check| within(self.liveness.next_liveness(check, since), Question::Liveness));
+        let liveness = liveness
+            .and_then(|check| within(self.liveness.next_liveness(check, since), Question::Liveness));
         readiness.into_iter().chain(liveness).min()
     }
 

@@ -266,12 +266,14 @@ impl Core {
             state: ReplicaState::Created,
             log_path: None,
             killed: false,
+            paused: false,
         };
         let replica = Arc::new(Replica::new(id, folder, inner));
         self.insert(&replica);
         // Taken over with an end already: nobody waits for word of it.
         let _looking = replica.looking.lock().await;
         if let Some(state) = self.inspect(&replica).await? {
+            replica.inner().paused = state.paused.unwrap_or(false);
             replica.set(exit::state(&state));
         }
         Ok(())

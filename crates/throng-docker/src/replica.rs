@@ -35,6 +35,7 @@ pub struct Inner {
     pub log_path: Option<PathBuf>,
     /// Killed on order: its end is not taken for one for want of memory.
     pub killed: bool,
+    pub paused: bool,
 }
 
 impl Replica {
@@ -88,6 +89,7 @@ impl Replica {
             config_hash: spec.map(|spec| spec.config_hash.clone()).unwrap_or_default(),
             networks: spec.map(|spec| spec.networks.clone()).unwrap_or_default(),
             node: None,
+            paused: inner.paused,
             state: inner.state.clone(),
         }
     }

@@ -49,6 +49,7 @@ impl Runtime for Docker {
                 state: ReplicaState::Created,
                 log_path: None,
                 killed: false,
+                paused: false,
             };
             Arc::new(Replica::new(spec.id.clone(), self.core.folder_of(&spec.id), inner))
         });
@@ -80,6 +81,8 @@ impl Runtime for Docker {
         let replica = self.core.known(id)?;
         let _order = replica.order.lock().await;
         replica.accept(generation)?;
+        // Nobody leaves who cannot run.
+        self.core.unpause(&replica).await?;
         let (begin, spec) = (Instant::now(), replica.inner().spec.clone());
         let hooks = spec.iter().flat_map(|spec| &spec.sandbox.pre_stop).cloned().collect::<Vec<_>>();
         let mut left = grace;
@@ -97,6 +100,43 @@ impl Runtime for Docker {
             tracing::warn!("{error}");
         }
         Ok(exit)
+    }
+
+    async fn signal(&self, id: &ReplicaId, generation: u64, signal: i32) -> Result<()> {
+        let replica = self.about(id, generation).await?;
+        if replica.running().is_none() {
+            return Ok(());
+        }
+        replica.inner().killed |= signal == SIGKILL;
+        self.core.signal(&replica, signal).await?;
+        if signal == SIGKILL {
+            // What is frozen does not even die.
+            self.core.unpause(&replica).await?;
+        }
+        Ok(())
+    }
+
+    async fn pause(&self, id: &ReplicaId, generation: u64) -> Result<()> {
+        let replica = self.about(id, generation).await?;
+        let _order = replica.order.lock().await;
+        let container = replica.container()?;
+        self.core.order(format!("cannot pause {id}"), self.core.api.pause_container(&container)).await?;
+        replica.inner().paused = true;
+        Ok(())
+    }
+
+    async fn unpause(&self, id: &ReplicaId, generation: u64) -> Result<()> {
+        let replica = self.about(id, generation).await?;
+        self.core.unpause(&replica).await
+    }
+
+    async fn fill(&self, id: &ReplicaId, _generation: u64, _bytes: Option<u64>) -> Result<u64> {
+        let message = format!("{id}: a container's layer has no limit on Docker, and filling it fills the daemon's disk");
+        Err(RuntimeError::new(ErrorKind::Invalid, message).hint("run the app with --on local"))
+    }
+
+    async fn give_back(&self, _id: &ReplicaId, _generation: u64) -> Result<()> {
+        Ok(())
     }
 
     async fn remove(&self, id: &ReplicaId, generation: u64) -> Result<()> {
@@ -135,6 +175,16 @@ impl Runtime for Docker {
     async fn statistics(&self, ids: &[ReplicaId]) -> Vec<Option<Statistics>> {
         let replicas = ids.iter().map(|id| self.core.replica(id));
         usage::read_all(replicas.map(|replica| replica?.running()).collect()).await
+    }
+}
+
+impl Docker {
+    /// The replica that an order is about.
+    async fn about(&self, id: &ReplicaId, generation: u64) -> Result<Arc<Replica>> {
+        self.core.load(&id.project).await?;
+        let replica = self.core.known(id)?;
+        replica.accept(generation)?;
+        Ok(replica)
     }
 }
 
@@ -237,6 +287,7 @@ impl Core {
             replica.inner().recorded = generation;
         }
         replica.inner().killed = false;
+        replica.inner().paused = false;
         // Taken before it starts: an end that comes at once must not be told before the start is known.
         let looking = replica.looking.lock().await;
         let what = format!("cannot start {}", replica.id);
@@ -274,6 +325,18 @@ impl Core {
         .hint(
             "one of its threads is stuck in the kernel, or dockerd is: see `docker ps` and state D in `ps`",
         ))
+    }
+
+    /// Fine if it is not paused, or not there.
+    async fn unpause(&self, replica: &Replica) -> Result<()> {
+        if !std::mem::take(&mut replica.inner().paused) {
+            return Ok(());
+        }
+        match self.api.unpause_container(&replica.container()?).await {
+            // It has ended, been removed, or been let go on by somebody else.
+            Err(error) if is(&error, 404) || is(&error, 409) || is(&error, 500) => self.look(replica).await,
+            done => done.map_err(|error| daemon(format_args!("cannot let {} go on", replica.id), error)),
+        }
     }
 
     /// Whether it ends within `wait` of a signal.

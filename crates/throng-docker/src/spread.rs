@@ -76,6 +76,31 @@ impl Runtime for Nested {
         docker.stop(id, generation, signal, grace).await.map_err(named(slot.ordinal))
     }
 
+    async fn signal(&self, id: &ReplicaId, generation: u64, signal: i32) -> Result<()> {
+        let (slot, docker) = self.at(id).await?;
+        docker.signal(id, generation, signal).await.map_err(named(slot.ordinal))
+    }
+
+    async fn pause(&self, id: &ReplicaId, generation: u64) -> Result<()> {
+        let (slot, docker) = self.at(id).await?;
+        docker.pause(id, generation).await.map_err(named(slot.ordinal))
+    }
+
+    async fn unpause(&self, id: &ReplicaId, generation: u64) -> Result<()> {
+        let (slot, docker) = self.at(id).await?;
+        docker.unpause(id, generation).await.map_err(named(slot.ordinal))
+    }
+
+    async fn fill(&self, id: &ReplicaId, generation: u64, bytes: Option<u64>) -> Result<u64> {
+        let (_, docker) = self.at(id).await?;
+        docker.fill(id, generation, bytes).await
+    }
+
+    async fn give_back(&self, id: &ReplicaId, generation: u64) -> Result<()> {
+        let (_, docker) = self.at(id).await?;
+        docker.give_back(id, generation).await
+    }
+
     async fn remove(&self, id: &ReplicaId, generation: u64) -> Result<()> {
         self.pool.load(&id.project).await?;
         let slot = self.slot_of(id);

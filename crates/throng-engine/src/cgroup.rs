@@ -211,6 +211,11 @@ impl Group {
         self.version == 2
     }
 
+    /// Its one folder, of version 2.
+    pub fn unified(&self) -> Option<&Path> {
+        self.folder("").filter(|_| self.version == 2)
+    }
+
     /// Pids in the group, children of the first process included. All are in every folder that there is.
     pub fn processes(&self) -> Vec<i32> {
         let list = self.folders.iter().find_map(|(_, f)| fs::read_to_string(f.join("cgroup.procs")).ok());

@@ -3,6 +3,7 @@
 use crate::cgroup::Group;
 use crate::engine::{Core, blocking};
 use crate::exits::how;
+use crate::pause;
 use crate::replica::{Phase, Replica};
 use crate::state::{self, End, Life};
 use std::sync::{Arc, Weak};
@@ -13,6 +14,9 @@ use throng_runtime::RuntimeEvent;
 impl Core {
     /// Records that the replica's process has ended, and frees what only a running one needs.
     pub fn record_end(&self, replica: &Arc<Replica>, end: End) {
+        // What a fault has taken of its layer keeps that mounted.
+        replica.give_back();
+        pause::forget(replica);
         // With the file that it may keep open.
         *replica.meter() = None;
         self.clear_group(&replica.id, self.group_of(replica));

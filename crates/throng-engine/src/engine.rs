@@ -7,7 +7,7 @@ use crate::ends::follow_exits;
 use crate::errors::host;
 use crate::exits::Exits;
 use crate::network::{self, Fabric, Links};
-use crate::nodes::Nodes;
+use crate::nodes::{self, Nodes};
 use crate::plan::{DEFAULT_CAPABILITIES, Ground};
 use crate::quiet::{Lives, Parents};
 use crate::replica::{Phase, Replica, Running};
@@ -88,6 +88,8 @@ pub struct Core {
     next_number: AtomicU64,
     /// A writable layer was to have a limit and has none.
     unlimited_disk: AtomicBool,
+    /// A node was to have a link and has none.
+    pub links_lost: AtomicBool,
     living: Mutex<HashMap<u64, Weak<Replica>>>,
     /// Of each project, in their order.
     replicas: Mutex<HashMap<String, BTreeMap<ReplicaId, Arc<Replica>>>>,
@@ -150,6 +152,7 @@ impl Engine {
         let lost = core.lost(refusal.as_deref());
         runtime.spawn(follow_exits(Arc::downgrade(&core)));
         runtime.spawn(logs::rotate_for_ever(Arc::downgrade(&core)));
+        runtime.spawn(nodes::keep_links(Arc::downgrade(&core)));
         Ok(Arc::new(Engine { core, isolation, lost }))
     }
 
@@ -164,8 +167,13 @@ impl Engine {
                 if self.core.contained() { "an ordinary user mounts no file systems" } else { "it has none" };
             format!("size limits of writable layers (storage_opt) are not enforced ({why})")
         });
-        let both: Vec<String> = self.lost.clone().into_iter().chain(disks).collect();
-        (!both.is_empty()).then(|| both.join("; "))
+        let links = self.core.links_lost.load(Ordering::Relaxed).then(|| {
+            "links of nodes are not there: packets between them pass as if there were none (plain processes share \
+             the host's network)"
+                .to_owned()
+        });
+        let all: Vec<String> = self.lost.clone().into_iter().chain(disks).chain(links).collect();
+        (!all.is_empty()).then(|| all.join("; "))
     }
 
     /// Whether limits on CPU, memory and processes are enforced.
@@ -297,6 +305,7 @@ impl Core {
             events: broadcast::channel(EVENT_BACKLOG).0,
             next_number: AtomicU64::new(0),
             unlimited_disk: AtomicBool::new(false),
+            links_lost: AtomicBool::new(false),
             living: Mutex::default(),
             replicas: Mutex::default(),
             loaded: tokio::sync::Mutex::default(),

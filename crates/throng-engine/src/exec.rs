@@ -9,7 +9,7 @@ use crate::plan::{self, Root};
 use crate::replica::{Replica, Running};
 use crate::spawn::Failure;
 use crate::user::{self, Identity};
-use crate::{exits, spawn, start, state, sys};
+use crate::{exits, pause, spawn, start, state, sys};
 use std::fs;
 use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};
@@ -25,6 +25,8 @@ const REPLICA_NAMESPACES: i32 =
 /// Of a build step, beside its mounts.
 const STEP_NAMESPACES: i32 = libc::CLONE_NEWPID | libc::CLONE_NEWUTS | libc::CLONE_NEWIPC;
 const STEP_HOST_NAME: &str = "build";
+/// How long a command that is killed may take to end before nobody waits for it.
+const KILLED_WITHIN: Duration = Duration::from_secs(2);
 
 /// Sends a signal; a process that has ended is fine.
 pub fn send(pidfd: &OwnedFd, signal: i32) -> io::Result<()> {
@@ -61,6 +63,11 @@ impl Guarded {
             && tokio::time::timeout(limit, watched.readable()).await.is_err()
         {
             send(&self.pidfd, libc::SIGKILL)?;
+            if tokio::time::timeout(KILLED_WITHIN, watched.readable()).await.is_err() {
+                // It is frozen with its replica, say. Whoever drops this leaves it to a thread.
+                let message = "it has been killed and has not ended";
+                return Err(io::Error::new(io::ErrorKind::TimedOut, message));
+            }
         }
         let _ready = watched.readable().await?;
         self.ended = true;
@@ -86,7 +93,15 @@ pub async fn exec(core: &Arc<Core>, replica: &Arc<Replica>, spec: &ExecSpec, io:
         .running()
         .ok_or_else(|| RuntimeError::new(ErrorKind::NotFound, format!("{} is not running", replica.id)))?;
     let (worker, order, target) = (core.clone(), spec.clone(), replica.clone());
-    let process = blocking(move || begin(&worker, &target, &running, &order, &io)).await??;
+    let begin = move || {
+        // It would run beside what is paused, and a health check would find it well.
+        if pause::is_paused(&worker, &target) {
+            let error = RuntimeError::new(ErrorKind::Invalid, format!("{} is paused", target.id));
+            return Err(error.hint("`throng unpause` lets it go on"));
+        }
+        begin(&worker, &target, &running, &order, &io)
+    };
+    let process = blocking(begin).await??;
     process
         .wait(spec.timeout)
         .await

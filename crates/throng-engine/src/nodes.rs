@@ -1,15 +1,21 @@
 //! Virtual nodes: what their replicas have together, and the links between them and the rest.
 
-use crate::engine::Core;
+use crate::engine::{Core, blocking};
 use crate::errors::host;
 use crate::network::OnNode;
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::Ipv4Addr;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::ops::Add;
+use std::sync::atomic::Ordering;
+use std::sync::{Mutex, MutexGuard, PoisonError, Weak};
+use std::time::Duration;
 use throng_model::app::Resources;
 use throng_model::node::{LinkTraffic, Node};
 use throng_model::replica::ReplicaSpec;
-use throng_runtime::Result;
+use throng_runtime::{Result, RuntimeEvent};
+
+/// How often it is looked whether the helpers of links are there.
+const LOOK_EVERY: Duration = Duration::from_millis(200);
 
 /// Nodes by project and name.
 #[derive(Debug, Default)]
@@ -27,6 +33,22 @@ impl Nodes {
         let node = nodes.get(project).and_then(|nodes| nodes.get(name));
         let link = node.map(|node| node.link).unwrap_or_default();
         OnNode { project: project.to_owned(), name: name.to_owned(), link }
+    }
+}
+
+/// Looks after links as long as the engine is there.
+pub async fn keep_links(core: Weak<Core>) {
+    let mut told = BTreeSet::new();
+    loop {
+        tokio::time::sleep(LOOK_EVERY).await;
+        let Some(core) = core.upgrade() else { return };
+        let looked = blocking(move || {
+            core.mend_links(&mut told);
+            told
+        });
+        // It ends early only with the runtime.
+        let Ok(next) = looked.await else { return };
+        told = next;
     }
 }
 
@@ -53,17 +75,56 @@ impl Core {
                 error.hint("a replica there may have a larger limit of its own: drain the node first")
             })?;
         }
+        let on = self.nodes.on(project, name);
         if !self.contained() {
+            if !on.link.is_perfect() {
+                self.links_lost.store(true, Ordering::Relaxed);
+            }
             return Ok(());
         }
-        let on = self.nodes.on(project, name);
         for (network, addresses) in self.legs_on(project, name) {
-            let spec = self.network(&network)?;
-            self.fabric
-                .set_link(&spec, &on, &addresses)
-                .map_err(|e| host(format_args!("cannot set the link of node {name} in {network}"), e))?;
+            self.set_link(&on, &network, &addresses)?;
         }
         Ok(())
+    }
+
+    fn set_link(&self, on: &OnNode, network: &str, addresses: &[Ipv4Addr]) -> Result<()> {
+        let spec = self.network(network)?;
+        self.fabric
+            .set_link(&spec, on, addresses)
+            .map_err(|e| host(format_args!("cannot set the link of node {} in {network}", on.name), e))
+    }
+
+    /// Makes links anew whose helper was killed. Until then nothing passes them, and what was under way is lost.
+    fn mend_links(&self, told: &mut BTreeSet<String>) {
+        for project in self.fabric.take_broken_links() {
+            let known = self.nodes.lock().get(&project).cloned().unwrap_or_default();
+            let imperfect = known.iter().filter(|(_, node)| !node.link.is_perfect());
+            let names: Vec<String> = imperfect.map(|(name, _)| name.clone()).collect();
+            let mended = names.iter().try_for_each(|name| {
+                let on = self.nodes.on(&project, name);
+                self.legs_on(&project, name).into_iter().try_for_each(|(network, addresses)| {
+                    self.fabric.doubt_link(&network, name);
+                    self.set_link(&on, &network, &addresses)
+                })
+            });
+            let message = match mended {
+                Ok(()) => {
+                    told.remove(&project);
+                    "the helper that carries their packets was killed; another one has taken its place".into()
+                }
+                Err(error) => {
+                    self.fabric.note_broken_links(&project);
+                    let message = format!("the helper that carries their packets was killed, and nothing passes: {error}");
+                    if !told.insert(project.clone()) {
+                        continue;
+                    }
+                    message
+                }
+            };
+            // Nobody need be watching.
+            let _ = self.events.send(RuntimeEvent::Warned { project, subject: "nodes".into(), message });
+        }
     }
 
     /// Networks that replicas of the node are in, and the addresses of those that run.
@@ -98,12 +159,7 @@ impl Core {
         };
         let traffic = |name: &String| {
             let networks = self.legs_on(project, name).into_keys();
-            let each = networks.filter_map(|network| self.fabric.link_traffic(project, &network, name));
-            each.reduce(|a, b| LinkTraffic {
-                passed: a.passed + b.passed,
-                lost: a.lost + b.lost,
-                overflowed: a.overflowed + b.overflowed,
-            })
+            networks.filter_map(|network| self.fabric.link_traffic(project, &network, name)).reduce(Add::add)
         };
         names
             .into_iter()

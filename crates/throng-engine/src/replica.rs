@@ -10,6 +10,7 @@
 
 use crate::meter::Meter;
 use crate::state::End;
+use std::fs::File;
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::sync::atomic::AtomicBool;
@@ -29,6 +30,8 @@ pub struct Replica {
     pub ended: Notify,
     /// Its log says that its writable layer is full.
     pub told_full: AtomicBool,
+    /// What holds the room in its writable layer that a fault has taken; see [`crate::fill`].
+    filled: Mutex<Option<File>>,
     /// What it used when it was last asked.
     meter: Mutex<Option<Meter>>,
     inner: Mutex<Inner>,
@@ -61,8 +64,23 @@ pub struct Running {
 impl Replica {
     pub fn new(id: ReplicaId, folder: PathBuf, inner: Inner) -> Self {
         let (order, ended, told_full) = (Arc::default(), Notify::new(), AtomicBool::new(false));
-        let (meter, inner) = (Mutex::default(), Mutex::new(inner));
-        Replica { id, folder, order, ended, told_full, meter, inner }
+        let (filled, meter, inner) = (Mutex::default(), Mutex::default(), Mutex::new(inner));
+        Replica { id, folder, order, ended, told_full, filled, meter, inner }
+    }
+
+    fn filled(&self) -> MutexGuard<'_, Option<File>> {
+        // Each change is one store.
+        self.filled.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+    }
+
+    /// Keeps room in its writable layer taken until [`Replica::give_back`], or this process ends.
+    pub fn keep_filled(&self, file: File) {
+        *self.filled() = Some(file);
+    }
+
+    /// Gives back the room that a fault has taken; fine if there is none.
+    pub fn give_back(&self) {
+        drop(self.filled().take());
     }
 
     /// Whoever panicked with the lock held has left either the last reading or none.
@@ -109,6 +127,7 @@ impl Replica {
         let config_hash = inner.spec.as_ref().map(|s| s.config_hash.clone()).unwrap_or_default();
         let networks = inner.spec.as_ref().map(|s| s.networks.clone()).unwrap_or_default();
         let node = inner.spec.as_ref().and_then(|s| s.node.clone());
-        Observed { id: self.id.clone(), generation: inner.generation, config_hash, networks, node, state }
+        let (id, generation) = (self.id.clone(), inner.generation);
+        Observed { id, generation, config_hash, networks, node, paused: false, state }
     }
 }

@@ -3,7 +3,7 @@
 use crate::engine::{Core, Engine, blocking, check_name, check_project, start_replica};
 use crate::errors::host;
 use crate::replica::{Inner, Phase, Replica};
-use crate::{exec, meter, start, state};
+use crate::{exec, fill, meter, pause, start, state};
 use async_trait::async_trait;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
@@ -83,6 +83,8 @@ impl Runtime for Engine {
         let replica = self.core.known(id)?;
         let _order = replica.order.lock().await;
         replica.accept(generation)?;
+        // Nobody leaves who cannot run.
+        unpause(self.core.clone(), replica.clone()).await?;
         let left = self.before_stop(&replica, grace).await;
         stop(&replica, signal, left).await
     }
@@ -125,9 +127,58 @@ impl Runtime for Engine {
         Ok(shed)
     }
 
+    async fn signal(&self, id: &ReplicaId, generation: u64, signal: i32) -> Result<()> {
+        let (core, replica) = self.about(id, generation).await?;
+        let Some(running) = replica.running() else { return Ok(()) };
+        exec::send(&running.pidfd, signal)
+            .map_err(|e| host(format_args!("cannot send signal {signal} to {id}"), e))?;
+        if signal == libc::SIGKILL {
+            // What is frozen does not even die.
+            return unpause(core, replica).await;
+        }
+        Ok(())
+    }
+
+    async fn pause(&self, id: &ReplicaId, generation: u64) -> Result<()> {
+        let (core, replica) = self.about(id, generation).await?;
+        if !replica.is_running() {
+            return Err(RuntimeError::new(ErrorKind::NotFound, format!("{id} is not running")));
+        }
+        let order = replica.order.clone().lock_owned().await;
+        let who = id.to_string();
+        let work = move || {
+            let _order = order;
+            pause::pause(&core, &replica).inspect_err(|_| {
+                // Half paused is neither; the first failure is the one to tell.
+                let _ = pause::unpause(&core, &replica);
+            })
+        };
+        blocking(work).await?.map_err(|e| host(format_args!("cannot pause {who}"), e))
+    }
+
+    async fn unpause(&self, id: &ReplicaId, generation: u64) -> Result<()> {
+        let (core, replica) = self.about(id, generation).await?;
+        unpause(core, replica).await
+    }
+
+    async fn fill(&self, id: &ReplicaId, generation: u64, bytes: Option<u64>) -> Result<u64> {
+        let (core, replica) = self.about(id, generation).await?;
+        blocking(move || fill::fill(&core, &replica, bytes)).await?
+    }
+
+    async fn give_back(&self, id: &ReplicaId, generation: u64) -> Result<()> {
+        let (_, replica) = self.about(id, generation).await?;
+        blocking(move || replica.give_back()).await
+    }
+
     async fn observe(&self, project: &str) -> Result<Vec<Observed>> {
         self.core.load(project).await?;
-        Ok(self.core.of_project(project).iter().map(|r| r.observed()).collect())
+        let core = self.core.clone();
+        let replicas = core.of_project(project);
+        let observed = move |replica: &Arc<Replica>| {
+            Observed { paused: pause::is_paused(&core, replica), ..replica.observed() }
+        };
+        blocking(move || replicas.iter().map(observed).collect()).await
     }
 
     fn watch(&self) -> mpsc::Receiver<RuntimeEvent> {
@@ -168,6 +219,16 @@ impl Runtime for Engine {
         let count = ids.len();
         blocking(move || meter::read(&core, &ids)).await.unwrap_or_else(|_| vec![None; count])
     }
+}
+
+/// Lets a replica go on that is paused; fine if it is not.
+async fn unpause(core: Arc<Core>, replica: Arc<Replica>) -> Result<()> {
+    let who = replica.id.clone();
+    let work = move || match pause::is_paused(&core, &replica) {
+        true => pause::unpause(&core, &replica),
+        false => Ok(()),
+    };
+    blocking(work).await?.map_err(|e| host(format_args!("cannot let {who} go on"), e))
 }
 
 fn still_running(id: &ReplicaId) -> RuntimeError {
@@ -260,6 +321,14 @@ pub fn remove(core: &Core, replica: &Replica) -> Result<()> {
 }
 
 impl Engine {
+    /// The replica that an order is about.
+    async fn about(&self, id: &ReplicaId, generation: u64) -> Result<(Arc<Core>, Arc<Replica>)> {
+        self.core.load(&id.project).await?;
+        let replica = self.core.known(id)?;
+        replica.accept(generation)?;
+        Ok((self.core.clone(), replica))
+    }
+
     /// A replica whose hooks fail has not started: its process is ended.
     async fn after_start(&self, replica: &Arc<Replica>) -> Result<()> {
         let Some(spec) = replica.inner().spec.clone() else { return Ok(()) };
@@ -300,6 +369,7 @@ impl Engine {
                 // The semaphore is never closed.
                 let _permit = gate.acquire().await;
                 let _order = replica.order.lock().await;
+                unpause(core.clone(), replica.clone()).await?;
                 stop(&replica, libc::SIGKILL, Duration::ZERO).await?;
                 let gone = replica.clone();
                 blocking(move || remove(&core, &gone)).await?

@@ -279,6 +279,21 @@ pub fn is_ending(pid: u32) -> bool {
     flags.is_none_or(|flags| flags & EXITING != 0)
 }
 
+/// Whether a process is stopped by a signal: its state is `T` in proc_pid_stat(5).
+pub fn is_stopped(pid: u32) -> bool {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    stat.rsplit_once(") ").is_some_and(|(_, rest)| rest.starts_with('T'))
+}
+
+/// All processes of the PID namespace that a process is in, itself included.
+pub fn in_pid_namespace_of(pid: u32) -> Vec<i32> {
+    let namespace = |pid: &str| fs::read_link(format!("/proc/{pid}/ns/pid")).ok();
+    let Some(own) = namespace(&pid.to_string()) else { return vec![] };
+    let entries = fs::read_dir("/proc").into_iter().flatten().flatten();
+    let pids = entries.filter_map(|entry| entry.file_name().to_str()?.parse::<i32>().ok());
+    pids.filter(|pid| namespace(&pid.to_string()).as_ref() == Some(&own)).collect()
+}
+
 /// When process `pid` started, in clock ticks since boot; `None` if there is none.
 pub fn start_ticks(pid: u32) -> Option<u64> {
     parse_start_ticks(&fs::read_to_string(format!("/proc/{pid}/stat")).ok()?)

@@ -7,6 +7,7 @@
 //!
 //! Nothing here allocates: the helper has been forked from a process with threads.
 
+use throng_model::chance::Chance;
 use throng_model::node::{Link, LinkTraffic};
 
 /// Bytes of packets under way in one direction, their bookkeeping included; what a fast link of long latency holds.
@@ -69,13 +70,13 @@ pub struct Lane {
 
 impl Lane {
     pub fn new(shape: Shape) -> Lane {
-        Lane { shape, free_at: 0, last: 0, chance: Chance(shape.seed), traffic: LinkTraffic::default() }
+        Lane { shape, free_at: 0, last: 0, chance: Chance::new(shape.seed), traffic: LinkTraffic::default() }
     }
 
     /// Packets that are under way keep the times that they have. The same shape again changes nothing.
     pub fn reshape(&mut self, shape: Shape) {
         if shape.seed != self.shape.seed {
-            self.chance = Chance(shape.seed);
+            self.chance = Chance::new(shape.seed);
         }
         self.shape = shape;
         // A faster link need not wait for what a slower one would have taken.
@@ -114,7 +115,7 @@ impl Lane {
             return 0;
         }
         let width = u128::from(self.shape.jitter) * 2;
-        (u128::from(self.chance.next()).wrapping_mul(width + 1) >> 64) as u64
+        (u128::from(self.chance.next_word()).wrapping_mul(width + 1) >> 64) as u64
     }
 
     /// A packet that was to arrive did not find room after all.
@@ -127,25 +128,6 @@ impl Lane {
 /// Nanoseconds that so many bytes take.
 fn duration(bytes: u64, bandwidth: u64) -> u64 {
     u64::try_from(u128::from(bytes) * 8 * SECOND / u128::from(bandwidth.max(1))).unwrap_or(u64::MAX)
-}
-
-/// SplitMix64 (Steele, Lea, Flood: Fast splittable pseudorandom number generators, 2014): one word of state, and equally
-/// distributed for any seed.
-#[derive(Debug, Clone)]
-struct Chance(u64);
-
-impl Chance {
-    fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
-        let mut word = self.0;
-        word = (word ^ (word >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
-        word = (word ^ (word >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
-        word ^ (word >> 31)
-    }
-
-    fn next_half(&mut self) -> u32 {
-        (self.next() >> 32) as u32
-    }
 }
 
 /// Frames in the order in which they come out, in memory of fixed size.
@@ -259,6 +241,24 @@ pub enum Order {
 pub const ORDER: usize = 2 * NAME + 7 * 8;
 pub const ANSWER: usize = 4 * 8;
 
+/// Writes numbers one after another, as far as there is room.
+fn put(words: &[u64], bytes: &mut [u8]) {
+    words.iter().zip(bytes.chunks_exact_mut(8)).for_each(|(word, place)| {
+        place.copy_from_slice(&word.to_ne_bytes());
+    });
+}
+
+/// Reads what [`put`] has written; what is not there is 0.
+fn take<const COUNT: usize>(bytes: &[u8]) -> [u64; COUNT] {
+    let mut words = [0; COUNT];
+    bytes.chunks_exact(8).zip(&mut words).for_each(|(bytes, word)| {
+        let mut eight = [0; 8];
+        eight.copy_from_slice(bytes);
+        *word = u64::from_ne_bytes(eight);
+    });
+    words
+}
+
 impl Order {
     pub fn encode(&self) -> [u8; ORDER] {
         let blank = Shape { latency: 0, jitter: 0, loss: 0, bandwidth: 0, up: false, seed: 0 };
@@ -272,9 +272,7 @@ impl Order {
         bytes[NAME..2 * NAME].copy_from_slice(&taps[1]);
         let words =
             [kind, shape.latency, shape.jitter, shape.loss, shape.bandwidth, shape.up.into(), shape.seed];
-        words.iter().zip(bytes[2 * NAME..].chunks_exact_mut(8)).for_each(|(word, place)| {
-            place.copy_from_slice(&word.to_ne_bytes());
-        });
+        put(&words, &mut bytes[2 * NAME..]);
         bytes
     }
 
@@ -282,13 +280,7 @@ impl Order {
         let mut taps = [[0; NAME]; 2];
         taps[0].copy_from_slice(&bytes[..NAME]);
         taps[1].copy_from_slice(&bytes[NAME..2 * NAME]);
-        let mut words = [0u64; 7];
-        bytes[2 * NAME..].chunks_exact(8).zip(&mut words).for_each(|(bytes, word)| {
-            let mut eight = [0; 8];
-            eight.copy_from_slice(bytes);
-            *word = u64::from_ne_bytes(eight);
-        });
-        let [kind, latency, jitter, loss, bandwidth, up, seed] = words;
+        let [kind, latency, jitter, loss, bandwidth, up, seed] = take(&bytes[2 * NAME..]);
         match kind {
             1 => {
                 let shape = Shape { latency, jitter, loss, bandwidth, up: up != 0, seed };
@@ -304,21 +296,12 @@ impl Order {
 /// The helper's answer: an error number of the kernel (0 if all is well) and what became of the packets.
 pub fn encode_answer(errno: i32, traffic: LinkTraffic) -> [u8; ANSWER] {
     let mut bytes = [0; ANSWER];
-    let words = [i64::from(errno) as u64, traffic.passed, traffic.lost, traffic.overflowed];
-    words.iter().zip(bytes.chunks_exact_mut(8)).for_each(|(word, place)| {
-        place.copy_from_slice(&word.to_ne_bytes());
-    });
+    put(&[i64::from(errno) as u64, traffic.passed, traffic.lost, traffic.overflowed], &mut bytes);
     bytes
 }
 
 pub fn decode_answer(bytes: &[u8; ANSWER]) -> Result<LinkTraffic, i32> {
-    let mut words = [0u64; 4];
-    bytes.chunks_exact(8).zip(&mut words).for_each(|(bytes, word)| {
-        let mut eight = [0; 8];
-        eight.copy_from_slice(bytes);
-        *word = u64::from_ne_bytes(eight);
-    });
-    let [errno, passed, lost, overflowed] = words;
+    let [errno, passed, lost, overflowed] = take(bytes);
     if errno == 0 { Ok(LinkTraffic { passed, lost, overflowed }) } else { Err(errno as i32) }
 }
 

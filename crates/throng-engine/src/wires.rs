@@ -6,7 +6,7 @@ use crate::sys::wires;
 use crate::wire::{self, ANSWER, NAME, Order, Shape};
 use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketAddrUnix, SocketFlags, SocketType};
 use rustix::process::{Pid, PidfdFlags, WaitId, WaitIdOptions, pidfd_open, waitid};
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::fs::{self, File};
 use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};
@@ -26,6 +26,8 @@ pub struct Wires {
     /// Where their sockets are.
     folder: PathBuf,
     helpers: Mutex<HashMap<String, Helper>>,
+    /// Projects whose helper has ended with links that are to be there.
+    broken: Mutex<BTreeSet<String>>,
 }
 
 struct Helper {
@@ -36,7 +38,31 @@ struct Helper {
 
 impl Wires {
     pub fn new(run_dir: &Path) -> Wires {
-        Wires { folder: run_dir.join("links"), helpers: Mutex::default() }
+        Wires { folder: run_dir.join("links"), helpers: Mutex::default(), broken: Mutex::default() }
+    }
+
+    fn broken(&self) -> MutexGuard<'_, BTreeSet<String>> {
+        // As below.
+        self.broken.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Notes that all links of a project are to be made anew.
+    pub fn note_broken(&self, project: &str) {
+        self.broken().insert(project.to_owned());
+    }
+
+    /// Projects whose links went with their helper since this was last asked.
+    pub fn take_broken(&self) -> BTreeSet<String> {
+        let mut helpers = self.helpers();
+        let gone: Vec<String> =
+            helpers.iter().filter(|(_, helper)| helper.is_gone()).map(|(project, _)| project.clone()).collect();
+        let mut broken = std::mem::take(&mut *self.broken());
+        for project in gone {
+            // Buries it, if it was a child of this process.
+            helpers.remove(&project);
+            broken.insert(project);
+        }
+        broken
     }
 
     fn helpers(&self) -> MutexGuard<'_, HashMap<String, Helper>> {
@@ -56,8 +82,11 @@ impl Wires {
         let mut helpers = self.helpers();
         if let Some(helper) = helpers.get(project) {
             match helper.ask(&order) {
-                // It was killed: another one takes its place.
-                Err(error) if is_gone(&error) => drop(helpers.remove(project)),
+                // It was killed: another one takes its place, and gets back the other links soon.
+                Err(error) if is_gone(&error) => {
+                    helpers.remove(project);
+                    self.note_broken(project);
+                }
                 other => return other.map(drop),
             }
         }
@@ -97,6 +126,7 @@ impl Wires {
     /// Lets the project's helper end, now that its links are gone.
     pub fn close(&self, project: &str) {
         let helper = self.helpers().remove(project).or_else(|| self.find(project));
+        self.broken().remove(project);
         drop(helper);
         // Gone already, or never there, or with those of other projects in it.
         let _ = fs::remove_file(self.socket(project));
@@ -143,6 +173,14 @@ impl Helper {
             return Err(io::ErrorKind::UnexpectedEof.into());
         }
         wire::decode_answer(&answer).map_err(io::Error::from_raw_os_error)
+    }
+
+    /// Whether it has closed its end, as the kernel does when it is killed.
+    fn is_gone(&self) -> bool {
+        let now = rustix::event::Timespec { tv_sec: 0, tv_nsec: 0 };
+        let mut looked = [rustix::event::PollFd::new(&self.socket, rustix::event::PollFlags::empty())];
+        let hung_up = rustix::event::PollFlags::HUP | rustix::event::PollFlags::ERR;
+        rustix::event::poll(&mut looked, Some(&now)).is_ok() && looked[0].revents().intersects(hung_up)
     }
 }
 

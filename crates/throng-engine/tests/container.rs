@@ -30,7 +30,7 @@ async fn run(bench: &Bench, spec: &ReplicaSpec) -> (Exit, String) {
     bench.engine.start(&spec.id, spec.generation).await.expect("started");
     let exit = loop {
         let event = tokio::time::timeout(PATIENCE, events.recv()).await.expect("an end in time");
-        let RuntimeEvent::Exited { id, exit, .. } = event.expect("an event");
+        let RuntimeEvent::Exited { id, exit, .. } = event.expect("an event") else { continue };
         if id == spec.id {
             break exit;
         }

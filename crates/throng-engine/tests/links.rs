@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use throng_engine::Engine;
 use throng_model::node::{Capacity, Link, LinkTraffic, Node};
 use throng_model::replica::{ReplicaId, ReplicaSpec, ResolvedMount, ResolvedSource};
-use throng_runtime::{ExecSpec, Runtime};
+use throng_runtime::{ExecSpec, Runtime, RuntimeEvent};
 
 const PATIENCE: Duration = Duration::from_secs(20);
 /// What was asked for may be missed by so much.
@@ -240,6 +240,106 @@ async fn a_node_that_is_cut_off_keeps_its_replicas_and_comes_back() {
     field.set("a", link()).await;
     field.until_reachable("b", a).await;
     assert_eq!((pid("a").await, field.address("a")), (before, a));
+    field.bench.end().await;
+}
+
+/// The process that carries packets in the network namespace of this test, by its name.
+fn helpers() -> Vec<i32> {
+    let own = std::fs::read_link("/proc/self/ns/net").ok();
+    let pids = std::fs::read_dir("/proc").expect("/proc").flatten();
+    let pids = pids.filter_map(|entry| entry.file_name().to_str()?.parse::<i32>().ok());
+    let is_one = |pid: &i32| {
+        let name = std::fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default();
+        let namespace = std::fs::read_link(format!("/proc/{pid}/ns/net")).ok();
+        name.trim() == "throng-links" && namespace == own
+    };
+    pids.filter(is_one).collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_helper_that_is_killed_is_noticed_and_replaced() {
+    if !possible("a_helper_that_is_killed_is_noticed_and_replaced") {
+        return;
+    }
+    // Before it waits for its turn: those of other tests are not to be killed.
+    let field = Field::new("engine-helper", 77, &[("a", millis(10)), ("b", millis(5)), ("c", link())]).await;
+    let (a, b) = (field.address("a"), field.address("b"));
+    field.until_reachable("c", a).await;
+    let socket = field.bench.folder.path().join("run/links");
+    assert_eq!(std::fs::read_dir(&socket).expect("a folder").count(), 1, "one helper for all nodes");
+    let mut told = field.bench.engine.watch();
+    let before = helpers();
+    let [pid] = before[..] else { panic!("one helper of this test and of no other: {before:?}") };
+    let pid = rustix::process::Pid::from_raw(pid).expect("a process");
+    rustix::process::kill_process(pid, rustix::process::Signal::KILL).expect("killed");
+    let warned = async {
+        loop {
+            if let Some(RuntimeEvent::Warned { project, message, .. }) = told.recv().await {
+                return (project, message);
+            }
+        }
+    };
+    let (project, message) = tokio::time::timeout(PATIENCE, warned).await.expect("noticed by itself");
+    assert!(project == field.bench.project && message.contains("another one"), "{project}: {message}");
+    field.until_reachable("c", a).await;
+    field.until_reachable("c", b).await;
+    near("round trip over a link made anew, ms", 20.0, async || field.ping("c", a, 20).await.1).await;
+    near("round trip over the other one, ms", 10.0, async || field.ping("c", b, 20).await.1).await;
+    assert_ne!(helpers(), before);
+    field.bench.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn replicas_of_a_node_share_its_memory() {
+    let name = "replicas_of_a_node_share_its_memory";
+    if !possible(name) {
+        return;
+    }
+    let mut field = Field::new("engine-memory", 78, &[("idle", link())]).await;
+    if !field.bench.engine.limits_enforced() {
+        skip(name, "this host has no control groups that can be written");
+        return field.bench.end().await;
+    }
+    let (engine, project) = (field.bench.engine.clone(), field.bench.project.clone());
+    let capacity = Capacity { memory: Some(64 << 20), ..Capacity::default() };
+    engine.set_node(&project, "small", &Node { capacity, ..Node::default() }).await.expect("a node");
+    // Each alone fits: one without a limit of its own, one with.
+    let mut ids = Vec::new();
+    for (ordinal, own) in [(2, None), (3, Some(60 << 20))] {
+        let mut spec = field.specs["idle"].clone();
+        spec.id.ordinal = ordinal;
+        spec.networks[0].address = Ipv4Addr::new(10, 199, 78, 1 + ordinal as u8);
+        // Holds what it reads until a line ends.
+        let hold = "head -c 40000000 /dev/zero | tail -c 40000000 | sleep 600";
+        spec.process.args = ["/usr/bin/sh", "-c", hold].map(str::to_owned).into();
+        spec.resources.memory = own;
+        spec.node = Some("small".into());
+        engine.create(&spec).await.expect("created");
+        engine.start(&spec.id, 1).await.expect("started");
+        ids.push(spec.id);
+        if own.is_none() {
+            tokio::time::sleep(Duration::from_secs(1)).await;
+        }
+    }
+    let deadline = Instant::now() + PATIENCE;
+    let group = |controller: &str| format!("/sys/fs/cgroup/{controller}/throng/{project}/@small");
+    let failures = || {
+        let v1 = std::fs::read_to_string(group("memory") + "/memory.oom_control");
+        let v2 = || std::fs::read_to_string(format!("/sys/fs/cgroup/throng/{project}/@small/memory.events"));
+        let text = v1.or_else(|_| v2()).unwrap_or_default();
+        let kills = text.lines().find_map(|line| line.strip_prefix("oom_kill ")?.parse::<u64>().ok());
+        kills.unwrap_or(0)
+            + ids.iter().map(|id| {
+                let own = format!("{}/{}/memory.oom_control", group("memory"), id.name());
+                let text = std::fs::read_to_string(own).unwrap_or_default();
+                text.lines().find_map(|line| line.strip_prefix("oom_kill ")?.parse::<u64>().ok()).unwrap_or(0)
+            }).sum::<u64>()
+    };
+    while failures() == 0 {
+        assert!(Instant::now() < deadline, "80 MB are held on a node with 64 MiB");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    field.specs.clear();
     field.bench.end().await;
 }
 

@@ -6,9 +6,11 @@
 
 mod fault;
 mod load;
+mod require;
 mod stage;
 
 pub use fault::Fault;
+pub use require::{Requirement, STEADY};
 
 use crate::schema::{self, Group, MAX_STAGES};
 use std::collections::{BTreeMap, BTreeSet};
@@ -41,7 +43,7 @@ pub struct StageSpec {
     /// One sentence for the reader.
     pub explain: Option<String>,
     pub action: Action,
-    /// Thresholds as written, each one that [`throng_load::Threshold`] can read. Only a load has any.
+    /// What must hold as written, each one that [`Requirement`] can read. Loads and faults have some.
     pub require: Vec<(String, Location)>,
     /// How often a load is carried out; 1 for other actions.
     pub repeat: u32,

@@ -1,5 +1,6 @@
 //! Takes down what happens to the app while an experiment runs, in memory bounded whatever its length.
 
+use crate::recovery::Replicas;
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::SystemTime;
@@ -28,6 +29,8 @@ pub struct Recording {
     pub events_lost: u64,
     pub counts: BTreeMap<String, Vec<(f64, u32)>>,
     pub wanted: BTreeMap<String, Vec<(f64, u32)>>,
+    /// Replicas that are as they are to be: ready, or completed.
+    good: BTreeMap<String, Vec<(f64, u32)>>,
     series: BTreeMap<String, Series>,
     limits: BTreeMap<String, (Option<f64>, Option<u64>)>,
 }
@@ -91,6 +94,17 @@ impl Recorder {
         self.lock().counts.get(service).and_then(|counts| counts.last()).map(|(_, count)| *count)
     }
 
+    /// How many replicas of these services were as they are to be, and how many there were to be.
+    pub fn replicas(&self, services: &[String]) -> Vec<Replicas> {
+        let recording = self.lock();
+        let of = |map: &BTreeMap<String, Vec<(f64, u32)>>, service| map.get(service).cloned().unwrap_or_default();
+        let one = |service| Replicas {
+            ready: of(&recording.good, service),
+            wanted: of(&recording.wanted, service),
+        };
+        services.iter().map(one).collect()
+    }
+
     /// Takes out everything recorded so far.
     pub fn take(&self) -> (Recording, Vec<ReplicaSeries>) {
         let mut recording = std::mem::take(&mut *self.lock());
@@ -115,7 +129,12 @@ impl Recording {
 
     fn counts(&mut self, at: f64, services: &BTreeMap<String, Readiness>) {
         for (service, readiness) in services {
-            for (counts, now) in [(&mut self.counts, readiness.ready), (&mut self.wanted, readiness.wanted)] {
+            let good = readiness.ready + readiness.completed;
+            for (counts, now) in [
+                (&mut self.counts, readiness.ready),
+                (&mut self.wanted, readiness.wanted),
+                (&mut self.good, good),
+            ] {
                 let counts = counts.entry(service.clone()).or_default();
                 let changed = counts.last().is_none_or(|(_, count)| *count != now);
                 if changed && counts.len() < COUNTS_MOST {

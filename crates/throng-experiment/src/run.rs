@@ -3,14 +3,16 @@
 //! A stage that cannot be carried out ends the run; a threshold that does not hold is noted and the run goes on,
 //! because the later stages may be what explains it.
 
-use crate::file::{Action, Experiment, Fault, LoadAction, StageSpec, WaitFor};
+use crate::faults::Faults;
+use crate::file::{Action, Experiment, Fault, LoadAction, Requirement, StageSpec, WaitFor};
 use crate::recorder::Recorder;
-use std::collections::BTreeMap;
+use crate::recovery::{Evidence, recovered};
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::time::{Duration, Instant, SystemTime};
-use throng_load::{Body, LoadSpec, Part, PartContent, Progress, RequestSpec, Requests, Schedule, Threshold};
+use throng_load::{Body, LoadSpec, Part, PartContent, Progress, RequestSpec, Requests, Schedule};
 use throng_model::app::App;
-use throng_model::run::{Environment, LoadResult, Outcome, RUN_VERSION, Run, Stage};
+use throng_model::run::{Environment, LoadResult, Outcome, RUN_VERSION, Run, Stage, ThresholdResult};
 use throng_model::status::Readiness;
 use throng_model::units::format_duration;
 use throng_runtime::cluster::{Cluster, ClusterError, ClusterErrorKind};
@@ -22,6 +24,8 @@ use url::Url;
 const READY_WITHIN: Duration = Duration::from_secs(300);
 /// How often a wait condition is looked at.
 const LOOK_EVERY: Duration = Duration::from_millis(100);
+/// How late it may be known here how many replicas are ready, in seconds.
+const COUNTS_LATE: f64 = 0.5;
 /// How much of a log is searched for a text.
 const LOG_SEARCHED: u64 = 1 << 20;
 
@@ -54,12 +58,14 @@ pub async fn run(
 ) -> Run {
     let begin = SystemTime::now();
     let recorder = Recorder::new(begin, plan.app, !plan.environment.unlimited);
+    let faults = Faults::default();
     let mut runner =
-        Runner { plan: &plan, cluster, observer, cancel, recorder: recorder.clone(), feed: None };
-    let mut stages = Vec::new();
+        Runner { plan: &plan, cluster, observer, cancel, recorder: recorder.clone(), feed: None, faults };
+    let (mut stages, mut befallen) = (Vec::new(), Vec::new());
     let mut outcome = Outcome::Passed;
     for (index, spec) in plan.experiment.stages.iter().enumerate() {
         runner.observer.stage_begins(index, plan.experiment.stages.len(), spec);
+        befallen.push(runner.faults.count());
         let stage = runner.stage(spec).await;
         runner.observer.stage_ends(&stage);
         if stage.thresholds.iter().any(|threshold| !threshold.held) {
@@ -82,6 +88,11 @@ pub async fn run(
     }
     if let Some(feed) = runner.feed.take() {
         feed.abort();
+    }
+    // Not before: what one stage begins another may end.
+    for (stage, first) in stages.iter_mut().zip(befallen) {
+        let faults = runner.faults.since(first).iter().filter(|one| one.span.begin <= stage.end);
+        stage.faults = faults.map(|one| one.span.clone()).collect();
     }
     let (recording, replicas) = recorder.take();
     Run {
@@ -132,6 +143,7 @@ struct Runner<'a> {
     recorder: Recorder,
     /// The task that records the app's feed, once the app is up.
     feed: Option<tokio::task::JoinHandle<()>>,
+    faults: Faults,
 }
 
 impl Runner<'_> {
@@ -170,7 +182,7 @@ impl Runner<'_> {
             Action::Load(load) => self.load(spec, load, stage).await,
             Action::Wait { until, timeout } => self.wait(until, *timeout).await,
             Action::Pause { duration } => self.pause(*duration).await,
-            Action::Fault(fault) => Ok(befall(self.cluster, fault).await?),
+            Action::Fault(fault) => self.fault(spec, fault, stage).await,
         }
     }
 
@@ -265,11 +277,8 @@ impl Runner<'_> {
         load: &LoadAction,
         stage: &mut Stage,
     ) -> Result<(), StageError> {
-        let thresholds: Vec<Threshold> = spec
-            .require
-            .iter()
-            .map(|(text, _)| text.parse().map_err(|error| format!("{text}: {error}")))
-            .collect::<Result<_, _>>()?;
+        let requirements = requirements(spec)?;
+        let before = self.faults.count();
         let (target, connect_to) = self.target(load).await?;
         let load_spec = |seed| LoadSpec { connect_to, ..load_spec(load, target.clone(), seed) };
         stage.replicas = load.service.as_deref().and_then(|service| self.recorder.ready(service));
@@ -288,10 +297,80 @@ impl Runner<'_> {
             }
         }
         let merged = throng_load::merge(&stage.loads).map_err(|error| error.to_string())?;
-        if let Some(merged) = merged {
-            stage.thresholds = thresholds.iter().map(|threshold| threshold.evaluate(&merged)).collect();
+        let Some(merged) = merged else { return Ok(()) };
+        for (requirement, text) in &requirements {
+            stage.thresholds.push(match requirement {
+                Requirement::Measured(threshold) => threshold.evaluate(&merged),
+                Requirement::NoRequestLost => none_lost(text, &merged),
+                Requirement::Recovered { within, steady } => {
+                    self.recovery(text, *within, *steady, before, stage, load.service.as_deref()).await
+                }
+            });
         }
         Ok(())
+    }
+
+    async fn fault(&mut self, spec: &StageSpec, fault: &Fault, stage: &mut Stage) -> Result<(), StageError> {
+        let before = self.faults.count();
+        self.faults.befall(self.cluster, &self.recorder, self.plan.app, fault).await?;
+        for (requirement, text) in requirements(spec)? {
+            if let Requirement::Recovered { within, steady } = requirement {
+                let result = self.recovery(&text, within, steady, before, stage, None).await;
+                stage.thresholds.push(result);
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether the app came through the faults after the first so many; waits for it as long as that can still be.
+    async fn recovery(
+        &mut self,
+        text: &str,
+        within: Duration,
+        steady: Duration,
+        first: usize,
+        stage: &Stage,
+        loaded: Option<&str>,
+    ) -> ThresholdResult {
+        let services = self.concerned(first, loaded);
+        let timeline: Vec<_> = stage.loads.iter().flat_map(|load| load.timeline.iter().copied()).collect();
+        // What ends something is nothing to recover from, unless it is all that there is.
+        let all = || self.faults.since(first).iter();
+        let harm = all().any(|one| one.fault.harms());
+        let faults: Vec<(f64, String)> = all()
+            .filter(|one| one.fault.harms() || !harm)
+            .map(|one| (one.over(), one.span.what.clone()))
+            .collect();
+        let last = faults.iter().map(|(over, _)| *over).fold(0.0, f64::max);
+        let deadline = last + within.as_secs_f64() + steady.as_secs_f64() + COUNTS_LATE;
+        loop {
+            let now = self.now();
+            let replicas = self.recorder.replicas(&services);
+            let evidence =
+                Evidence { services: replicas, timeline: timeline.clone(), known: now - COUNTS_LATE };
+            let each = faults.iter().map(|(over, what)| {
+                (recovered(&evidence, *over, steady.as_secs_f64()), what.as_str())
+            });
+            let each: Vec<(Option<f64>, &str)> = each.collect();
+            if each.iter().all(|(time, _)| time.is_some()) || now >= deadline || self.cancel.is_cancelled() {
+                return came_through(text, within, &each);
+            }
+            let left = Duration::from_secs_f64((deadline - now).max(0.0));
+            self.observer.waiting(within.saturating_sub(left), within);
+            tokio::time::sleep(LOOK_EVERY).await;
+        }
+    }
+
+    /// Services that must be whole again: the one under load, those that faults name, and all if nodes were meant.
+    fn concerned(&self, first: usize, loaded: Option<&str>) -> Vec<String> {
+        let mut services: BTreeSet<String> = loaded.map(str::to_owned).into_iter().collect();
+        for befallen in self.faults.since(first) {
+            match befallen.fault.service() {
+                Some(service) => drop(services.insert(service.to_owned())),
+                None => services.extend(self.plan.app.services.keys().cloned()),
+            }
+        }
+        services.into_iter().collect()
     }
 
     async fn one_load(
@@ -302,23 +381,34 @@ impl Runner<'_> {
         during: &[(Duration, Fault)],
     ) -> Result<LoadResult, StageError> {
         let (sender, mut progress) = watch::channel(Progress::default());
-        let load = throng_load::run(spec, sender, self.cancel.clone());
-        let faults = at_their_times(self.cluster, during);
-        tokio::pin!(load, faults);
-        let mut all_done = during.is_empty();
-        loop {
-            tokio::select! {
-                result = &mut load => return result.map_err(|error| error.to_string().into()),
+        let Runner { plan, cluster, observer, cancel, recorder, faults, .. } = self;
+        let (before, of_load) = (faults.count(), cancel.clone());
+        let load = throng_load::run(spec, sender, of_load);
+        let result = {
+            let faults = faults.at_their_times(*cluster, recorder, plan.app, during);
+            tokio::pin!(load, faults);
+            let mut all_done = during.is_empty();
+            loop {
+                tokio::select! {
+                result = &mut load => break result.map_err(|error| StageError::from(error.to_string())),
                 result = &mut faults, if !all_done => {
                     result?;
                     all_done = true;
                 }
                 Ok(()) = progress.changed() => {
                     let now = progress.borrow_and_update().clone();
-                    self.observer.load(&now, repetition, of);
+                    observer.load(&now, repetition, of);
+                }
                 }
             }
+        };
+        // What never happened is not to look as if it had.
+        let left = if cancel.is_cancelled() { during.len() } else { faults.count() - before };
+        for (at, fault) in during.iter().skip(left) {
+            let message = format!("the load ended before its time at {}: {fault}", format_duration(*at));
+            recorder.event("warning", "", message);
         }
+        result
     }
 
     /// What is loaded, by the name people know it by, and where that is.
@@ -332,21 +422,39 @@ impl Runner<'_> {
     }
 }
 
-async fn at_their_times(cluster: &dyn Cluster, faults: &[(Duration, Fault)]) -> Result<(), ClusterError> {
-    let begin = tokio::time::Instant::now();
-    for (at, fault) in faults {
-        tokio::time::sleep_until(begin + *at).await;
-        befall(cluster, fault).await?;
-    }
-    Ok(())
+/// What a stage requires, with the words that it says it in.
+fn requirements(spec: &StageSpec) -> Result<Vec<(Requirement, String)>, StageError> {
+    let one = |(text, _): &(String, _)| match text.parse() {
+        Ok(requirement) => Ok((requirement, text.trim().to_owned())),
+        Err(error) => Err(StageError::from(format!("{text}: {error}"))),
+    };
+    spec.require.iter().map(one).collect()
 }
 
-/// Has a fault begin or end. The cluster tells it as an event, which the report marks.
-async fn befall(cluster: &dyn Cluster, fault: &Fault) -> Result<(), ClusterError> {
-    match fault {
-        Fault::Nodes { choice, change } => cluster.change_nodes(choice, change).await,
-        Fault::Kill { service, share } => cluster.kill(service, *share).await.map(drop),
-    }
+fn none_lost(text: &str, load: &LoadResult) -> ThresholdResult {
+    let lost = load.requests.saturating_sub(load.succeeded);
+    let measured = match (load.requests, lost) {
+        (0, _) => "no request was made".to_owned(),
+        (all, 0) => format!("none of {all}"),
+        (all, lost) => format!("{lost} of {all}"),
+    };
+    ThresholdResult { expression: text.into(), measured, held: load.requests > 0 && lost == 0 }
+}
+
+/// The result over all faults, each with the time that it took to recover from it, if that was seen.
+fn came_through(text: &str, within: Duration, each: &[(Option<f64>, &str)]) -> ThresholdResult {
+    let within = within.as_secs_f64();
+    let slowest = each.iter().max_by(|a, b| {
+        let time = |one: &(Option<f64>, &str)| one.0.unwrap_or(f64::INFINITY);
+        time(a).total_cmp(&time(b))
+    });
+    let (measured, held) = match slowest {
+        None => ("no fault befell the app".to_owned(), false),
+        Some((None, what)) => (format!("not seen, after: {what}"), false),
+        Some((Some(time), what)) if each.len() == 1 => (format!("{time:.1} s after: {what}"), *time <= within),
+        Some((Some(time), what)) => (format!("at most {time:.1} s, after: {what}"), *time <= within),
+    };
+    ThresholdResult { expression: text.into(), measured, held }
 }
 
 /// A load ends by itself when it is cancelled, with what it has measured; other stages are dropped.

@@ -42,6 +42,8 @@ pub enum Kind {
     /// The key stands alone, without a value.
     Nothing,
     Group(&'static Group),
+    /// A duration, or a mapping.
+    DurationOr(&'static Group),
     /// A list of mappings.
     Groups(&'static Group),
 }
@@ -82,13 +84,18 @@ pub static STAGE: Group = Group { title: "a stage", fields: &[
     field("scale", Kind::Group(&SCALE), "Change the number of a service's replicas and wait until they are ready."),
     field("load", Kind::Group(&LOAD), "Send requests and measure the answers."),
     field("wait", Kind::Group(&WAIT), "Wait until a condition holds."),
-    field("pause", Kind::Duration, "Do nothing for this long, so that a person can read or a system can settle."),
-    field("cut", Kind::Group(&NODES), "Let no packet pass to or from these nodes; their replicas go on."),
+    field("pause", Kind::DurationOr(&PAUSE), "With a duration: do nothing for this long, so that a person can read or a system can settle. With a mapping: keep replicas from running."),
+    field("cut", Kind::Group(&CUT), "Let no packet pass to or from these nodes; their replicas go on."),
     field("slow", Kind::Group(&SLOW), "Change the links of these nodes; what is not named stays as it is."),
-    field("heal", Kind::Group(&NODES), "Let packets pass again, over links as the Compose file says."),
+    field("heal", Kind::Group(&HEAL), "Let packets pass again, over links as the Compose file says."),
     field("kill", Kind::Group(&KILL), "Kill replicas, as a crash would."),
+    field("stop", Kind::Group(&STOP), "Stop replicas and keep them down."),
+    field("start", Kind::Group(&START), "Start stopped replicas again."),
+    field("unpause", Kind::Group(&UNPAUSE), "Let paused replicas go on."),
+    field("fill", Kind::Group(&FILL), "Take the room in the writable layers of replicas."),
+    field("empty", Kind::Group(&EMPTY), "Give that room back."),
     field("during", Kind::Groups(&DURING), "Faults while the load runs, each at its time."),
-    field("require", Kind::Texts, "Thresholds of a load, such as `p95<200ms` or `errors<1%`; one that does not hold fails the run."),
+    field("require", Kind::Texts, "What must hold, such as `p95<200ms`, `errors<1%`, `no request lost` or `recovered within 30s`; what does not fails the run."),
     field("repeat", Kind::Count(1, MAX_REPETITIONS), "How often this load is carried out; the report shows the spread."),
 ] };
 
@@ -98,35 +105,62 @@ pub static SCALE: Group = Group { title: "scale", fields: &[
     field("replicas", Kind::Count(0, MAX_REPLICAS), "How many there are to be. Required."),
 ] };
 
+const NODES: Field = field("nodes", Kind::Texts, "Names of virtual nodes of the Compose file.");
+const REGION: Field = field("region", Kind::Text, "All nodes of this region.");
+const LABELS: Field = field("labels", Kind::TextMap, "All nodes that have all of these labels.");
+const LASTS: Field = field("for", Kind::Duration, "After this it ends by itself; by default it lasts on.");
+const SERVICE: Field = field("service", Kind::Text, "A service of the Compose file. Required.");
+const SHARE: Field = with_default("share", Kind::Text, "100%", "How many of the replicas that it can befall: a share such as `30%`, rounded up, or a number.");
+const SEED: Field = field("seed", Kind::Count(0, u64::MAX), "Chance chooses them, the same ones for the same seed; by default those with the lowest numbers.");
+
 #[rustfmt::skip] // One key a line: these are tables.
-pub static NODES: Group = Group { title: "cut and heal", fields: &[
-    field("nodes", Kind::Texts, "Names of virtual nodes of the Compose file."),
-    field("region", Kind::Text, "All nodes of this region."),
-] };
+pub static CUT: Group = Group { title: "cut", fields: &[NODES, REGION, LABELS, LASTS] };
+
+#[rustfmt::skip] // One key a line: these are tables.
+pub static HEAL: Group = Group { title: "heal", fields: &[NODES, REGION, LABELS] };
 
 #[rustfmt::skip] // One key a line: these are tables.
 pub static SLOW: Group = Group { title: "slow", fields: &[
-    field("nodes", Kind::Texts, "Names of virtual nodes of the Compose file."),
-    field("region", Kind::Text, "All nodes of this region."),
+    NODES,
+    REGION,
+    LABELS,
+    LASTS,
     field("latency", Kind::Duration, "How long each packet is under way, one way."),
     field("jitter", Kind::Duration, "How far the latency is spread in both directions."),
     field("loss", Kind::Text, "The share of packets that is lost, such as `1%`."),
     field("bandwidth", Kind::Text, "Bits a second, such as `10mbit`."),
 ] };
 
+pub static KILL: Group = Group { title: "kill", fields: &[SERVICE, SHARE, SEED] };
+pub static STOP: Group = Group { title: "stop", fields: &[SERVICE, SHARE, SEED, LASTS] };
+pub static START: Group = Group { title: "start", fields: &[SERVICE, SHARE, SEED] };
+pub static PAUSE: Group = Group { title: "pause", fields: &[SERVICE, SHARE, SEED, LASTS] };
+pub static UNPAUSE: Group = Group { title: "unpause", fields: &[SERVICE, SHARE, SEED] };
+
 #[rustfmt::skip] // One key a line: these are tables.
-pub static KILL: Group = Group { title: "kill", fields: &[
-    field("service", Kind::Text, "A service of the Compose file. Required."),
-    with_default("share", Kind::Text, "100%", "How many of its running replicas, rounded up; those with the lowest numbers."),
+pub static FILL: Group = Group { title: "fill", fields: &[
+    SERVICE,
+    SHARE,
+    SEED,
+    LASTS,
+    field("size", Kind::Text, "How much of each, such as `64m`; by default all up to the limit of the layer (`storage_opt`)."),
 ] };
+
+pub static EMPTY: Group = Group { title: "empty", fields: &[SERVICE, SHARE, SEED] };
 
 #[rustfmt::skip] // One key a line: these are tables.
 pub static DURING: Group = Group { title: "during", fields: &[
     field("at", Kind::Duration, "After the load, or its repetition, has begun. Required."),
-    field("cut", Kind::Group(&NODES), "As in a stage."),
+    field("cut", Kind::Group(&CUT), "As in a stage."),
     field("slow", Kind::Group(&SLOW), "As in a stage."),
-    field("heal", Kind::Group(&NODES), "As in a stage."),
+    field("heal", Kind::Group(&HEAL), "As in a stage."),
     field("kill", Kind::Group(&KILL), "As in a stage."),
+    field("stop", Kind::Group(&STOP), "As in a stage."),
+    field("start", Kind::Group(&START), "As in a stage."),
+    field("pause", Kind::Group(&PAUSE), "As in a stage, with a mapping."),
+    field("unpause", Kind::Group(&UNPAUSE), "As in a stage."),
+    field("fill", Kind::Group(&FILL), "As in a stage."),
+    field("empty", Kind::Group(&EMPTY), "As in a stage."),
 ] };
 
 #[rustfmt::skip] // One key a line: these are tables.
@@ -187,7 +221,7 @@ pub fn json_schema() -> Value {
 fn group(group: &Group) -> Value {
     let mut properties = Map::new();
     for field in group.fields {
-        let mut schema = kind(&field.kind);
+        let mut schema = value(&field.kind);
         if let Value::Object(map) = &mut schema {
             map.insert("description".into(), json!(field.help));
             if let Some(default) = field.default {
@@ -204,7 +238,7 @@ fn group(group: &Group) -> Value {
     })
 }
 
-fn kind(kind: &Kind) -> Value {
+fn value(kind: &Kind) -> Value {
     let or_variable = |schema: Value| json!({ "anyOf": [schema, { "type": "string", "pattern": "\\$" }] });
     let scalar = json!(["string", "number", "boolean"]);
     match kind {
@@ -221,6 +255,7 @@ fn kind(kind: &Kind) -> Value {
         Kind::TextMap => json!({ "type": "object", "additionalProperties": { "type": scalar } }),
         Kind::Nothing => json!({ "type": "null" }),
         Kind::Group(of) => group(of),
+        Kind::DurationOr(of) => json!({ "anyOf": [value(&Kind::Duration), group(of)] }),
         Kind::Groups(of) => {
             json!({ "type": "array", "minItems": 1, "maxItems": MAX_STAGES, "items": group(of) })
         }
@@ -229,9 +264,9 @@ fn kind(kind: &Kind) -> Value {
 
 /// One table of keys for each mapping of the file, as `docs/experiment.md` shows them: (title, table).
 pub fn markdown_tables() -> Vec<(&'static str, String)> {
-    [&EXPERIMENT, &STAGE, &SCALE, &LOAD, &WAIT, &NODES, &SLOW, &KILL, &DURING]
-        .map(|group| (group.title, markdown(group)))
-        .into()
+    let faults = [&CUT, &SLOW, &HEAL, &KILL, &STOP, &START, &PAUSE, &UNPAUSE, &FILL, &EMPTY, &DURING];
+    let all = [&EXPERIMENT, &STAGE, &SCALE, &LOAD, &WAIT].into_iter().chain(faults);
+    all.map(|group| (group.title, markdown(group))).collect()
 }
 
 fn markdown(group: &Group) -> String {
@@ -251,6 +286,7 @@ fn markdown(group: &Group) -> String {
             Kind::TextMap => "mapping of texts".into(),
             Kind::Nothing => "none".into(),
             Kind::Group(_) => "mapping, below".into(),
+            Kind::DurationOr(_) => "duration, `1m30s`, or mapping, below".into(),
             Kind::Groups(_) => "list of mappings, below".into(),
         };
         let default = field.default.map_or(String::new(), |default| format!("`{default}`"));

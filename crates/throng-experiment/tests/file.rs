@@ -3,10 +3,12 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::time::Duration;
-use throng_experiment::file::{Action, Experiment, WaitFor, parse};
+use throng_experiment::file::{Action, Experiment, Fault, StageSpec, WaitFor, parse};
 use throng_load::{Arrivals, ImageFormat, ImageSpec, Requests, Schedule};
 use throng_model::app::{App, ExposedPort, Port, Protocol, Service};
 use throng_model::diagnostic::Diagnostic;
+use throng_model::fault::{Portion, ReplicaFault, Victims};
+use throng_model::node::{LinkChange, Node, NodeChange, NodeChoice};
 
 /// `web` publishes one port, `two` exposes two, `db` has none.
 fn app() -> App {
@@ -228,11 +230,149 @@ experiment.yaml:1:1: error: the experiment has no stages (hint: add a list of st
     );
 }
 
+/// `far` and `near` are virtual nodes, and the disks of `db` have a limit.
+fn app_with_nodes() -> App {
+    let mut app = app();
+    let node = |label: &str, region: &str| Node {
+        labels: BTreeMap::from([("kind".to_owned(), label.to_owned())]),
+        region: Some(region.to_owned()),
+        ..Node::default()
+    };
+    app.nodes = BTreeMap::from([("far".into(), node("edge", "shed")), ("near".into(), node("big", "house"))]);
+    app.services.get_mut("db").expect("a service").resources.disk = Some(1 << 20);
+    app
+}
+
+/// What a stage with faults is read as, or the findings, one a line.
+fn fault_stage(stage: &str) -> Result<StageSpec, String> {
+    let text = format!("stages:\n  - up:\n  - {stage}\n");
+    match parse(Path::new("experiment.yaml"), &text, &app_with_nodes(), &BTreeMap::new()) {
+        Ok((experiment, warnings)) => {
+            assert_eq!(warnings, [], "{stage}");
+            Ok(experiment.stages[1].clone())
+        }
+        Err(findings) => Err(findings.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n")),
+    }
+}
+
+#[test]
+fn faults_mean_what_they_say() {
+    let seconds = Duration::from_secs;
+    let victims = |portion, seed| Victims { portion, seed, ..Victims::all_of("web") };
+    let of = |victims, fault, lasts| Fault::Replicas { victims, fault, lasts };
+    let nodes = |choice, change, lasts| Fault::Nodes { choice, change, lasts };
+    let labels = BTreeMap::from([("kind".to_owned(), "edge".to_owned())]);
+    let by_label = NodeChoice { labels, ..NodeChoice::default() };
+    let region = NodeChoice { regions: vec!["shed".into()], ..NodeChoice::default() };
+    let slower = LinkChange { latency: Some(seconds(1)), loss: Some(0.01), ..LinkChange::default() };
+    for (stage, fault, title) in [
+        ("kill: {service: web}", of(victims(Portion::ALL, None), ReplicaFault::KILL, None), "kill web"),
+        (
+            "stop: {service: web, share: 2, seed: 7, for: 20s}",
+            of(
+                victims(Portion::Count(2), Some(7)),
+                ReplicaFault::Stop { grace: None },
+                Some(seconds(20)),
+            ),
+            "stop 2 of web for 20s",
+        ),
+        (
+            "pause: {service: web, share: 30%}",
+            of(victims(Portion::Share(0.3), None), ReplicaFault::Pause, None),
+            "pause 30 % of web",
+        ),
+        ("unpause: {service: web}", of(victims(Portion::ALL, None), ReplicaFault::Unpause, None), "unpause web"),
+        ("start: {service: web}", of(victims(Portion::ALL, None), ReplicaFault::Start, None), "start web"),
+        (
+            "fill: {service: web, size: 64m, for: 1m}",
+            of(
+                victims(Portion::ALL, None),
+                ReplicaFault::Fill { bytes: Some(64 << 20) },
+                Some(seconds(60)),
+            ),
+            "fill 64.0 MiB of the disks of web for 1m",
+        ),
+        (
+            "fill: {service: db}",
+            of(Victims::all_of("db"), ReplicaFault::Fill { bytes: None }, None),
+            "fill the disks of db",
+        ),
+        (
+            "empty: {service: db}",
+            of(Victims::all_of("db"), ReplicaFault::Empty, None),
+            "give back the disks of db",
+        ),
+        (
+            "cut: {labels: {kind: edge}, for: 5s}",
+            nodes(by_label, NodeChange::cut(), Some(seconds(5))),
+            "cut nodes with kind=edge off for 5s",
+        ),
+        ("heal: {nodes: [far]}", nodes(NodeChoice::one("far"), NodeChange::Heal, None), "heal far"),
+        (
+            "slow: {region: shed, latency: 1s, loss: 1%}",
+            nodes(region, NodeChange::Link(slower), None),
+            "slow region shed down",
+        ),
+    ] {
+        let read = fault_stage(stage).expect(stage);
+        assert_eq!((read.action, read.name.as_str()), (Action::Fault(fault), title), "{stage}");
+    }
+    let load = "{load: {service: web, rate: 1, duration: 9s}, during: [{at: 5s, pause: {service: web, for: 1s}}, \
+                {at: 2s, cut: {nodes: [far]}}], require: [errors<1%, no request lost, recovered within 30s]}";
+    let read = fault_stage(load).expect(load);
+    let times: Vec<(u64, bool)> = read.during.iter().map(|(at, fault)| (at.as_secs(), fault.harms())).collect();
+    assert_eq!((times, read.require.len()), (vec![(2, true), (5, true)], 3));
+    assert_eq!(fault_stage("{kill: {service: web}, require: [recovered within 9s]}").expect("read").require.len(), 1);
+}
+
+#[test]
+fn wrong_faults() {
+    for (stage, expected) in [
+        ("kill: {}", "3:11: error: kill without service"),
+        ("pause: {service: wbe}", "3:22: error: the app has no service \"wbe\" (hint: did you mean \"web\"?)"),
+        (
+            "stop: {service: web, share: some}",
+            "3:33: error: \"some\" is neither a share, as in 30%, nor a number of replicas",
+        ),
+        ("kill: {service: web, share: 101%}", "3:33: error: \"101%\" is not a percentage from 0% to 100%"),
+        ("kill: {service: web, for: 2s}", "3:26: error: unknown key \"for\" of kill"),
+        ("stop: {service: web, for: 0s}", "3:26: error: a fault that lasts no time (hint: leave it out"),
+        (
+            "fill: {service: web}",
+            "3:21: error: the disks of web have no limit up to which they could be filled (hint: add size: such as 64m",
+        ),
+        ("fill: {service: db, size: 0}", "3:31: error: nothing fills no disk"),
+        ("cut: {}", "3:10: error: a fault that befalls no node (hint: give nodes: as a list of names, region: or"),
+        ("cut: {labels: {kind: egde}}", "3:19: error: the app has no node with kind=egde"),
+        ("cut: {region: shde}", "3:19: error: the app has no region \"shde\" (hint: did you mean \"shed\"?)"),
+        ("slow: {nodes: [far]}", "3:11: error: a link that is slowed by nothing"),
+        ("slow: {nodes: [far], latency: 2m}", "3:35: error: the longest latency is 1m"),
+        ("slow: {nodes: [far], bandwidth: 1bit}", "3:37: error: a link has from 8 kbit to 100 Gbit a second"),
+        (
+            "{kill: {service: web}, require: [no request lost]}",
+            "3:38: error: \"no request lost\" is about a load (hint: put the fault under during of a load",
+        ),
+        (
+            "{load: {service: web, requests: 1}, require: [recovered within 5s]}",
+            "3:51: error: nothing happens here to recover from",
+        ),
+        (
+            "{load: {service: web, requests: 1}, require: [recovered in 5s]}",
+            "3:51: error: \"recovered in 5s\" is not understood (hint: write a threshold such as",
+        ),
+    ] {
+        let found = fault_stage(stage).expect_err(stage);
+        let expected = format!("experiment.yaml:{expected}");
+        assert!(found.starts_with(&expected), "{stage}\n found {found}\nwanted {expected}");
+        assert_eq!(found.lines().count(), 1, "{stage}: {found}");
+    }
+}
+
 #[test]
 fn wrong_stages() {
     check_stage(
         "{}",
-        "experiment.yaml:3:5: error: a stage that does nothing (hint: add one of up, scale, load, wait, pause, cut, slow, heal, kill)",
+        "experiment.yaml:3:5: error: a stage that does nothing (hint: add one of up, scale, load, wait, pause, cut, slow, heal, kill, stop, start, unpause, fill, empty)",
     );
     check_stage(
         "{pause: 1s, up: }",
@@ -246,7 +386,7 @@ fn wrong_stages() {
     );
     check_stage(
         "puase: 5s",
-        r#"experiment.yaml:3:5: error: a stage that does nothing (hint: add one of up, scale, load, wait, pause, cut, slow, heal, kill)
+        r#"experiment.yaml:3:5: error: a stage that does nothing (hint: add one of up, scale, load, wait, pause, cut, slow, heal, kill, stop, start, unpause, fill, empty)
 experiment.yaml:3:5: error: unknown key "puase" of a stage (hint: did you mean "pause"?)"#,
     );
     check_stage(
@@ -281,7 +421,7 @@ experiment.yaml:3:5: error: unknown key "puase" of a stage (hint: did you mean "
     );
     check_stage(
         "{pause: 1s, require: ['p95<1s'], repeat: 2}",
-        r#"experiment.yaml:3:17: error: "require" is only for stages with a load
+        r#"experiment.yaml:3:17: error: "require" is only for stages with a load or a fault
 experiment.yaml:3:38: error: "repeat" is only for stages with a load"#,
     );
 }

@@ -8,6 +8,7 @@ use crate::sandbox::Sandbox;
 use crate::update::{RestartPace, UpdatePolicy};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
+use std::net::Ipv4Addr;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -318,6 +319,9 @@ pub enum Condition {
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct NetworkAttachment {
     pub aliases: Vec<String>,
+    /// The address of its only replica there; `None` takes one that is free.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub address: Option<Ipv4Addr>,
 }
 
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -326,9 +330,38 @@ pub struct Network {
     pub internal: bool,
     /// Asked-for subnet; `None` lets the supervisor choose a free one.
     pub subnet: Option<ipnet::Ipv4Net>,
+    #[serde(default, skip_serializing_if = "Place::is_none")]
+    pub subnet_at: Place,
+    /// The host's own address there; `None` is the first one. Only with a subnet, as what follows.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub gateway: Option<Ipv4Addr>,
+    /// What addresses are given out from that nobody asks for; `None` is all of the subnet.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub range: Option<ipnet::Ipv4Net>,
+    /// Addresses that are given to nobody, by a name for people.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub reserved: BTreeMap<String, Ipv4Addr>,
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub labels: BTreeMap<String, String>,
 }
+
+/// Where in a file something was said: `compose.yaml:12:5`. It is no part of what was said, so all places are equal.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+pub struct Place(pub Option<String>);
+
+impl Place {
+    fn is_none(&self) -> bool {
+        self.0.is_none()
+    }
+}
+
+impl PartialEq for Place {
+    fn eq(&self, _: &Place) -> bool {
+        true
+    }
+}
+
+impl Eq for Place {}
 
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Volume {

@@ -2,6 +2,8 @@
 //!
 //! - [`app`]: what a Compose file says, fully resolved: an [`app::App`] of services, networks, volumes.
 //! - [`autoscale`]: what is asked of a service's autoscaler.
+//! - [`chance`]: what a seed draws.
+//! - [`fault`]: what is done to replicas on purpose.
 //! - [`job`]: services that run to completion.
 //! - [`node`]: virtual nodes, their links, and where replicas may be.
 //! - [`replica`]: one instance of a service: its name, what it needs to run, what was observed of it.
@@ -14,7 +16,9 @@
 
 pub mod app;
 pub mod autoscale;
+pub mod chance;
 pub mod diagnostic;
+pub mod fault;
 pub mod job;
 pub mod node;
 pub mod replica;

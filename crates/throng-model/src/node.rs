@@ -115,6 +115,23 @@ fn short(duration: Duration) -> String {
     }
 }
 
+/// What is wrong with a bandwidth that no link can have.
+pub fn check_bandwidth(bits: u64) -> Result<u64, String> {
+    if BANDWIDTH.contains(&bits) {
+        return Ok(bits);
+    }
+    let (least, most) = (format_bits(*BANDWIDTH.start()), format_bits(*BANDWIDTH.end()));
+    Err(format!("a link has from {least} to {most} a second"))
+}
+
+/// What is wrong with a latency or jitter, called `what`, that no link can have.
+pub fn check_delay(what: &str, time: Duration) -> Result<Duration, String> {
+    match time <= MAX_LATENCY {
+        true => Ok(time),
+        false => Err(format!("the longest {what} is {}", format_duration(MAX_LATENCY))),
+    }
+}
+
 /// `100 Mbit`, `1.5 Gbit`, `8 kbit`.
 pub fn format_bits(bits: u64) -> String {
     let (value, unit) = match bits {
@@ -308,6 +325,24 @@ pub struct LinkTraffic {
     pub overflowed: u64,
 }
 
+impl std::ops::Add for LinkTraffic {
+    type Output = LinkTraffic;
+
+    fn add(self, other: LinkTraffic) -> LinkTraffic {
+        LinkTraffic {
+            passed: self.passed + other.passed,
+            lost: self.lost + other.lost,
+            overflowed: self.overflowed + other.overflowed,
+        }
+    }
+}
+
+impl std::iter::Sum for LinkTraffic {
+    fn sum<I: Iterator<Item = LinkTraffic>>(each: I) -> LinkTraffic {
+        each.fold(LinkTraffic::default(), |sum, one| sum + one)
+    }
+}
+
 /// What somebody says about nodes while the app runs.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -326,17 +361,47 @@ impl NodeChange {
     }
 }
 
-/// Which nodes are meant: those of these names, and all of these regions.
+/// Which nodes are meant: those of these names, all of these regions, and all that have all of these labels, if any are
+/// given.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct NodeChoice {
     pub names: Vec<String>,
     pub regions: Vec<String>,
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub labels: BTreeMap<String, String>,
+}
+
+impl NodeChoice {
+    pub fn one(name: impl Into<String>) -> NodeChoice {
+        NodeChoice { names: vec![name.into()], ..NodeChoice::default() }
+    }
+
+    pub fn is_none(&self) -> bool {
+        *self == NodeChoice::default()
+    }
+
+    /// Whether the node of that name is one of them.
+    pub fn has(&self, name: &str, node: &Node) -> bool {
+        let region = || node.region.as_ref().is_some_and(|region| self.regions.contains(region));
+        self.names.iter().any(|one| one == name) || region() || self.labels_fit(node)
+    }
+
+    /// Whether the node has all the labels that are asked for, and some are.
+    pub fn labels_fit(&self, node: &Node) -> bool {
+        !self.labels.is_empty() && self.labels.iter().all(|(key, value)| node.labels.get(key) == Some(value))
+    }
+
+    /// `kind=edge, site=home`.
+    pub fn labels_text(&self) -> String {
+        self.labels.iter().map(|(key, value)| format!("{key}={value}")).collect::<Vec<_>>().join(", ")
+    }
 }
 
 impl fmt::Display for NodeChoice {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let regions = self.regions.iter().map(|region| format!("region {region}"));
-        f.write_str(&self.names.iter().cloned().chain(regions).collect::<Vec<_>>().join(", "))
+        let labels = (!self.labels.is_empty()).then(|| format!("nodes with {}", self.labels_text()));
+        f.write_str(&self.names.iter().cloned().chain(regions).chain(labels).collect::<Vec<_>>().join(", "))
     }
 }

@@ -145,6 +145,9 @@ pub struct Observed {
     /// The virtual node that it is on.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub node: Option<String>,
+    /// Its processes are kept from running.
+    #[serde(default)]
+    pub paused: bool,
     pub state: ReplicaState,
 }
 

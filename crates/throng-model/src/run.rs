@@ -67,7 +67,7 @@ pub struct Environment {
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Stage {
     pub name: String,
-    /// `up`, `scale`, `load`, `wait`, `pause`.
+    /// `up`, `scale`, `load`, `wait`, `pause`, `fault`.
     pub kind: String,
     /// What it did in words: `10 clients × 100 requests`.
     pub detail: String,
@@ -81,11 +81,26 @@ pub struct Stage {
     /// One per repetition of a load stage; empty for others.
     pub loads: Vec<LoadResult>,
     pub thresholds: Vec<ThresholdResult>,
+    /// What was done to the app on purpose while it ran.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub faults: Vec<FaultSpan>,
     /// Error text if the stage failed to carry out.
     pub error: Option<String>,
     /// What a replica that failed it wrote last, a line each with its name before it.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub log: Vec<String>,
+}
+
+/// A fault, from when it befell the app to when it was over.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct FaultSpan {
+    /// `pause 30 % of web for 20s`.
+    pub what: String,
+    /// Seconds since the run's start.
+    pub begin: f64,
+    /// `None` of what is over at once, as a kill, and of what lasted beyond its stage.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub end: Option<f64>,
 }
 
 /// What a load made of a service. Latencies are in microseconds.

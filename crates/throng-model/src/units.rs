@@ -5,7 +5,7 @@ use std::time::Duration;
 /// A text that is not what was expected there; the message says what would be.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]
-pub struct UnitError(String);
+pub struct UnitError(pub(crate) String);
 
 /// A size in bytes as Compose writes it: `64m`, `1.5gb`, `2GiB`, `1048576`, units in powers of 1,024.
 pub fn parse_bytes(text: &str) -> Result<u64, UnitError> {

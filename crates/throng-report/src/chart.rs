@@ -107,6 +107,12 @@ pub enum Mark {
         label: String,
         ink: Ink,
     },
+    /// A span of the x axis in which something was amiss on purpose; one that is over at once is a line.
+    Fault {
+        from: f64,
+        to: f64,
+        text: String,
+    },
     /// Something that happened at a moment, drawn in the lane at the foot of the plot.
     Moment {
         x: f64,

@@ -248,6 +248,9 @@ pub fn over_time(data: &Data) -> Figure {
     if data.counts.iter().any(|c| !c.points.is_empty()) {
         charts.push(replica_counts(data));
     }
+    if data.run.stages.iter().any(|stage| !stage.faults.is_empty()) && !charts.is_empty() {
+        key.push((Ink::Bad, Sign::Block, "while something was done to the app on purpose".into()));
+    }
     if !data.run.events.is_empty() && !charts.is_empty() {
         key.push((Ink::Quiet, Sign::Triangle, "event".into()));
         if data.run.events.iter().any(grave) {
@@ -304,6 +307,12 @@ fn surroundings(data: &Data) -> Vec<Mark> {
         if let (Some(from), Some(to)) = (crate::data::time(stage.begin), crate::data::time(stage.end)) {
             marks.push(Mark::Span { from, to: to.max(from), label: stage.name.clone(), ink });
         }
+    }
+    for fault in data.run.stages.iter().flat_map(|stage| &stage.faults) {
+        let Some(from) = crate::data::time(fault.begin) else { continue };
+        // One that nothing ended lasted to the end.
+        let to = fault.end.and_then(crate::data::time).unwrap_or(data.horizon).clamp(from, data.horizon.max(from));
+        marks.push(Mark::Fault { from, to, text: fault.what.clone() });
     }
     let moments: Vec<_> =
         data.run.events.iter().filter(|e| e.kind != "stage" && crate::data::time(e.at).is_some()).collect();

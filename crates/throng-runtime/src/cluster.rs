@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::time::{Duration, SystemTime};
 use throng_model::app::App;
+use throng_model::fault::{ReplicaFault, Victims};
 use throng_model::node::{NodeChange, NodeChoice};
 use throng_model::status::{Event, Readiness, ReplicaSample, Status};
 
@@ -79,13 +80,23 @@ pub trait Cluster: Send + Sync {
 
     async fn status(&self) -> Result<Status, ClusterError>;
 
-    /// Changes virtual nodes. What runs elsewhere than on one machine has none.
-    async fn change_nodes(&self, _choice: &NodeChoice, _change: &NodeChange) -> Result<(), ClusterError> {
+    /// Changes virtual nodes. What runs elsewhere than on one machine has none. After `lasts` their links are healed.
+    async fn change_nodes(
+        &self,
+        _choice: &NodeChoice,
+        _change: &NodeChange,
+        _lasts: Option<Duration>,
+    ) -> Result<(), ClusterError> {
         Err(no_faults("virtual nodes"))
     }
 
-    /// Kills a share (0 to 1) of the running replicas of a service, as a crash would; says how many.
-    async fn kill(&self, _service: &str, _share: f64) -> Result<u32, ClusterError> {
+    /// Has something befall replicas, and says which. Returns when it has. What lasts ends by itself after `lasts`.
+    async fn befall(
+        &self,
+        _victims: &Victims,
+        _fault: &ReplicaFault,
+        _lasts: Option<Duration>,
+    ) -> Result<Vec<String>, ClusterError> {
         Err(no_faults("faults"))
     }
 

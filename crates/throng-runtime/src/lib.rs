@@ -51,10 +51,12 @@ impl RuntimeError {
 
 pub type Result<T> = std::result::Result<T, RuntimeError>;
 
-/// Something that happened to a replica without being asked for.
+/// Something that happened without being asked for.
 #[derive(Debug, Clone, PartialEq)]
 pub enum RuntimeEvent {
     Exited { id: ReplicaId, generation: u64, exit: Exit },
+    /// Something that people should know, about a part of a project that is no replica.
+    Warned { project: String, subject: String, message: String },
 }
 
 /// A command to run inside a running replica.
@@ -77,6 +79,11 @@ pub struct ExecIo {
     pub stderr: std::os::fd::OwnedFd,
 }
 
+fn cannot(id: &ReplicaId, what: &str) -> RuntimeError {
+    RuntimeError::new(ErrorKind::Invalid, format!("{id} cannot {what} where this app runs"))
+        .hint("run the app with --on local")
+}
+
 #[async_trait]
 pub trait Runtime: Send + Sync {
     /// Makes the network if it is missing. The same name with another subnet is an error.
@@ -94,6 +101,33 @@ pub trait Runtime: Send + Sync {
 
     /// Sends `signal`, waits up to `grace`, then kills. Returns how it ended; fine if it had ended before.
     async fn stop(&self, id: &ReplicaId, generation: u64, signal: i32, grace: Duration) -> Result<Exit>;
+
+    /// Sends a signal and waits for nothing. Fine if the replica does not run.
+    async fn signal(&self, id: &ReplicaId, _generation: u64, _signal: i32) -> Result<()> {
+        Err(cannot(id, "be sent a signal"))
+    }
+
+    /// Keeps all processes of a running replica from running until [`Runtime::unpause`]; commands in it are refused.
+    async fn pause(&self, id: &ReplicaId, _generation: u64) -> Result<()> {
+        Err(cannot(id, "be paused"))
+    }
+
+    /// Fine if it is not paused. To stop a replica lets it go on, too.
+    async fn unpause(&self, id: &ReplicaId, _generation: u64) -> Result<()> {
+        Err(cannot(id, "be paused"))
+    }
+
+    /// Takes so many bytes of a running replica's writable layer, or with `None` all up to the layer's limit, and
+    /// returns how many. They are given back by [`Runtime::give_back`], when the replica ends, and when this process
+    /// does. Refused where the layer has no limit and the host has less room than was asked for, or nothing was said.
+    async fn fill(&self, id: &ReplicaId, _generation: u64, _bytes: Option<u64>) -> Result<u64> {
+        Err(cannot(id, "have its disk filled"))
+    }
+
+    /// Fine if nothing is taken.
+    async fn give_back(&self, id: &ReplicaId, _generation: u64) -> Result<()> {
+        Err(cannot(id, "have its disk filled"))
+    }
 
     /// Removes everything of a stopped or created replica, its log last. Fine if there is none.
     async fn remove(&self, id: &ReplicaId, generation: u64) -> Result<()>;

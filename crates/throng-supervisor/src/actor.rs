@@ -4,6 +4,7 @@
 mod asking;
 mod autoscaling;
 mod begin;
+mod faults;
 mod figures;
 mod nodes;
 mod orders;
@@ -24,9 +25,10 @@ use crate::silent::Census;
 use crate::spec::Prepared;
 use crate::state::{self, Durable};
 use crate::steps::{self, Key, Outcome};
+pub use faults::Victim;
 pub use nodes::effective;
 use orders::Done;
-pub use orders::{Applied, Current, Handles, Order, taken_down};
+pub use orders::{Applied, Current, Handles, Order, own_address, taken_down};
 pub use rollouts::Before;
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::net::Ipv4Addr;
@@ -81,6 +83,12 @@ pub struct Detail {
     pub cut_off: bool,
     /// Why it could not be removed when that was tried last.
     pub held: Option<String>,
+    /// Somebody keeps its processes from running.
+    pub paused: bool,
+    /// Somebody has taken so much of its disk, or all up to its limit.
+    pub filled: Option<Option<u64>>,
+    /// It is to start again when it has ended.
+    pub start_again: bool,
     pub restarts: u32,
     pub created_at: SystemTime,
     pub started_at: Option<SystemTime>,
@@ -226,6 +234,7 @@ impl Actor {
         let now = self.now();
         let mut detail = Detail::new(replica.generation, replica.networks.clone());
         detail.node.clone_from(&replica.node);
+        detail.paused = replica.paused;
         if let Some(node) = replica.node {
             self.field.remember((replica.id.service.clone(), replica.id.ordinal), node);
         }
@@ -248,8 +257,12 @@ impl Actor {
             self.fixed.directory.place(&attachment.network, service, ordinal, attachment.address);
         }
         self.generation = self.generation.max(replica.generation);
+        let stopped = self.durable.stopped.get(&replica.id.service);
+        let stopped = stopped.is_some_and(|stopped| stopped.contains(&replica.id.ordinal));
+        let stopped = stopped && !matches!(phase, Phase::Running { .. });
         let key = (replica.id.service, replica.id.ordinal);
-        self.insert(key, ReplicaView::new(replica.config_hash, phase, false), detail);
+        let view = ReplicaView { stopped, ..ReplicaView::new(replica.config_hash, phase, false) };
+        self.insert(key, view, detail);
     }
 
     fn insert(&mut self, key: Key, view: ReplicaView, detail: Detail) {
@@ -394,6 +407,9 @@ impl Detail {
             node: None,
             cut_off: false,
             held: None,
+            paused: false,
+            filled: None,
+            start_again: false,
             restarts: 0,
             created_at: SystemTime::now(),
             started_at: None,

@@ -1,7 +1,8 @@
 //! From an app to what makes it: images looked up, networks made, ports bound. Only then does the actor hear of it, so
 //! that a refusal leaves everything as it was.
 
-use crate::actor::{Applied, Before, Current, Fixed, Handles, Order, effective};
+use crate::actor::{Applied, Before, Current, Fixed, Handles, Order, effective, own_address};
+use crate::backend::Backend;
 use crate::front::{self, Front, Fronts};
 use crate::paths::Paths;
 use crate::protocol::{Manner, Refusal, RefusalKind};
@@ -11,7 +12,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 use throng_control::address;
-use throng_model::app::{App, Condition, Port, Service};
+use throng_model::app::{App, Condition, Network, Port, Service};
 use throng_model::node::LinkChange;
 use throng_model::replica::NetworkSpec;
 
@@ -134,6 +135,9 @@ async fn prepare_app(
     origins: Origins,
     made: &mut Vec<String>,
 ) -> Result<Applied, Refusal> {
+    if let Some(refusal) = app.services.values().find_map(|one| own_address(one, one.replicas)) {
+        return Err(refusal);
+    }
     let networks = make_networks(fixed, &current.durable, &app, made).await?;
     let (resumed, untouched) = (origins.resumed, origins.untouched.clone());
     let (prepared, before) = {
@@ -144,16 +148,18 @@ async fn prepare_app(
             Refusal::new(RefusalKind::Host, format!("looking up images failed: {error}"))
         })??
     };
+    if let Some(refusal) = waits_in_vain(&app, &prepared).filter(|_| !resumed) {
+        return Err(refusal);
+    }
     let mut dns = BTreeMap::new();
     for (key, network) in &networks {
         if !current.named.contains(key) {
             let server = fixed.backend.serve_names(network, &fixed.directory).await?;
-    if let Some(refusal) = waits_in_vain(&app, &prepared).filter(|_| !resumed) {
-        return Err(refusal);
-    }
             dns.extend(server.map(|server| (key.clone(), server)));
         }
     }
+    let mut stopped = current.durable.stopped.clone();
+    stopped.retain(|service, _| resumed || untouched.contains(service));
     let nodes = match resumed {
         true => current.durable.nodes.clone(),
         false => kept_overrides(&current.durable.nodes, &app),
@@ -170,19 +176,13 @@ async fn prepare_app(
         recreated,
         rollouts: BTreeMap::new(),
         nodes,
+        stopped,
         files: Vec::new(),
         going_down: false,
     };
     Ok(Applied { durable, prepared, fronts, dns, grace: None, resumed, before, untouched })
 }
 
-/// What has been said about nodes and outlives a new definition: who is drained or cut off. How a link is the definition
-/// says anew.
-fn kept_overrides(said: &BTreeMap<String, NodeOverride>, app: &App) -> BTreeMap<String, NodeOverride> {
-    let kept = |(name, said): (&String, &NodeOverride)| {
-        let link = LinkChange { up: said.link.up, ..LinkChange::default() };
-        app.nodes.contains_key(name).then(|| (name.clone(), NodeOverride { link, ..said.clone() }))
-    };
 /// Nobody becomes healthy who has no health check, neither in the file nor in its image.
 fn waits_in_vain(app: &App, prepared: &BTreeMap<String, Prepared>) -> Option<Refusal> {
     let healthy = app.services.values().flat_map(|service| {
@@ -197,6 +197,13 @@ fn waits_in_vain(app: &App, prepared: &BTreeMap<String, Prepared>) -> Option<Ref
     Some(Refusal::new(RefusalKind::Invalid, message).hint(hint))
 }
 
+/// What has been said about nodes and outlives a new definition: who is drained or cut off. How a link is the definition
+/// says anew.
+fn kept_overrides(said: &BTreeMap<String, NodeOverride>, app: &App) -> BTreeMap<String, NodeOverride> {
+    let kept = |(name, said): (&String, &NodeOverride)| {
+        let link = LinkChange { up: said.link.up, ..LinkChange::default() };
+        app.nodes.contains_key(name).then(|| (name.clone(), NodeOverride { link, ..said.clone() }))
+    };
     said.iter().filter_map(kept).collect()
 }
 
@@ -303,31 +310,71 @@ async fn make_networks(
                         .hint("take the app down first, or leave the subnet as it is"));
                 }
             },
-            None => {
-                let name = format!("{}_{key}", fixed.project);
-                let in_use = subnets_in_use(&fixed.paths);
-                let subnet =
-                    network.subnet.or_else(|| address::free_subnet(&in_use, fixed.backend.on_loopback()));
-                let subnet = subnet.ok_or_else(|| {
-                    Refusal::new(RefusalKind::Host, format!("no free subnet for network {key}"))
-                        .hint("take another project down, or give the network a `subnet` under `ipam`")
-                })?;
-                let gateway = address::gateway(subnet).ok_or_else(|| {
-                    Refusal::new(
-                        RefusalKind::Invalid,
-                        format!("network {key}: {subnet} has no usable address"),
-                    )
-                })?;
-                NetworkSpec { name, subnet, gateway, internal: network.internal }
-            }
+            None => new_network(fixed, key, network, networks.values())?,
         };
-        fixed.runtime.create_network(&spec).await?;
+        if let Some(other) = network.gateway.filter(|gateway| *gateway != spec.gateway) {
+            let message = format!("network {key} has the gateway {} and cannot change to {other}", spec.gateway);
+            return Err(Refusal::new(RefusalKind::Invalid, message).hint("take the app down first"));
+        }
+        let made_it = fixed.runtime.create_network(&spec).await;
+        made_it.map_err(|error| placed(Refusal::from(error), network))?;
         if !current.networks.contains_key(key) {
             made.push(spec.name.clone());
         }
         networks.insert(key.clone(), spec);
     }
     Ok(networks)
+}
+
+/// Where the file asks for the subnet, before what is wrong with it.
+fn placed(refusal: Refusal, network: &Network) -> Refusal {
+    match &network.subnet_at.0 {
+        Some(at) => Refusal { message: format!("{at}: {}", refusal.message), ..refusal },
+        None => refusal,
+    }
+}
+
+/// What a network that is not there yet is to be; `others` are those of the same app.
+fn new_network<'a>(
+    fixed: &Fixed,
+    key: &str,
+    network: &Network,
+    others: impl Iterator<Item = &'a NetworkSpec>,
+) -> Result<NetworkSpec, Refusal> {
+    let name = format!("{}_{key}", fixed.project);
+    let (routes, of_projects) = (routes(), subnets_of_projects(&fixed.paths));
+    let loopback = fixed.backend.on_loopback();
+    // Plain processes have addresses of the host's own loopback and no others.
+    let asked = network.subnet.filter(|_| !loopback);
+    if let (Some(subnet), Backend::Local(_)) = (asked, &fixed.backend) {
+        let taken = others.map(|other| (format!("is that of network {}", other.name), other.subnet));
+        let taken = taken.chain(of_projects.iter().cloned());
+        // Its own bridge may be left of a supervisor that was killed.
+        let own = throng_engine::bridge_name(&name);
+        let foreign = routes.iter().filter(|(interface, _)| *interface != own);
+        let all = taken.chain(foreign.map(|(interface, net)| {
+            (format!("is where this host has a route to, over {interface}"), *net)
+        }));
+        if let Some((whose, other)) = all.into_iter().find(|(_, other)| overlap(*other, subnet)) {
+            let message = format!("the subnet {subnet} of network {key} overlaps {other}, which {whose}");
+            let refusal = Refusal::new(RefusalKind::Invalid, message);
+            return Err(placed(refusal.hint("choose another one, or leave it out to get a free one"), network));
+        }
+    }
+    let in_use: Vec<_> = routes.iter().chain(&of_projects).map(|(_, net)| *net).collect();
+    let subnet = asked.or_else(|| address::free_subnet(&in_use, loopback)).ok_or_else(|| {
+        Refusal::new(RefusalKind::Host, format!("no free subnet for network {key}"))
+            .hint("take another project down, or give the network a `subnet` under `ipam`")
+    })?;
+    let gateway = network.gateway.filter(|gateway| subnet.contains(gateway));
+    let gateway = gateway.or_else(|| address::gateway(subnet)).ok_or_else(|| {
+        Refusal::new(RefusalKind::Invalid, format!("network {key}: {subnet} has no usable address"))
+    })?;
+    Ok(NetworkSpec { name, subnet, gateway, internal: network.internal })
+}
+
+fn overlap(a: ipnet::Ipv4Net, b: ipnet::Ipv4Net) -> bool {
+    a.contains(&b) || b.contains(&a)
 }
 
 /// Takes a lock that every supervisor of this host shares, whoever's it is and wherever its folders are: subnets are
@@ -352,30 +399,35 @@ async fn lock_networks() -> Result<std::fs::File, Refusal> {
     }
 }
 
-/// Subnets that this host has routes to, and those of all of this user's projects.
-fn subnets_in_use(paths: &Paths) -> Vec<ipnet::Ipv4Net> {
+/// Subnets that this host has routes to, with the interfaces that they lead over.
+fn routes() -> Vec<(String, ipnet::Ipv4Net)> {
     // Without the table the choice may collide with a network of somebody else's; making it then fails and says so.
-    let routes = std::fs::read_to_string("/proc/net/route").unwrap_or_default();
-    let mut subnets = parse_routes(&routes);
+    parse_routes(&std::fs::read_to_string("/proc/net/route").unwrap_or_default())
+}
+
+/// Those of all of this user's projects, with whose they are.
+fn subnets_of_projects(paths: &Paths) -> Vec<(String, ipnet::Ipv4Net)> {
+    let mut subnets = Vec::new();
     for project in std::fs::read_dir(paths.projects()).into_iter().flatten().flatten() {
         if let Ok(Some(durable)) = state::load(&project.path().join("state.json")) {
-            subnets.extend(durable.networks.values().map(|network| network.subnet));
+            let each = durable.networks.values();
+            subnets.extend(each.map(|network| (format!("is that of network {}", network.name), network.subnet)));
         }
     }
     subnets
 }
 
 /// The table of `/proc/net/route` (proc(5)): addresses and masks as hexadecimal in the host's byte order.
-fn parse_routes(table: &str) -> Vec<ipnet::Ipv4Net> {
+fn parse_routes(table: &str) -> Vec<(String, ipnet::Ipv4Net)> {
     let hex =
         |text: &str| u32::from_str_radix(text, 16).ok().map(|n| std::net::Ipv4Addr::from(n.to_ne_bytes()));
     let rows = table.lines().skip(1).filter_map(|line| {
         let fields: Vec<&str> = line.split_whitespace().collect();
         let (address, mask) = (hex(fields.get(1)?)?, hex(fields.get(7)?)?);
-        ipnet::Ipv4Net::with_netmask(address, mask).ok()
+        Some((fields.first()?.to_string(), ipnet::Ipv4Net::with_netmask(address, mask).ok()?))
     });
     // The default route overlaps everything and says nothing about what is in use.
-    rows.filter(|net| net.prefix_len() > 0).collect()
+    rows.filter(|(_, net)| net.prefix_len() > 0).collect()
 }
 
 #[cfg(test)]
@@ -387,7 +439,7 @@ mod tests {
         let table = "Iface\tDestination\tGateway\tFlags\tRefCnt\tUse\tMetric\tMask\tMTU\tWindow\tIRTT\n\
                      eth0\t00000000\t0102A8C0\t0003\t0\t0\t0\t00000000\t0\t0\t0\n\
                      eth0\t0002A8C0\t00000000\t0001\t0\t0\t0\t00FFFFFF\t0\t0\t0\n";
-        let expected: Vec<ipnet::Ipv4Net> = vec!["192.168.2.0/24".parse().expect("a subnet")];
+        let expected = vec![("eth0".to_owned(), "192.168.2.0/24".parse().expect("a subnet"))];
         assert_eq!(parse_routes(table), if cfg!(target_endian = "little") { expected } else { vec![] });
     }
 }

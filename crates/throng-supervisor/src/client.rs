@@ -14,6 +14,7 @@ use std::path::PathBuf;
 use std::time::{Duration, SystemTime};
 use throng_model::app::App;
 use throng_model::autoscale::Description;
+use throng_model::fault::{ReplicaFault, Victims};
 use throng_model::node::{NodeChange, NodeChoice, NodeStatus};
 use throng_model::replica::Exit;
 use throng_model::status::{Event, Status};
@@ -350,14 +351,25 @@ impl Client {
         }
     }
 
-    pub async fn change_nodes(&self, choice: NodeChoice, change: NodeChange) -> Result<()> {
-        self.ask(&Request::ChangeNodes { choice, change }).await.map(|_| ())
+    /// What is done to links is healed after `lasts`.
+    pub async fn change_nodes(
+        &self,
+        choice: NodeChoice,
+        change: NodeChange,
+        lasts: Option<Duration>,
+    ) -> Result<()> {
+        self.ask(&Request::ChangeNodes { choice, change, lasts }).await.map(|_| ())
     }
 
-    /// Kills a share (0 to 1) of the running replicas of a service and returns how many that were.
-    pub async fn kill(&self, service: &str, share: f64) -> Result<u32> {
-        match self.ask(&Request::Kill { service: service.into(), share }).await? {
-            Reply::Counted { count } => Ok(count),
+    /// Has something befall replicas and returns their names when it has. What lasts ends by itself after `lasts`.
+    pub async fn befall(
+        &self,
+        victims: Victims,
+        fault: ReplicaFault,
+        lasts: Option<Duration>,
+    ) -> Result<Vec<String>> {
+        match self.ask(&Request::Befall { victims, fault, lasts }).await? {
+            Reply::Befallen { replicas } => Ok(replicas),
             other => Err(self.unexpected(&other)),
         }
     }
@@ -520,12 +532,18 @@ impl Cluster for Client {
         &self,
         choice: &NodeChoice,
         change: &NodeChange,
+        lasts: Option<Duration>,
     ) -> std::result::Result<(), ClusterError> {
-        Ok(Client::change_nodes(self, choice.clone(), change.clone()).await?)
+        Ok(Client::change_nodes(self, choice.clone(), change.clone(), lasts).await?)
     }
 
-    async fn kill(&self, service: &str, share: f64) -> std::result::Result<u32, ClusterError> {
-        Ok(Client::kill(self, service, share).await?)
+    async fn befall(
+        &self,
+        victims: &Victims,
+        fault: &ReplicaFault,
+        lasts: Option<Duration>,
+    ) -> std::result::Result<Vec<String>, ClusterError> {
+        Ok(Client::befall(self, victims.clone(), fault.clone(), lasts).await?)
     }
 
     async fn endpoint(

@@ -43,4 +43,5 @@ pub use backend::{Asked, On};
 pub use listing::{images_of, volumes_of};
 pub use room::needed;
 pub use server::{ServeError, ServeOptions, serve};
+pub use spec::signal_number;
 pub use steps::own_executable;

@@ -44,6 +44,8 @@ pub fn readiness<'a>(
         readiness.ready += u32::from(ready);
         let error = || detail.error.clone();
         let (failed, trouble) = match &view.phase {
+            // Whatever it is, somebody has said so.
+            _ if view.stopped => (false, Some("stopped".to_owned())),
             Phase::Running { .. } => {
                 readiness.running += 1;
                 // A replica that only starts slowly has not failed, but whoever waits in vain wants its reason.
@@ -108,6 +110,7 @@ pub fn ended(view: &ReplicaView, wanted: &WantedService) -> bool {
 
 fn hopeless(view: &ReplicaView, wanted: &WantedService) -> bool {
     match view.phase {
+        _ if view.stopped => false,
         Phase::Exited { .. } => !view.succeeded() && ended(view, wanted),
         Phase::Failed { permanent, .. } => permanent,
         Phase::Running { .. } => view.health.status == HealthStatus::Unhealthy,
@@ -123,12 +126,13 @@ pub fn replica(
     wanted: &WantedService,
     now: Time,
 ) -> ReplicaStatus {
-    let again = wanted.next_start(view).filter(|_| !view.busy && !view.leaving);
+    let again = wanted.next_start(view).filter(|_| !view.busy && !view.leaving && !view.stopped);
     let state = match (&view.phase, view.leaving) {
         (_, true) => "leaving",
         // Also one that is just being started again: how it ended last is of the past already.
         (Phase::Created | Phase::Exited { .. }, _) if view.busy => "starting",
         (Phase::Created, _) => "created",
+        (Phase::Running { .. }, _) if detail.paused => "paused",
         (Phase::Running { .. }, _) => "running",
         (Phase::Exited { .. }, _) if again.is_some() => "restarting",
         (Phase::Exited { .. }, _) => "exited",
@@ -136,6 +140,8 @@ pub fn replica(
     };
     let checked = wanted.definition_of(view).is_some_and(|(_, checks)| checks.readiness.is_some());
     let health = match (checked, &view.phase, view.health.status) {
+        // A check that runs inside may well succeed, and nobody who could use the replica gets there.
+        (_, Phase::Running { .. }, _) if detail.cut_off || view.unreachable => "unreachable",
         (true, Phase::Running { .. }, HealthStatus::Starting) => "starting",
         (true, Phase::Running { .. }, HealthStatus::Healthy) => "healthy",
         (true, Phase::Running { .. }, HealthStatus::Unhealthy) => "unhealthy",

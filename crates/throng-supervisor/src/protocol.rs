@@ -8,6 +8,7 @@ use std::path::PathBuf;
 use std::time::{Duration, SystemTime};
 use throng_model::app::App;
 use throng_model::autoscale::Description;
+use throng_model::fault::{ReplicaFault, Victims};
 use throng_model::node::{NodeChange, NodeChoice, NodeStatus};
 use throng_model::replica::Exit;
 use throng_model::status::{Event, Readiness, ReplicaSample, Status};
@@ -68,10 +69,15 @@ pub enum Request {
     Release,
     /// Virtual nodes. Answered by `Nodes`.
     Nodes,
-    /// Answered by `Done` once packets meet what has been said.
-    ChangeNodes { choice: NodeChoice, change: NodeChange },
-    /// Kill a share (0 to 1) of the running replicas of a service, as a crash would. Answered by `Counted`.
-    Kill { service: String, share: f64 },
+    /// Answered by `Done` once packets meet what has been said. What is done to links is healed after `lasts`.
+    ChangeNodes {
+        choice: NodeChoice,
+        change: NodeChange,
+        #[serde(default)]
+        lasts: Option<Duration>,
+    },
+    /// Have something befall replicas, and end after `lasts`. Answered by `Befallen`.
+    Befall { victims: Victims, fault: ReplicaFault, lasts: Option<Duration> },
 }
 
 /// How an app is made wanted.
@@ -117,7 +123,8 @@ pub enum Reply {
     Counts { at: SystemTime, services: BTreeMap<String, Readiness> },
     Samples { at: SystemTime, samples: Vec<ReplicaSample> },
     Nodes { nodes: Vec<NodeStatus> },
-    Counted { count: u32 },
+    /// Names of replicas.
+    Befallen { replicas: Vec<String> },
 }
 
 /// The running replicas of one service.

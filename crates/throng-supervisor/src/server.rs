@@ -1,6 +1,7 @@
 //! The supervisor's process: takes the project's lock, adopts what is there, listens, runs the actor.
 
 mod connection;
+mod faults;
 
 use crate::actor::{Actor, Fixed, Handles, Order};
 use crate::apply::resume;

@@ -5,7 +5,7 @@
 
 use crate::backend::On;
 use serde::{Deserialize, Serialize};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use throng_control::Rollout;
 use throng_model::app::App;
@@ -36,6 +36,9 @@ pub struct Durable {
     /// What has been said about nodes since the definition.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub nodes: BTreeMap<String, NodeOverride>,
+    /// Ordinals of replicas that somebody has stopped, by service.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub stopped: BTreeMap<String, BTreeSet<u32>>,
     /// Compose files that the app was read from.
     #[serde(default)]
     pub files: Vec<PathBuf>,

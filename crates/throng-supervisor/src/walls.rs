@@ -114,6 +114,26 @@ impl Runtime for Explained {
         self.explained(self.inner.stop(id, generation, signal, grace)).await
     }
 
+    async fn signal(&self, id: &ReplicaId, generation: u64, signal: i32) -> Result<()> {
+        self.explained(self.inner.signal(id, generation, signal)).await
+    }
+
+    async fn pause(&self, id: &ReplicaId, generation: u64) -> Result<()> {
+        self.explained(self.inner.pause(id, generation)).await
+    }
+
+    async fn unpause(&self, id: &ReplicaId, generation: u64) -> Result<()> {
+        self.explained(self.inner.unpause(id, generation)).await
+    }
+
+    async fn fill(&self, id: &ReplicaId, generation: u64, bytes: Option<u64>) -> Result<u64> {
+        self.explained(self.inner.fill(id, generation, bytes)).await
+    }
+
+    async fn give_back(&self, id: &ReplicaId, generation: u64) -> Result<()> {
+        self.explained(self.inner.give_back(id, generation)).await
+    }
+
     async fn remove(&self, id: &ReplicaId, generation: u64) -> Result<()> {
         self.explained(self.inner.remove(id, generation)).await
     }

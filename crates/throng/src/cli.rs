@@ -7,6 +7,7 @@
 
 mod app;
 mod autoscale;
+mod faults;
 mod images;
 mod load;
 mod node;
@@ -14,6 +15,7 @@ mod runs;
 
 pub use app::*;
 pub use autoscale::*;
+pub use faults::*;
 pub use images::*;
 pub use load::*;
 pub use node::*;
@@ -235,6 +237,20 @@ pub enum Command {
     Save(SaveArguments),
     /// List apps that are up
     Ls(LsArguments),
+    /// Kill replicas as a crash would, or send them a signal
+    Kill(KillArguments),
+    /// Stop replicas and keep them down until `start` or `up`
+    Stop(StopArguments),
+    /// Start stopped replicas again
+    Start(StartArguments),
+    /// Keep replicas from running, without their knowing
+    Pause(PauseArguments),
+    /// Let paused replicas go on
+    Unpause(UnpauseArguments),
+    /// Fill the disks of replicas, as something in them might
+    Fill(FillArguments),
+    /// Give filled disks back
+    Empty(EmptyArguments),
     /// Look at virtual nodes, drain them, cut them off, change their links
     Node {
         #[command(subcommand)]

@@ -40,6 +40,142 @@ impl Drop for Process {
     }
 }
 
+/// Names of replicas in a state.
+fn in_state(bench: &Bench, state: &str) -> Vec<String> {
+    bench.states().into_iter().filter(|(_, is)| is == state).map(|(name, _)| name).collect()
+}
+
+/// Names of replicas of that health.
+fn of_health(bench: &Bench, health: &str) -> usize {
+    bench.ps().iter().filter(|replica| replica["Health"] == health).count()
+}
+
+const CHECKED: &str = "
+services:
+  web:
+    image: probe
+    command: [serve, '80']
+    restart: always
+    ports: ['127.0.0.1::80']
+    stop_grace_period: 1s
+    deploy: {replicas: 4}
+    healthcheck: {test: [CMD, /probe, healthy, '80'], interval: 1s, timeout: 1s, retries: 1}
+";
+
+#[test]
+fn replicas_that_are_paused_leave_the_balancer_and_come_back_the_same() {
+    let name = "replicas_that_are_paused_leave_the_balancer_and_come_back_the_same";
+    let Some(bench) = Bench::with_app(name, CHECKED) else { return };
+    bench.ok(&["up", "-d", "--wait"]);
+    let before = firsts(&bench, 4);
+    bench.ok(&["pause", "web", "--share", "50%", "--seed", "7"]).says(" paused");
+    let paused = in_state(&bench, "paused");
+    assert_eq!(paused.len(), 2, "{:?}", bench.states());
+    bench.ok(&["ps"]).prints("(Paused)");
+    let index = paused[0].trim_start_matches("web-");
+    bench.fails(2, &["exec", "--index", index, "web", "/probe", "print", "x"]).says("is paused").says("unpause");
+    until("they leave the balancer", || (of_health(&bench, "unhealthy") == 2).then_some(()));
+    let address = bench.address("web");
+    for _ in 0..8 {
+        let who = support::web::get(&address, "/").expect("an answer").body;
+        assert!(!paused.contains(&who), "{who} is paused");
+    }
+    // The next supervisor finds them as they are.
+    kill_supervisor(&bench);
+    assert_eq!(in_state(&bench, "paused"), paused);
+    bench.ok(&["unpause"]).says(&format!("{} goes on", paused[0]));
+    until("all are given work again", || (of_health(&bench, "healthy") == 4).then_some(()));
+    assert_eq!(firsts(&bench, 4), before, "the same processes");
+    bench.ok(&["unpause", "web"]).says("there is no replica to let go on");
+
+    bench.ok(&["pause", "web", "--share", "1", "--for", "1s"]).says("web-1 paused");
+    assert_eq!(in_state(&bench, "paused"), ["web-1"]);
+    until("it goes on by itself", || in_state(&bench, "paused").is_empty().then_some(()));
+    let events = bench.ok(&["events", "--no-follow"]).out;
+    assert!(events.contains("web-1") && events.contains("goes on"), "{events}");
+    // One that is paused can be killed, and taken down.
+    bench.ok(&["pause", "web", "--share", "2"]);
+    bench.ok(&["kill", "web", "--share", "1"]).says("web-1 killed");
+    until("it runs again", || firsts(&bench, 1)[0].filter(|pid| Some(*pid) != before[0]));
+    bench.ok(&["down"]);
+    bench.assert_clean();
+}
+
+#[test]
+fn replicas_that_are_stopped_stay_so_until_they_are_started() {
+    let name = "replicas_that_are_stopped_stay_so_until_they_are_started";
+    let Some(bench) = Bench::with_app(name, CHECKED) else { return };
+    bench.ok(&["up", "-d", "--wait"]);
+    let before = firsts(&bench, 4);
+    bench.ok(&["stop", "web", "--share", "1", "-t", "0"]).says("web-1 stopped");
+    until("it has ended", || (in_state(&bench, "exited") == ["web-1"]).then_some(()));
+    bench.fails(1, &["scale", "web=4", "--wait-timeout", "1"]).says("web has 3 of 4 ready").says("stopped");
+    kill_supervisor(&bench);
+    std::thread::sleep(std::time::Duration::from_secs(1));
+    assert_eq!(in_state(&bench, "exited"), ["web-1"], "no rule starts it, nor the next supervisor");
+    bench.ok(&["start"]).says("web-1 is started");
+    bench.ok(&["scale", "web=4"]);
+    let after = firsts(&bench, 4);
+    assert!(after[0].is_some() && after[0] != before[0] && after[1..] == before[1..], "{before:?} {after:?}");
+
+    bench.ok(&["stop", "web", "-t", "0"]);
+    assert_eq!(in_state(&bench, "exited").len(), 4);
+    bench.ok(&["up", "-d", "--wait"]).says("web 4/4 ready");
+    bench.ok(&["stop", "web", "--share", "25%", "-t", "0", "--for", "1s"]);
+    bench.ok(&["scale", "web=4"]);
+    bench.fails(3, &["stop", "nobody"]).says("no service nobody");
+    bench.fails(2, &["kill", "web", "-s", "NOTHING"]).says("SIGHUP");
+    bench.ok(&["down"]);
+    bench.assert_clean();
+}
+
+#[test]
+fn disks_are_filled_up_to_what_is_said_and_given_back() {
+    let name = "disks_are_filled_up_to_what_is_said_and_given_back";
+    let Some(bench) = Bench::with_probe(name) else { return };
+    bench.compose(
+        "
+services:
+  web: {image: probe, command: [serve, '80'], restart: always, storage_opt: {size: 16m}, deploy: {replicas: 2}}
+  free: {image: probe, command: [serve, '80']}
+  closed: {image: probe, command: [serve, '80'], read_only: true}
+",
+    );
+    bench.ok(&["up", "-d", "--wait"]);
+    let files = std::cell::Cell::new(0);
+    // Another file each time: it takes a block of its own.
+    let write = |service: &str| {
+        files.set(files.get() + 1);
+        bench.run(&["exec", service, "/probe", "append", &format!("/file{}", files.get()), "some"]).code
+    };
+    assert_eq!(write("web"), 0);
+    bench.ok(&["fill", "web", "--share", "1"]).says("web-1 has its disk filled");
+    assert_ne!(write("web"), 0, "there is no room");
+    assert_eq!(bench.run(&["exec", "--index", "2", "web", "/probe", "append", "/file", "x"]).code, 0);
+    // A replica that ends on its full disk begins again on a full one.
+    let before = firsts(&bench, 1)[0].expect("a process");
+    kill(before, Signal::KILL);
+    until("it runs again", || firsts(&bench, 1)[0].filter(|pid| *pid != before));
+    until("its disk is full again", || (write("web") != 0).then_some(()));
+    bench.ok(&["empty", "web"]).says("web-1 has its disk back");
+    assert_eq!(write("web"), 0);
+    bench.ok(&["fill", "web", "--share", "1", "--for", "1s"]);
+    until("it is given back by itself", || (write("web") == 0).then_some(()));
+    // With its supervisor, too.
+    bench.ok(&["fill", "web", "--share", "1"]);
+    assert_ne!(write("web"), 0);
+    kill_supervisor(&bench);
+    assert_eq!(write("web"), 0);
+
+    bench.fails(2, &["fill", "free"]).says("has no limit up to which").says("--size").says("storage_opt");
+    bench.fails(2, &["fill", "free", "--size", "900t"]).says("are more than").says("hint:");
+    bench.ok(&["fill", "free", "--size", "1m"]);
+    assert_eq!(write("free"), 0, "the host has more");
+    bench.fails(2, &["fill", "closed", "--size", "1m"]).says("cannot be written to");
+    bench.ok(&["down"]);
+    bench.assert_clean();
+}
+
 #[test]
 fn a_group_that_is_held_is_named_and_goes_later() {
     let name = "a_group_that_is_held_is_named_and_goes_later";

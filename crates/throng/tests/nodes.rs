@@ -35,9 +35,7 @@ fn bench(name: &str) -> Option<Bench> {
         skip(name, "this kernel has no TAP interfaces");
         return None;
     }
-    let bench = Bench::with_probe(name)?;
-    bench.compose(APP);
-    Some(bench)
+    Bench::with_app(name, APP)
 }
 
 /// The node of each replica, by ordinal.

@@ -29,8 +29,7 @@ stages:
 ";
 
 fn bench(name: &str, experiment: &str) -> Option<Bench> {
-    let bench = Bench::with_probe(name)?;
-    bench.compose(APP);
+    let bench = Bench::with_app(name, APP)?;
     bench.write("experiment.yaml", experiment);
     Some(bench)
 }
@@ -72,6 +71,53 @@ fn an_experiment_goes_from_its_file_to_its_report() {
         let columns = text.lines().next().expect("a heading").split(',').count();
         assert!(columns > 1, "{}", table.path().display());
     }
+}
+
+const CRASHING: &str = "
+title: Half of it crashes
+stages:
+  - {name: start, up: }
+  - name: crash
+    load: {service: web, rate: 60, duration: 9s, timeout: 3s}
+    during:
+      - {at: 2s, kill: {service: web, share: 50%, seed: 3}}
+      - {at: 4s, pause: {service: web, share: 1, for: 2s}}
+    require: ['recovered within 20s for 1s', 'errors<60%']
+  - {name: hang, pause: {service: web, share: 1, for: 1s}, require: ['recovered within 20s for 1s']}
+  - name: never
+    load: {service: web, clients: 2, duration: 3s, timeout: 2s}
+    during: [{at: 1s, stop: {service: web}}]
+    require: ['no request lost', 'recovered within 1s for 1s']
+";
+
+#[test]
+fn an_app_comes_through_its_faults_or_the_run_fails() {
+    let name = "an_app_comes_through_its_faults_or_the_run_fails";
+    let Some(bench) = bench(name, CRASHING) else { return };
+    bench.compose(&format!("{APP}    restart: always\n    deploy: {{replicas: 4}}\n"));
+    bench.fails(1, &["run", "--out", "out"]).says("2 thresholds did not hold");
+    let run = record(&bench, "out");
+    let stages = run["stages"].as_array().expect("stages");
+    let held = |stage: usize| -> Vec<bool> {
+        let each = stages[stage]["thresholds"].as_array().expect("thresholds");
+        each.iter().map(|threshold| threshold["held"] == true).collect()
+    };
+    assert_eq!((held(1), held(2), held(3)), (vec![true, true], vec![true], vec![false, false]), "{stages:#?}");
+    let faults = |stage: usize| stages[stage]["faults"].as_array().expect("faults").clone();
+    let whats: Vec<String> =
+        (1..=3).flat_map(faults).map(|fault| fault["what"].as_str().expect("words").to_owned()).collect();
+    assert_eq!(whats, ["kill 50 % of web", "pause 1 of web for 2s", "pause 1 of web for 1s", "stop web"]);
+    let pause = &faults(1)[1];
+    let lasted = pause["end"].as_f64().expect("an end") - pause["begin"].as_f64().expect("a beginning");
+    assert!((2.0..4.0).contains(&lasted), "{pause}");
+    assert!(faults(3)[0]["end"].is_null(), "nothing started them again");
+    let measured = stages[3]["thresholds"][0]["measured"].as_str().expect("words").to_owned();
+    assert!(measured.contains(" of "), "{measured}");
+    let page = std::fs::read_to_string(bench.folder.join("out/report.html")).expect("a page");
+    assert!(page.contains("class=\"fault\"") && page.contains("pause 1 of web for 2s"));
+    let killed = run["events"].as_array().expect("events").iter().filter(|event| event["message"] == "killed");
+    assert_eq!(killed.count(), 2);
+    bench.assert_clean();
 }
 
 #[test]

@@ -240,3 +240,47 @@ services:
     bench.ok(&["down"]);
     bench.assert_clean();
 }
+
+/// Networks of other tests have other subnets.
+const ADDRESSED: &str = "
+services:
+  web: {image: probe, command: [serve, '80'], networks: {front: {ipv4_address: 10.79.41.7}}}
+  many: {image: probe, command: [serve, '80'], networks: [front], deploy: {replicas: 3}}
+networks:
+  front:
+    ipam:
+      config:
+        - {subnet: 10.79.41.0/24, ip_range: 10.79.41.64/28, gateway: 10.79.41.254, aux_addresses: {kept: 10.79.41.65}}
+";
+
+#[test]
+fn a_service_has_the_address_that_it_asks_for() {
+    let name = "a_service_has_the_address_that_it_asks_for";
+    let Some(bench) = Bench::with_app(name, ADDRESSED) else { return };
+    bench.ok(&["up", "-d", "--wait"]);
+    let addresses = |service: &str| -> Vec<String> {
+        let of = bench.ps().into_iter().filter(|replica| replica["Service"] == service);
+        of.map(|replica| replica["Addresses"].to_string()).collect()
+    };
+    assert_eq!(addresses("web"), ["[\"10.79.41.7\"]"]);
+    assert_eq!(addresses("many"), ["[\"10.79.41.64\"]", "[\"10.79.41.66\"]", "[\"10.79.41.67\"]"]);
+    let get = |what: &str| bench.ok(&["exec", "many", "/probe", "get", what, "/"]).out;
+    assert_eq!((get("10.79.41.7:80"), get("web:80")), ("200 web-1\n".into(), "200 web-1\n".into()));
+    bench.ok(&["up", "-d", "--wait", "--force-recreate"]);
+    assert_eq!(addresses("web"), ["[\"10.79.41.7\"]"], "its successor has it, too");
+    let refused = "2 replicas of web cannot all have the address 10.79.41.7";
+    bench.fails(2, &["scale", "web=2"]).says(refused);
+    bench.fails(2, &["up", "-d", "--scale", "web=2"]).says(refused);
+    assert_eq!(addresses("web").len(), 1);
+
+    // Whoever else wants that subnet is told where it asks for it.
+    let other = Bench::with_app(name, &ADDRESSED.replace("10.79.41.0/24", "10.79.0.0/16")).expect("as the first");
+    other
+        .fails(2, &["up", "-d"])
+        .says("compose.yaml:10:20: the subnet 10.79.0.0/16 of network front overlaps 10.79.41.0/24")
+        .says("a route to, over thr")
+        .says("hint: choose another one");
+    other.assert_clean();
+    bench.ok(&["down"]);
+    bench.assert_clean();
+}

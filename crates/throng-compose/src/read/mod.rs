@@ -9,6 +9,7 @@ mod files;
 mod health;
 mod mounts;
 mod names;
+mod networks;
 pub(crate) mod nodes;
 mod ports;
 mod resources;
@@ -86,7 +87,7 @@ pub(crate) fn read(
     let mut section = Section::open("", root, findings)?;
     let name = read_name(section.take("name"), context, findings);
     let networks = read_named(section.take("networks"), "network", findings, |entry, findings| {
-        read_network(entry, &name, findings)
+        networks::read(entry, &name, findings)
     });
     let volumes = read_named(section.take("volumes"), "volume", findings, |entry, findings| {
         volumes::read(entry, &name, context, findings)
@@ -121,6 +122,7 @@ pub(crate) fn read(
     across::link(&mut placed, findings);
     let (mut app, disabled) = assemble(placed, declared, name, context, findings);
     app.unreachable_after = extras.unreachable_after;
+    networks::check_addresses(services_node, &app, findings);
     Some((app, disabled))
 }
 
@@ -202,66 +204,6 @@ fn read_named<T>(
         map.insert(entry.key.clone(), read(entry, findings));
     }
     map
-}
-
-fn read_network(entry: &Entry, project: &str, findings: &mut Findings) -> Network {
-    let mut network = Network::default();
-    if entry.value.is_null() {
-        return network;
-    }
-    let Some(mut section) = Section::open("networks.*", &entry.value, findings) else { return network };
-    network.internal = section.take("internal").and_then(|node| node.boolean(findings)).unwrap_or_default();
-    // Networks have no name outside their project here, so only the name they would have anyway says nothing new.
-    section.accept("name", &format!("{project}_{}", entry.key), &entry.value);
-    network.labels = section.take("labels").and_then(|node| node.text_map(findings)).unwrap_or_default();
-    if let Some(ipam) = section.take("ipam") {
-        network.subnet = read_ipam(ipam, findings);
-    }
-    section.close(findings);
-    network
-}
-
-fn read_ipam(node: &Node, findings: &mut Findings) -> Option<ipnet::Ipv4Net> {
-    let mut ipam = Section::open("networks.*.ipam", node, findings)?;
-    let config = ipam.take("config");
-    ipam.close(findings);
-    let mut subnet = None;
-    for (index, item) in config?.list(findings)?.iter().enumerate() {
-        let Some(mut section) = Section::open("networks.*.ipam.config.*", item, findings) else { continue };
-        let node = section.take("subnet");
-        section.close(findings);
-        if index > 0 {
-            findings.warn(&item.position, "only the first address range of a network is honoured yet");
-            continue;
-        }
-        subnet = node.and_then(|node| read_subnet(node, findings));
-    }
-    subnet
-}
-
-/// Smallest subnet that holds the bridge, one replica, network and broadcast address.
-const LONGEST_PREFIX: u8 = 30;
-
-fn read_subnet(node: &Node, findings: &mut Findings) -> Option<ipnet::Ipv4Net> {
-    let text = node.text(findings)?;
-    if text.parse::<ipnet::Ipv6Net>().is_ok() {
-        findings.warn(&node.position, "IPv6 subnets are not honoured yet");
-        return None;
-    }
-    let Ok(net) = text.parse::<ipnet::Ipv4Net>() else {
-        findings.error(&node.position, format!("{text:?} is not a subnet; write one like 172.28.0.0/16"));
-        return None;
-    };
-    if net.trunc() != net {
-        let message = format!("{text:?} has bits set beyond its prefix; the subnet is {}", net.trunc());
-        findings.error(&node.position, message);
-        return None;
-    }
-    if net.prefix_len() > LONGEST_PREFIX {
-        findings.error(&node.position, format!("{text:?} is too small; /{LONGEST_PREFIX} is the smallest"));
-        return None;
-    }
-    Some(net)
 }
 
 /// The attachment of a service that names no network.

@@ -8,10 +8,7 @@ use crate::yaml::{Entry, Findings, Node, Value, nearest};
 use std::collections::BTreeMap;
 use std::time::Duration;
 use throng_model::app::Service;
-use throng_model::node::{
-    self, BANDWIDTH, Capacity, Constraint, Link, MAX_LATENCY, MAX_NODES, Placement, Subject,
-};
-use throng_model::units;
+use throng_model::node::{self, Capacity, Constraint, Link, MAX_NODES, Placement, Subject};
 
 const NODE_KEYS: [&str; 9] =
     ["count", "names", "cpus", "memory", "replicas", "labels", "architecture", "region", "link"];
@@ -131,46 +128,16 @@ fn labels(node: &Node, findings: &mut Findings) -> BTreeMap<String, String> {
 fn read_link(node: &Node, findings: &mut Findings) -> Link {
     let known = entries(node, &LINK_KEYS, findings);
     let value = |key: &str| known.iter().find(|entry| entry.key == key).map(|entry| &entry.value);
-    let mut time = |key| value(key).and_then(|node| delay(key, node, findings)).unwrap_or_default();
+    let mut time = |key| value(key).and_then(|node| node.delay(key, findings)).unwrap_or_default();
     let (latency, jitter) = (time("latency"), time("jitter"));
     if let Some(node) = value("jitter").filter(|_| jitter > latency) {
         let hint = "jitter spreads the latency in both directions";
         findings.error_with_hint(&node.position, "the jitter is larger than the latency", hint);
     }
-    let loss = value("loss").and_then(|node| told(node, units::parse_percent, findings)).unwrap_or_default();
-    let bandwidth = value("bandwidth").and_then(|node| {
-        let bits = told(node, units::parse_bits, findings)?;
-        if !BANDWIDTH.contains(&bits) {
-            let (least, most) = (node::format_bits(*BANDWIDTH.start()), node::format_bits(*BANDWIDTH.end()));
-            findings.error(&node.position, format!("a link has from {least} to {most} a second"));
-        }
-        Some(bits)
-    });
+    let loss = value("loss").and_then(|node| node.share(findings)).unwrap_or_default();
+    let bandwidth = value("bandwidth").and_then(|node| node.bandwidth(findings));
     let up = value("up").and_then(|node| node.boolean(findings)).unwrap_or(true);
     Link { latency, jitter, loss, bandwidth, up }
-}
-
-fn told<T>(
-    node: &Node,
-    parse: fn(&str) -> Result<T, units::UnitError>,
-    findings: &mut Findings,
-) -> Option<T> {
-    parse(node.text(findings)?).map_err(|error| findings.error(&node.position, error.to_string())).ok()
-}
-
-fn delay(key: &str, node: &Node, findings: &mut Findings) -> Option<Duration> {
-    if node.scalar().is_some_and(|text| text.trim().starts_with('-')) {
-        let hint = "no packet arrives before it was sent";
-        findings.error_with_hint(&node.position, format!("a negative {key}"), hint);
-        return None;
-    }
-    let time = node.duration(findings)?;
-    if time > MAX_LATENCY {
-        let most = units::format_duration(MAX_LATENCY);
-        findings.error(&node.position, format!("the longest {key} is {most}"));
-        return None;
-    }
-    Some(time)
 }
 
 /// `deploy.placement`.
@@ -288,16 +255,42 @@ pub(crate) fn canonical(nodes: &Nodes) -> serde_json::Value {
     Value::Object(nodes.iter().map(|(name, node)| (name.clone(), one(node))).collect())
 }
 
+/// Without what does nothing, and so that the same link is read of it.
 fn link(link: &Link) -> serde_json::Value {
-    let time = |time: Duration| format!("{}us", time.as_micros());
-    serde_json::json!({
-        "latency": time(link.latency),
-        "jitter": time(link.jitter),
-        // Digits enough for the same number to be read.
-        "loss": format!("{:.9}%", link.loss * 100.0),
-        "bandwidth": link.bandwidth.map(|bits| format!("{bits}bit")),
-        "up": link.up,
-    })
+    use serde_json::{Map, Value, json};
+    let mut map = Map::new();
+    let mut set = |key: &str, said: bool, value: Value| {
+        if said {
+            map.insert(key.to_owned(), value);
+        }
+    };
+    set("latency", !link.latency.is_zero(), json!(time(link.latency)));
+    set("jitter", !link.jitter.is_zero(), json!(time(link.jitter)));
+    set("loss", link.loss > 0.0, json!(percent(link.loss)));
+    set("bandwidth", link.bandwidth.is_some(), json!(link.bandwidth.map(bits)));
+    set("up", !link.up, json!(false));
+    Value::Object(map)
+}
+
+/// In the largest unit in which it is a whole number: `5ms`, `1500us`, `2s`.
+fn time(time: Duration) -> String {
+    let nanos = time.as_nanos();
+    let units = [(1_000_000_000, "s"), (1_000_000, "ms"), (1_000, "us")];
+    let unit = units.into_iter().find(|(size, _)| nanos.is_multiple_of(*size));
+    unit.map_or_else(|| format!("{nanos}ns"), |(size, unit)| format!("{}{unit}", nanos / size))
+}
+
+/// To the billionth of a percent, without what binary fractions add: `0.1%`.
+fn percent(share: f64) -> String {
+    let text = format!("{:.9}", share * 100.0);
+    format!("{}%", text.trim_end_matches('0').trim_end_matches('.'))
+}
+
+/// In the largest unit in which it is a whole number: `100mbit`, `1500kbit`.
+fn bits(bits: u64) -> String {
+    let units = [(1_000_000_000, "gbit"), (1_000_000, "mbit"), (1_000, "kbit")];
+    let unit = units.into_iter().find(|(size, _)| bits.is_multiple_of(*size));
+    unit.map_or_else(|| format!("{bits}bit"), |(size, unit)| format!("{}{unit}", bits / size))
 }
 
 /// `deploy.placement` as Compose prints it; `None` if nothing was said.
@@ -317,4 +310,24 @@ pub(crate) fn canonical_placement(placement: &Placement) -> Option<serde_json::V
         map.insert("max_replicas_per_node".into(), json!(most));
     }
     (!map.is_empty()).then_some(Value::Object(map))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn links_are_printed_as_a_person_would_write_them() {
+        let printed = |one: Link| link(&one).to_string();
+        let ms = Duration::from_millis;
+        let all = Link { latency: ms(5), jitter: ms(1), loss: 0.001, bandwidth: Some(100_000_000), up: false };
+        assert_eq!(
+            printed(all),
+            r#"{"bandwidth":"100mbit","jitter":"1ms","latency":"5ms","loss":"0.1%","up":false}"#
+        );
+        let odd = Link { latency: Duration::from_micros(1_500), bandwidth: Some(8_001), ..Link::default() };
+        assert_eq!(printed(odd), r#"{"bandwidth":"8001bit","latency":"1500us"}"#);
+        assert_eq!((time(Duration::from_secs(60)), time(Duration::from_nanos(3))), ("60s".into(), "3ns".into()));
+        assert_eq!((percent(1.0), percent(0.000_000_1)), ("100%".into(), "0.00001%".into()));
+    }
 }

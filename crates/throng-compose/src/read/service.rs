@@ -2,7 +2,7 @@
 
 use super::mounts::Mounts;
 use super::{
-    Context, Declared, Other, Placed, default_attachment, files, health, host_path, names, ports, resources,
+    Context, Declared, Other, Placed, default_attachment, files, health, host_path, names, networks, ports, resources,
     sandbox, x_throng,
 };
 use crate::dotenv;
@@ -13,7 +13,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
-use throng_model::app::{Build, Condition, Dependency, FileKind, NetworkAttachment, RestartPolicy, Service};
+use throng_model::app::{Build, Condition, Dependency, FileKind, RestartPolicy, Service};
 use throng_model::replica::LogPolicy;
 
 /// The specification's default.
@@ -66,7 +66,7 @@ pub(super) fn read(
             findings.error_with_hint(&node.position, "a service without a network cannot be in one", hint);
             BTreeMap::new()
         }
-        Some(node) => read_networks(node, declared, findings),
+        Some(node) => networks::attachments(node, declared, findings),
         None if has_network => default_attachment(),
         None => BTreeMap::new(),
     };
@@ -460,36 +460,7 @@ fn read_dependencies(
     dependencies
 }
 
-fn read_networks(
-    node: &Node,
-    declared: &Declared,
-    findings: &mut Findings,
-) -> BTreeMap<String, NetworkAttachment> {
-    let mut networks = BTreeMap::new();
-    for entry in node.map(findings).unwrap_or_default() {
-        let mut attachment = NetworkAttachment::default();
-        if !entry.value.is_null() {
-            let path = "services.*.networks.*";
-            let Some(mut section) = Section::open(path, &entry.value, findings) else { continue };
-            if let Some(node) = section.take("aliases") {
-                attachment.aliases = node.texts(findings).unwrap_or_default();
-                for alias in attachment.aliases.iter().filter(|alias| !names::is_host(alias)) {
-                    findings.error(&node.position, format!("{alias:?} is not a host name"));
-                }
-            }
-            section.close(findings);
-        }
-        if entry.key == super::DEFAULT_NETWORK || declared.networks.contains_key(&entry.key) {
-            networks.insert(entry.key.clone(), attachment);
-        } else {
-            let names = declared.networks.keys().map(String::as_str);
-            unknown("network", &entry.key, names, "networks", &entry.key_at, findings);
-        }
-    }
-    networks
-}
-
-fn unknown<'a>(
+pub(super) fn unknown<'a>(
     what: &str,
     name: &str,
     known: impl Iterator<Item = &'a str>,

@@ -9,6 +9,7 @@
 //!
 //! Limits: [`MAX_FILE_BYTES`], [`MAX_DEPTH`], [`MAX_NODES`] (after expansion of aliases), [`MAX_FINDINGS`].
 
+mod links;
 mod parse;
 mod syntax;
 pub mod values;

@@ -73,6 +73,28 @@ const PAIRS: &[(&str, &str, &str)] = &[
         "networks: {front: {ipam: {config: [{subnet: 10.8.0.0/24}]}}}",
         "networks: {front: {ipam: {config: [{subnet: 10.9.0.0/24}]}}}",
     ),
+    (
+        "networks.*.ipam.config.*.ip_range",
+        "networks: {front: {ipam: {config: [{subnet: 10.9.0.0/24, ip_range: 10.9.0.0/28}]}}}",
+        "networks: {front: {ipam: {config: [{subnet: 10.9.0.0/24}]}}}",
+    ),
+    (
+        "networks.*.ipam.config.*.gateway",
+        "networks: {front: {ipam: {config: [{subnet: 10.9.0.0/24, gateway: 10.9.0.9}]}}}",
+        "networks: {front: {ipam: {config: [{subnet: 10.9.0.0/24, gateway: 10.9.0.8}]}}}",
+    ),
+    (
+        "networks.*.ipam.config.*.aux_addresses",
+        "networks: {front: {ipam: {config: [{subnet: 10.9.0.0/24, aux_addresses: {a: 10.9.0.9}}]}}}",
+        "networks: {front: {ipam: {config: [{subnet: 10.9.0.0/24}]}}}",
+    ),
+    (
+        "services.*.networks.*.ipv4_address",
+        "{services: {web: {networks: {front: {ipv4_address: 10.9.0.7}}}}, networks: {front: {ipam: {config: \
+         [{subnet: 10.9.0.0/24}]}}}}",
+        "{services: {web: {networks: {front: {ipv4_address: 10.9.0.8}}}}, networks: {front: {ipam: {config: \
+         [{subnet: 10.9.0.0/24}]}}}}",
+    ),
     ("volumes.*.name", "volumes: {data: {name: a}}", "volumes: {data: {name: b}}"),
     ("volumes.*.external", "volumes: {data: {name: a, external: true}}", "volumes: {data: {name: a}}"),
     (

@@ -8,6 +8,7 @@ mod findings;
 mod keys;
 mod loading;
 mod merging;
+mod networks;
 mod nodes;
 mod peers;
 mod probes;

@@ -15,6 +15,7 @@
 use super::*;
 use crate::wire::Shape;
 use crate::wires::Taps;
+use std::collections::BTreeSet;
 use throng_model::node::Link as NodeLink;
 
 /// Parents of one node in one network: beyond so many times [`BEHIND_PARENT`] addresses they are shared again. Their
@@ -149,6 +150,25 @@ impl Fabric {
         }
         known.link = Some(node.link);
         Ok(())
+    }
+
+    /// Projects whose links went with what carried their packets since this was last asked.
+    pub fn take_broken_links(&self) -> BTreeSet<String> {
+        self.wires.take_broken()
+    }
+
+    /// Has them asked for again, since they could not be made anew.
+    pub fn note_broken_links(&self, project: &str) {
+        self.wires.note_broken(project);
+    }
+
+    /// Looks at the node's link in a network anew when it is set next: somebody else has changed it.
+    pub fn doubt_link(&self, network: &str, node: &str) {
+        let mut control = self.control();
+        let known = control.segments.get_mut(network).and_then(|segment| segment.nodes.get_mut(node));
+        if let Some(known) = known {
+            known.link = None;
+        }
     }
 
     /// What became of the packets of a node's link in a network.

@@ -213,10 +213,14 @@ impl Server {
         let (Some(wire), Some(due)) = (slot.as_mut(), self.due.get_mut(place)) else { return };
         if !wire.take_in(place % 2, due) {
             // Somebody has removed the interface; the other one is of no use alone.
-            *slot = None;
-            self.due[place & !1] = u64::MAX;
-            self.due[place | 1] = u64::MAX;
+            self.let_go(place / 2);
         }
+    }
+
+    /// Takes a link away. Closing the descriptors takes them out of the set.
+    fn let_go(&mut self, wire: usize) {
+        self.wires[wire] = None;
+        self.due[2 * wire..][..2].fill(u64::MAX);
     }
 
     /// Carries out one order; `false` when the supervisor has gone.
@@ -253,20 +257,13 @@ impl Server {
             }
             (Order::Set { taps, shape }, None) => self.add(taps, shape, set).map(|()| LinkTraffic::default()),
             (Order::Unset { .. }, Some(place)) => {
-                // Closing the descriptors takes them out of the set.
-                self.wires[place] = None;
-                self.due[2 * place] = u64::MAX;
-                self.due[2 * place + 1] = u64::MAX;
+                self.let_go(place);
                 Ok(LinkTraffic::default())
             }
             (Order::Unset { .. }, None) => Ok(LinkTraffic::default()),
             (Order::Tell { .. }, Some(place)) => {
                 let directions = self.wires[place].iter().flat_map(|wire| &wire.directions);
-                Ok(directions.fold(LinkTraffic::default(), |sum, Direction { lane, .. }| LinkTraffic {
-                    passed: sum.passed + lane.traffic.passed,
-                    lost: sum.lost + lane.traffic.lost,
-                    overflowed: sum.overflowed + lane.traffic.overflowed,
-                }))
+                Ok(directions.map(|direction| direction.lane.traffic).sum())
             }
             (Order::Tell { .. }, None) => Err(super::Errno(libc::ENODEV)),
         }

@@ -1,41 +1,79 @@
-//! What is done to an app on purpose: nodes cut off, slowed down and healed, replicas killed.
+//! What is done to an app on purpose: nodes cut off, slowed down and healed; replicas killed, stopped, paused, their
+//! disks filled; and the ends of these.
 
 use super::Keys;
 use super::stage::read_service;
 use crate::schema::{self, Group};
+use std::fmt;
 use std::time::Duration;
-use throng_compose::yaml::{Findings, Node, nearest};
+use throng_compose::yaml::{Findings, Node, Value, nearest};
 use throng_model::app::App;
-use throng_model::node::{BANDWIDTH, LinkChange, MAX_LATENCY, NodeChange, NodeChoice};
-use throng_model::units;
+use throng_model::fault::{Portion, ReplicaFault, Victims};
+use throng_model::node::{LinkChange, NodeChange, NodeChoice};
+use throng_model::units::{format_duration, parse_bytes};
 
-/// The keys of which each is a fault.
-pub(super) const FAULTS: [&str; 4] = ["cut", "slow", "heal", "kill"];
+/// The keys of which each is a fault or the end of one. `pause` with a duration is none.
+pub(super) const FAULTS: [&str; 10] =
+    ["cut", "slow", "heal", "kill", "stop", "start", "pause", "unpause", "fill", "empty"];
 
-/// A fault, or the end of one.
+/// A fault, or the end of one. `lasts`: it ends by itself after that time.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Fault {
-    Nodes {
-        choice: NodeChoice,
-        change: NodeChange,
-    },
-    Kill {
-        service: String,
-        /// Of the running replicas, 0 to 1.
-        share: f64,
-    },
+    Nodes { choice: NodeChoice, change: NodeChange, lasts: Option<Duration> },
+    Replicas { victims: Victims, fault: ReplicaFault, lasts: Option<Duration> },
 }
 
-impl std::fmt::Display for Fault {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+impl Fault {
+    pub fn lasts(&self) -> Option<Duration> {
         match self {
-            Fault::Nodes { choice, change: NodeChange::Link(link) } => match link.up {
-                Some(false) => write!(f, "cut {choice} off"),
-                _ => write!(f, "slow {choice} down"),
+            Fault::Nodes { lasts, .. } | Fault::Replicas { lasts, .. } => *lasts,
+        }
+    }
+
+    /// Whether it makes something worse, and not better.
+    pub fn harms(&self) -> bool {
+        match self {
+            Fault::Nodes { change, .. } => *change != NodeChange::Heal,
+            Fault::Replicas { fault, .. } => fault.harms(),
+        }
+    }
+
+    /// The one service that it befalls; `None` for nodes, on which there may be any.
+    pub fn service(&self) -> Option<&str> {
+        match self {
+            Fault::Nodes { .. } => None,
+            Fault::Replicas { victims, .. } => Some(&victims.service),
+        }
+    }
+
+    /// Whether `later` ends it, or part of it.
+    pub fn is_ended_by(&self, later: &Fault, app: &App) -> bool {
+        match (self, later) {
+            (Fault::Nodes { choice, .. }, Fault::Nodes { choice: healed, change: NodeChange::Heal, .. }) => {
+                app.nodes.iter().any(|(name, node)| choice.has(name, node) && healed.has(name, node))
+            }
+            (Fault::Replicas { victims, fault, .. }, Fault::Replicas { victims: of, fault: end, .. }) => {
+                victims.service == of.service && fault.end().as_ref() == Some(end)
+            }
+            _ => false,
+        }
+    }
+}
+
+impl fmt::Display for Fault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Fault::Nodes { choice, change: NodeChange::Link(link), .. } => match link.up {
+                Some(false) => write!(f, "cut {choice} off")?,
+                _ => write!(f, "slow {choice} down")?,
             },
-            Fault::Nodes { choice, change: NodeChange::Heal } => write!(f, "heal {choice}"),
-            Fault::Nodes { choice, .. } => write!(f, "drain {choice}"),
-            Fault::Kill { service, share } => write!(f, "kill {:.0} % of {service}", share * 100.0),
+            Fault::Nodes { choice, change: NodeChange::Heal, .. } => write!(f, "heal {choice}")?,
+            Fault::Nodes { choice, .. } => write!(f, "drain {choice}")?,
+            Fault::Replicas { victims, fault, .. } => f.write_str(&fault.of(victims))?,
+        }
+        match self.lasts() {
+            Some(lasts) => write!(f, " for {}", format_duration(lasts)),
+            None => Ok(()),
         }
     }
 }
@@ -65,13 +103,28 @@ pub(super) fn read_during(node: &Node, app: &App, findings: &mut Findings) -> Ve
     faults
 }
 
+/// Whether the value of a stage's `pause` is that of a fault, and not how long nothing is done.
+pub(super) fn is_fault(key: &str, value: &Node) -> bool {
+    FAULTS.contains(&key) && (key != "pause" || matches!(value.value, Value::Map(_)))
+}
+
 /// The fault of that key.
 pub(super) fn read(key: &str, node: &Node, app: &App, findings: &mut Findings) -> Option<Fault> {
+    let always = |fault: ReplicaFault| move |_: &mut Keys<'_>, _: &mut Findings| Some(fault);
     match key {
-        "cut" => read_nodes(&schema::NODES, node, app, findings, |_, _| Some(NodeChange::cut())),
-        "heal" => read_nodes(&schema::NODES, node, app, findings, |_, _| Some(NodeChange::Heal)),
+        "cut" => read_nodes(&schema::CUT, node, app, findings, |_, _| Some(NodeChange::cut())),
+        "heal" => read_nodes(&schema::HEAL, node, app, findings, |_, _| Some(NodeChange::Heal)),
         "slow" => read_nodes(&schema::SLOW, node, app, findings, read_link),
-        _ => read_kill(node, app, findings),
+        "kill" => read_replicas(&schema::KILL, node, app, findings, always(ReplicaFault::KILL)),
+        "stop" => {
+            let fault = ReplicaFault::Stop { grace: None };
+            read_replicas(&schema::STOP, node, app, findings, always(fault))
+        }
+        "pause" => read_replicas(&schema::PAUSE, node, app, findings, always(ReplicaFault::Pause)),
+        "fill" => read_replicas(&schema::FILL, node, app, findings, read_fill),
+        "start" => read_replicas(&schema::START, node, app, findings, always(ReplicaFault::Start)),
+        "unpause" => read_replicas(&schema::UNPAUSE, node, app, findings, always(ReplicaFault::Unpause)),
+        _ => read_replicas(&schema::EMPTY, node, app, findings, always(ReplicaFault::Empty)),
     }
 }
 
@@ -100,13 +153,34 @@ fn read_nodes(
         }
         choice.regions.push(region.to_owned());
     }
+    if let Some(item) = keys.take("labels") {
+        choice.labels = item.text_map(findings).unwrap_or_default();
+        if !choice.labels.is_empty() && !app.nodes.values().any(|node| choice.labels_fit(node)) {
+            let message = format!("the app has no node with {}", choice.labels_text());
+            let hint = "nodes have labels under x-throng.nodes of the Compose file";
+            findings.error_with_hint(&item.position, message, hint);
+        }
+    }
     let change = change(&mut keys, findings);
+    let lasts = read_lasts(&mut keys, findings);
     keys.close(findings);
-    if choice == NodeChoice::default() {
-        let hint = "give nodes: as a list of names, or region:";
+    if choice.is_none() {
+        let hint = "give nodes: as a list of names, region: or labels:";
         findings.error_with_hint(&node.position, "a fault that befalls no node", hint);
     }
-    Some(Fault::Nodes { choice, change: change? })
+    Some(Fault::Nodes { choice, change: change?, lasts })
+}
+
+/// How long it lasts, for those that have such a key.
+fn read_lasts(keys: &mut Keys<'_>, findings: &mut Findings) -> Option<Duration> {
+    if !keys.group.names().any(|name| name == "for") {
+        return None;
+    }
+    let lasts = keys.duration("for", findings)?;
+    if lasts.is_zero() {
+        findings.error_with_hint(keys.at("for"), "a fault that lasts no time", "leave it out: it lasts on");
+    }
+    Some(lasts)
 }
 
 fn unknown<'a>(
@@ -126,23 +200,12 @@ fn unknown<'a>(
 fn read_link(keys: &mut Keys<'_>, findings: &mut Findings) -> Option<NodeChange> {
     let mut link = LinkChange::default();
     for (key, place) in [("latency", &mut link.latency), ("jitter", &mut link.jitter)] {
-        *place = keys.duration(key, findings);
-        if place.is_some_and(|time| time > MAX_LATENCY) {
-            let most = units::format_duration(MAX_LATENCY);
-            findings.error(keys.at(key), format!("the longest {key} is {most}"));
-        }
+        *place = keys.take(key).and_then(|node| node.delay(key, findings));
     }
-    if let Some(node) = keys.take("loss") {
-        link.loss = told(node, units::parse_percent, findings);
-    }
-    if let Some(node) = keys.take("bandwidth") {
-        let bits = told(node, units::parse_bits, findings);
-        if bits.is_some_and(|bits| !BANDWIDTH.contains(&bits)) {
-            findings.error(&node.position, "a link has from 8 kbit to 100 Gbit a second");
-        }
-        link.bandwidth = bits.map(Some);
-    }
-    if link == LinkChange::default() {
+    link.loss = keys.take("loss").and_then(|node| node.share(findings));
+    link.bandwidth = keys.take("bandwidth").and_then(|node| node.bandwidth(findings)).map(Some);
+    let said = ["latency", "jitter", "loss", "bandwidth"].into_iter().any(|key| keys.node.get(key).is_some());
+    if !said {
         let hint = "give latency, jitter, loss or bandwidth";
         findings.error_with_hint(&keys.node.position, "a link that is slowed by nothing", hint);
         return None;
@@ -150,22 +213,55 @@ fn read_link(keys: &mut Keys<'_>, findings: &mut Findings) -> Option<NodeChange>
     Some(NodeChange::Link(link))
 }
 
-fn told<T>(
-    node: &Node,
-    parse: fn(&str) -> Result<T, units::UnitError>,
-    findings: &mut Findings,
-) -> Option<T> {
-    parse(node.text(findings)?).map_err(|error| findings.error(&node.position, error.to_string())).ok()
+fn read_fill(keys: &mut Keys<'_>, findings: &mut Findings) -> Option<ReplicaFault> {
+    let Some(node) = keys.take("size") else { return Some(ReplicaFault::Fill { bytes: None }) };
+    let bytes = node.told(parse_bytes, findings)?;
+    if bytes == 0 {
+        findings.error_with_hint(&node.position, "nothing fills no disk", "leave size out: up to the limit");
+    }
+    Some(ReplicaFault::Fill { bytes: Some(bytes) })
 }
 
-fn read_kill(node: &Node, app: &App, findings: &mut Findings) -> Option<Fault> {
-    let mut keys = Keys::open(&schema::KILL, node, findings)?;
+fn read_replicas(
+    group: &'static Group,
+    node: &Node,
+    app: &App,
+    findings: &mut Findings,
+    fault: impl FnOnce(&mut Keys<'_>, &mut Findings) -> Option<ReplicaFault>,
+) -> Option<Fault> {
+    let mut keys = Keys::open(group, node, findings)?;
     let service = keys.take("service");
-    let share = keys.take("share").map_or(Some(1.0), |node| told(node, units::parse_percent, findings));
+    let portion = match keys.take("share") {
+        Some(node) => node.told(str::parse::<Portion>, findings),
+        None => Some(Portion::ALL),
+    };
+    let seed = keys.count("seed", findings);
+    let fault = fault(&mut keys, findings);
+    let lasts = read_lasts(&mut keys, findings);
     keys.close(findings);
     let Some(service) = service else {
-        findings.error(&node.position, "kill without service");
+        findings.error(&node.position, format!("{} without service", group.title));
         return None;
     };
-    Some(Fault::Kill { service: read_service(service, app, findings)?, share: share? })
+    let service_name = read_service(service, app, findings)?;
+    let fault = fault?;
+    check_can_be_filled(&fault, app, &service_name, service, findings);
+    let victims = Victims { service: service_name, portion: portion?, seed, among: Vec::new() };
+    Some(Fault::Replicas { victims, fault, lasts })
+}
+
+/// Tells before anything starts of a disk that has no limit up to which it could be filled.
+fn check_can_be_filled(fault: &ReplicaFault, app: &App, service: &str, at: &Node, findings: &mut Findings) {
+    let Some(described) = app.services.get(service).filter(|_| matches!(fault, ReplicaFault::Fill { .. }))
+    else {
+        return;
+    };
+    if described.read_only {
+        let hint = "fill a service without read_only";
+        findings.error_with_hint(&at.position, format!("the root of {service} cannot be written to"), hint);
+    } else if matches!(fault, ReplicaFault::Fill { bytes: None }) && described.resources.disk.is_none() {
+        let message = format!("the disks of {service} have no limit up to which they could be filled");
+        let hint = "add size: such as 64m, or give the service storage_opt: {size: 64m}";
+        findings.error_with_hint(&at.position, message, hint);
+    }
 }

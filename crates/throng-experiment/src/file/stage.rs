@@ -1,17 +1,19 @@
 //! Stages and their actions, except what a load says.
 
-use super::{Action, Keys, StageSpec, WaitFor, fault, load};
+use super::{Action, Keys, Requirement, StageSpec, WaitFor, fault, load};
 use crate::schema;
 use std::collections::BTreeMap;
 use std::time::Duration;
 use throng_compose::yaml::{Findings, Node, nearest};
-use throng_load::Threshold;
 use throng_model::app::App;
 use throng_model::diagnostic::{Diagnostic, Location};
 use throng_model::units::format_duration;
 
 /// The keys of a stage of which it has exactly one.
-const ACTIONS: [&str; 9] = ["up", "scale", "load", "wait", "pause", "cut", "slow", "heal", "kill"];
+const ACTIONS: [&str; 14] = [
+    "up", "scale", "load", "wait", "pause", "cut", "slow", "heal", "kill", "stop", "start", "unpause", "fill",
+    "empty",
+];
 /// How long a condition is waited for unless the file says otherwise.
 const WAIT_TIMEOUT: Duration = Duration::from_secs(60);
 
@@ -77,8 +79,11 @@ fn read(item: &Node, app: &App, repetitions: u32, findings: &mut Findings) -> Op
     keys.close(findings);
     let action = read_action(key?, value, item, app, findings);
     let is_load = key == Some("load");
+    let is_fault = matches!(action, Some(Action::Fault(_)));
+    if require.is_some() && !is_load && !is_fault {
+        findings.error(require_at, "\"require\" is only for stages with a load or a fault");
+    }
     for (given, at, word) in [
-        (require.is_some(), require_at, "require"),
         (repeat.is_some(), repeat_at, "repeat"),
         (during.is_some(), during_at, "during"),
     ] {
@@ -86,8 +91,10 @@ fn read(item: &Node, app: &App, repetitions: u32, findings: &mut Findings) -> Op
             findings.error(at, format!("{word:?} is only for stages with a load"));
         }
     }
-    let require = require.map(|node| read_thresholds(node, findings)).unwrap_or_default();
     let during = during.map(|node| fault::read_during(node, app, findings)).unwrap_or_default();
+    let kind = Requiring { load: is_load, fault: is_fault || during.iter().any(|(_, fault)| fault.harms()) };
+    let require = require.filter(|_| is_load || is_fault);
+    let require = require.map(|node| read_requirements(node, &kind, findings)).unwrap_or_default();
     let action = action?;
     Some(StageSpec {
         name: name.unwrap_or_else(|| title(&action)),
@@ -140,9 +147,7 @@ fn read_action(
         "scale" => read_scale(value, app, findings),
         "load" => load::read(value, app, findings).map(|load| Action::Load(Box::new(load))),
         "wait" => read_wait(value, app, findings),
-        fault if fault::FAULTS.contains(&fault) => {
-            fault::read(fault, value, app, findings).map(Action::Fault)
-        }
+        key if fault::is_fault(key, value) => fault::read(key, value, app, findings).map(Action::Fault),
         _ => value.duration(findings).map(|duration| Action::Pause { duration }),
     }
 }
@@ -217,16 +222,31 @@ pub(super) fn service_names(app: &App) -> String {
     app.services.keys().map(String::as_str).collect::<Vec<_>>().join(", ")
 }
 
-fn read_thresholds(node: &Node, findings: &mut Findings) -> Vec<(String, Location)> {
-    let mut thresholds = Vec::new();
+/// What a stage has that something can be required of.
+struct Requiring {
+    load: bool,
+    fault: bool,
+}
+
+fn read_requirements(node: &Node, of: &Requiring, findings: &mut Findings) -> Vec<(String, Location)> {
+    let mut requirements = Vec::new();
     for item in node.list(findings).unwrap_or_default() {
         let Some(text) = item.nonempty(findings) else { continue };
-        if let Err(e) = text.parse::<Threshold>() {
-            load::report(&e, item, findings);
+        match text.parse::<Requirement>() {
+            Err(wrong) => findings.error_with_hint(&item.position, wrong.message, wrong.hint),
+            Ok(Requirement::Recovered { .. }) if !of.fault => {
+                let hint = "add one under during, or require this of the stage with the fault";
+                findings.error_with_hint(&item.position, "nothing happens here to recover from", hint);
+            }
+            Ok(Requirement::Measured(_) | Requirement::NoRequestLost) if !of.load => {
+                let hint = "put the fault under during of a load, and require it there";
+                findings.error_with_hint(&item.position, format!("{text:?} is about a load"), hint);
+            }
+            Ok(_) => {}
         }
-        thresholds.push((text.to_owned(), item.position.location()));
+        requirements.push((text.to_owned(), item.position.location()));
     }
-    thresholds
+    requirements
 }
 
 /// What a stage without a name is called.

@@ -41,6 +41,34 @@ impl Chart {
         }
     }
 
+    /// Over the stages and under the lines, with what it was at the top of the plot where there is room.
+    fn fault(&self, out: &mut String, frame: Frame, from: f64, to: f64, text: &str) {
+        let (x0, x1) = (self.x_at(frame, from), self.x_at(frame, to));
+        let wide = (x1 - x0).max(1.5);
+        let _ = write!(
+            out,
+            "<g class=\"{}\"><title>{}</title><rect class=\"fault\" x=\"{x}\" y=\"{y}\" width=\"{w}\" height=\"{}\"/>\
+             <rect class=\"spanhead\" x=\"{x}\" y=\"{y}\" width=\"{w}\" height=\"2\"/>",
+            Ink::Bad.class(),
+            escape(text),
+            coordinate(frame.height),
+            x = coordinate(x0),
+            y = coordinate(frame.top),
+            w = coordinate(wide),
+        );
+        let room = ((wide - 6.0).max(0.0) / LETTER) as usize;
+        if room >= 6 {
+            let _ = write!(
+                out,
+                "<text class=\"spanname\" x=\"{}\" y=\"{}\">{}</text>",
+                coordinate(x0 + 3.0),
+                coordinate(frame.top + 14.0),
+                escape(&shorten(text, room))
+            );
+        }
+        out.push_str("</g>");
+    }
+
     pub(super) fn mark(&self, out: &mut String, frame: Frame, mark: &Mark) {
         let foot = frame.top + frame.height;
         match mark {
@@ -102,6 +130,7 @@ impl Chart {
                     escape(text)
                 );
             }
+            Mark::Fault { from, to, text } => self.fault(out, frame, *from, *to, text),
             Mark::Span { .. } => {}
         }
     }

@@ -3,11 +3,18 @@
 use super::*;
 use crate::walls;
 use throng_control::pace::Reading;
-use throng_model::replica::ReplicaSpec;
+use throng_model::replica::{NetworkSpec, ReplicaSpec};
 
 /// How replicas are asked to leave whose definition nobody knows any more: Compose's defaults, SIGTERM and 10 s.
 pub(super) const STOP_SIGNAL: i32 = 15;
 pub(super) const STOP_GRACE: Duration = Duration::from_secs(10);
+
+/// The address that a service asks for in a network of the host's. Plain processes cannot have one.
+fn own_address(project: &str, prepared: &Prepared, network: &NetworkSpec) -> Option<Ipv4Addr> {
+    let key = network.name.strip_prefix(project)?.strip_prefix('_')?;
+    let asked = prepared.service.networks.get(key)?.address?;
+    network.subnet.contains(&asked).then_some(asked)
+}
 
 impl Actor {
     /// Plans once and begins what the plan says. Returns when to plan again even if nothing happens.
@@ -115,12 +122,22 @@ impl Actor {
     /// Adds an address in each network of the service that `networks` has none in. Says so if there is none left.
     fn take_addresses(&mut self, key: &Key, networks: &mut Vec<Attachment>) -> Option<String> {
         let mut full = None;
-        for network in &self.prepared.get(&key.0)?.networks {
+        let prepared = self.prepared.get(&key.0)?;
+        for network in &prepared.networks {
             if networks.iter().any(|attachment| attachment.network == network.name) {
                 continue;
             }
+            let own = own_address(&self.fixed.project, prepared, network);
             let taken = self.taken.entry(network.name.clone()).or_default();
-            match taken.take(network) {
+            let address = match own {
+                Some(own) if taken.take_exactly(own) => Some(own),
+                Some(own) => {
+                    full = Some(format!("its address {own} in network {} is taken", network.name));
+                    continue;
+                }
+                None => taken.take(network),
+            };
+            match address {
                 Some(address) => {
                     self.fixed.directory.place(&network.name, &key.0, key.1, address);
                     networks.push(Attachment { network: network.name.clone(), address });
@@ -133,6 +150,17 @@ impl Actor {
             }
         }
         full
+    }
+
+    /// Says which addresses of networks are given out in turn, and which are for who asks for them.
+    pub(super) fn define_addresses(&mut self) {
+        for (key, spec) in &self.durable.networks {
+            let Some(network) = self.durable.app.networks.get(key) else { continue };
+            let services = self.durable.app.services.values();
+            let own = services.filter_map(|service| service.networks.get(key)?.address);
+            let kept = network.reserved.values().copied().chain(own).collect();
+            self.taken.entry(spec.name.clone()).or_default().define(network.range, kept);
+        }
     }
 
     fn begin_launch(&mut self, key: Key, spec: ReplicaSpec) {

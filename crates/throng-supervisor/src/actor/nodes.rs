@@ -365,32 +365,18 @@ impl Actor {
                 );
             }
         }
+        if !choice.labels.is_empty() {
+            let mut fitting = nodes.iter().filter(|(_, state)| choice.labels_fit(&state.node)).peekable();
+            let none = fitting.peek().is_none();
+            names.extend(fitting.map(|(name, _)| name.clone()));
+            if none {
+                let what = format!("no node of {} has {}", self.fixed.project, choice.labels_text());
+                return refusal(what, nodes.keys().map(String::as_str).collect());
+            }
+        }
         Ok(names.into_iter().collect())
     }
-
-    /// Has so many of the running replicas of a service killed, as by a crash: the ones with the lowest ordinals.
-    pub(super) fn kill(&mut self, service: &str, share: f64) -> Result<u32, Refusal> {
-        if !self.world.contains_key(service) {
-            return Err(self.no_service(service));
-        }
-        let running: Vec<(u32, u64)> =
-            self.running(service).map(|(ordinal, detail)| (ordinal, detail.generation)).collect();
-        let count = (running.len() as f64 * share.clamp(0.0, 1.0)).ceil() as usize;
-        for (ordinal, generation) in running.into_iter().take(count) {
-            let key = (service.to_owned(), ordinal);
-            let (id, runtime) = (self.id(&key), self.fixed.runtime.clone());
-            self.event("fault", &replica_name(&key), "killed");
-            tokio::spawn(async move {
-                if let Err(error) = runtime.stop(&id, generation, SIGKILL, Duration::from_secs(10)).await {
-                    tracing::warn!("{id} was to be killed: {error}");
-                }
-            });
-        }
-        Ok(u32::try_from(count).unwrap_or(u32::MAX))
-    }
 }
-
-const SIGKILL: i32 = 9;
 
 #[cfg(test)]
 mod tests {

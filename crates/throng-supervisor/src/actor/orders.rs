@@ -6,6 +6,7 @@ use crate::silent::Asked;
 use std::net::SocketAddr;
 use std::sync::OnceLock;
 use throng_model::autoscale::Description;
+use throng_model::fault::{ReplicaFault, Victims};
 use throng_model::node::{Node, NodeChange, NodeChoice, NodeStatus};
 
 /// How an order that changes something ended.
@@ -90,11 +91,16 @@ pub enum Order {
         change: NodeChange,
         reply: oneshot::Sender<Result<Vec<(String, Node)>, Refusal>>,
     },
-    /// Answered by how many replicas that were.
-    Kill {
-        service: String,
-        share: f64,
-        reply: oneshot::Sender<Result<u32, Refusal>>,
+    /// Answered by whom it befalls; what is to be done to them is then told as [`Order::Befallen`].
+    Befall {
+        victims: Victims,
+        fault: ReplicaFault,
+        reply: oneshot::Sender<Result<Vec<Victim>, Refusal>>,
+    },
+    /// It has befallen these, with their generations and the bytes of their disks that it has taken.
+    Befallen {
+        fault: ReplicaFault,
+        done: Vec<(ReplicaId, u64, u64)>,
     },
 }
 
@@ -196,9 +202,10 @@ impl Actor {
             Order::ChangeNodes { choice, change, reply } => {
                 let _ = reply.send(self.change_nodes(&choice, &change));
             }
-            Order::Kill { service, share, reply } => {
-                let _ = reply.send(self.kill(&service, share));
+            Order::Befall { victims, fault, reply } => {
+                let _ = reply.send(self.befall(&victims, &fault));
             }
+            Order::Befallen { fault, done } => self.befallen(&fault, done),
             Order::Census { reply } => {
                 let _ = reply.send(self.census());
             }
@@ -245,6 +252,8 @@ impl Actor {
         (self.wanted.services, self.before) = (next.services, next.before);
         self.prepared = applied.prepared;
         self.define_nodes();
+        self.define_addresses();
+        self.start_stopped();
         self.describe();
         self.fronts.retain(|name, fronts| {
             let Some(service) = self.durable.app.services.get(name) else { return false };
@@ -284,6 +293,9 @@ impl Actor {
         let mut before = BTreeMap::new();
         for (name, count) in &replicas {
             let service = durable.app.services.get_mut(name).ok_or_else(|| self.no_service(name))?;
+            if let Some(refusal) = own_address(service, *count) {
+                return Err(refusal);
+            }
             before.insert(name.clone(), std::mem::replace(&mut service.replicas, *count));
         }
         let path = self.fixed.paths.state_file(&self.fixed.project);
@@ -380,6 +392,16 @@ impl Actor {
     pub(super) fn id(&self, key: &Key) -> ReplicaId {
         ReplicaId { project: self.fixed.project.clone(), service: key.0.clone(), ordinal: key.1 }
     }
+}
+
+/// Why a service cannot have so many replicas: an address is one replica's alone.
+pub fn own_address(service: &throng_model::app::Service, count: u32) -> Option<Refusal> {
+    let address = service.networks.values().find_map(|attachment| attachment.address).filter(|_| count > 1)?;
+    let message = format!("{count} replicas of {} cannot all have the address {address}", service.name);
+    Some(
+        Refusal::new(RefusalKind::Invalid, message)
+            .hint("remove its ipv4_address; others find it by the service's name"),
+    )
 }
 
 pub(super) fn wanted(prepared: &Prepared) -> WantedService {

@@ -51,6 +51,7 @@ impl Actor {
                     view.started(now);
                 }
                 self.event("replica", &replica_name(key), "started");
+                self.fill_again(key);
             }
             Err(error) => {
                 let permanent = error.kind == ErrorKind::Invalid;
@@ -87,11 +88,20 @@ impl Actor {
                 taken.release(attachment.address);
             }
         }
+        self.forget_stopped(key);
         self.event("replica", &replica_name(key), "removed");
     }
 
     pub(super) fn exited(&mut self, event: RuntimeEvent) {
-        let RuntimeEvent::Exited { id, generation, exit } = event;
+        let (id, generation, exit) = match event {
+            RuntimeEvent::Exited { id, generation, exit } => (id, generation, exit),
+            RuntimeEvent::Warned { project, subject, message } => {
+                if project == self.fixed.project {
+                    self.event("warning", &subject, &message);
+                }
+                return;
+            }
+        };
         let now = self.now();
         let key = (id.service, id.ordinal);
         let rule = self.origin(&key).map(|origin| Rule::from(&origin.service)).unwrap_or_default();
@@ -105,7 +115,8 @@ impl Actor {
         }
         view.exited(exit, &rule, now);
         let leaving = view.leaving;
-        detail.ended_for = detail.ended_for.take().filter(|_| view.condemned());
+        Self::let_go(detail, view);
+        detail.ended_for = detail.ended_for.take().filter(|_| view.made_to_end);
         detail.exit = Some(exit);
         detail.finished_at = Some(SystemTime::now());
         detail.meter = None;

@@ -33,7 +33,8 @@ pub struct Bounds {
     pub active: bool,
 }
 
-const STATES: [&str; 7] = ["created", "starting", "running", "restarting", "leaving", "exited", "failed"];
+const STATES: [&str; 8] =
+    ["created", "starting", "running", "paused", "restarting", "leaving", "exited", "failed"];
 
 /// All figures. `rows` come in the order of services and ordinals.
 pub fn text(head: &Head<'_>, metrics: &Metrics, rows: &[Row]) -> String {

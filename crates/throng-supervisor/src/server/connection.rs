@@ -1,5 +1,6 @@
 //! One connection: a request is read, carried out, answered.
 
+use super::faults;
 use crate::actor::{Fixed, Handles, Order, taken_down};
 use crate::apply::apply;
 use crate::protocol::{Exec, MESSAGE_MOST, Refusal, RefusalKind, Reply, Request};
@@ -8,7 +9,6 @@ use std::collections::BTreeMap;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
-use throng_model::node::{NodeChange, NodeChoice};
 use throng_model::status::{Event, Readiness};
 use throng_model::update::UpdateState;
 use throng_runtime::{ExecIo, ExecSpec};
@@ -135,13 +135,13 @@ impl Connection {
                 let result = self.nodes().await;
                 self.answer(result).await
             }
-            Request::ChangeNodes { choice, change } => {
-                let result = self.change_nodes(choice, change).await;
+            Request::ChangeNodes { choice, change, lasts } => {
+                let result = faults::change_nodes(&self.fixed, &self.handles, choice, change, lasts).await;
                 self.answer(result.map(|()| Reply::Done)).await
             }
-            Request::Kill { service, share } => {
-                let result = self.ask(|reply| Order::Kill { service, share, reply }).await;
-                self.answer(result.and_then(|inner| inner).map(|count| Reply::Counted { count })).await
+            Request::Befall { victims, fault, lasts } => {
+                let result = faults::befall(&self.fixed, &self.handles, victims, fault, lasts).await;
+                self.answer(result.map(|replicas| Reply::Befallen { replicas })).await
             }
         }
     }
@@ -188,15 +188,6 @@ impl Connection {
         let mut traffic = self.fixed.runtime.link_traffic(&self.fixed.project).await;
         nodes.iter_mut().for_each(|node| node.traffic = traffic.remove(&node.name));
         Ok(Reply::Nodes { nodes })
-    }
-
-    async fn change_nodes(&mut self, choice: NodeChoice, change: NodeChange) -> Result<(), Refusal> {
-        let _order = self.fixed.nodes.lock().await;
-        let nodes = self.handles.ask(|reply| Order::ChangeNodes { choice, change, reply }).await??;
-        for (name, node) in nodes {
-            self.fixed.runtime.set_node(&self.fixed.project, &name, &node).await?;
-        }
-        Ok(())
     }
 
     async fn log_files(&mut self, services: Vec<String>) -> Result<Reply, Refusal> {

@@ -94,6 +94,7 @@ pub enum StateArgument {
     Created,
     Starting,
     Running,
+    Paused,
     Restarting,
     Leaving,
     Exited,

@@ -2,7 +2,8 @@
 
 use super::Format;
 use clap::{Args, Subcommand};
-use throng_model::node::{BANDWIDTH, LinkChange, MAX_LATENCY};
+use std::time::Duration;
+use throng_model::node::{LinkChange, check_bandwidth, check_delay};
 use throng_model::units;
 
 #[derive(Debug, Subcommand)]
@@ -14,7 +15,7 @@ pub enum NodeCommand {
     /// Put replicas there again
     Uncordon(NodeChoiceArguments),
     /// Let no packet pass to or from a node; its replicas go on
-    Cut(NodeChoiceArguments),
+    Cut(NodeCutArguments),
     /// Let packets pass again, over a link as the Compose file says
     Heal(NodeChoiceArguments),
     /// Change a node's link: `throng node set pi4-1 latency=20ms loss=1%`
@@ -31,11 +32,29 @@ pub struct NodeLsArguments {
 #[derive(Debug, Args)]
 pub struct NodeChoiceArguments {
     /// Which nodes
-    #[arg(value_name = "NODE", required_unless_present = "region")]
+    #[arg(value_name = "NODE", required_unless_present_any = ["region", "label"])]
     pub nodes: Vec<String>,
     /// All nodes of a region; may be given several times
     #[arg(long, value_name = "REGION")]
     pub region: Vec<String>,
+    /// All nodes with a label; of several labels those that have all
+    #[arg(long, value_name = "NAME=VALUE", value_parser = label)]
+    pub label: Vec<(String, String)>,
+}
+
+#[derive(Debug, Args)]
+pub struct NodeCutArguments {
+    #[command(flatten)]
+    pub choice: NodeChoiceArguments,
+    /// Heal them after this time, as in 20s
+    #[arg(long = "for", value_name = "TIME", value_parser = super::faults::lasting)]
+    pub lasts: Option<Duration>,
+}
+
+fn label(text: &str) -> Result<(String, String), String> {
+    let pair = text.split_once('=').filter(|(name, _)| !name.is_empty());
+    pair.map(|(name, value)| (name.to_owned(), value.to_owned()))
+        .ok_or_else(|| "write NAME=VALUE, as in kind=edge".into())
 }
 
 const SET_MORE: &str = "\
@@ -55,10 +74,9 @@ pub struct NodeSetArguments {
 /// One setting of a link.
 fn setting(text: &str) -> Result<LinkChange, String> {
     let (key, value) = text.split_once('=').ok_or("write KEY=VALUE, as in latency=20ms")?;
-    let time = || match units::parse_duration(value) {
-        Ok(time) if time <= MAX_LATENCY => Ok(Some(time)),
-        Ok(_) => Err(format!("the longest is {}", units::format_duration(MAX_LATENCY))),
-        Err(error) => Err(error.to_string()),
+    let time = || {
+        let time = units::parse_duration(value).map_err(|error| error.to_string())?;
+        check_delay(key, time).map(Some)
     };
     let mut change = LinkChange::default();
     match key {
@@ -66,11 +84,10 @@ fn setting(text: &str) -> Result<LinkChange, String> {
         "jitter" => change.jitter = time()?,
         "loss" => change.loss = Some(units::parse_percent(value).map_err(|error| error.to_string())?),
         "bandwidth" if value == "none" => change.bandwidth = Some(None),
-        "bandwidth" => match units::parse_bits(value) {
-            Ok(bits) if BANDWIDTH.contains(&bits) => change.bandwidth = Some(Some(bits)),
-            Ok(_) => return Err("a link has from 8 kbit to 100 Gbit a second".into()),
-            Err(error) => return Err(error.to_string()),
-        },
+        "bandwidth" => {
+            let bits = units::parse_bits(value).map_err(|error| error.to_string())?;
+            change.bandwidth = Some(Some(check_bandwidth(bits)?));
+        }
         "up" => change.up = Some(value.parse().map_err(|_| "up is true or false")?),
         _ => return Err("the keys are latency, jitter, loss, bandwidth and up".into()),
     }
@@ -80,7 +97,6 @@ fn setting(text: &str) -> Result<LinkChange, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::time::Duration;
 
     #[test]
     fn settings_are_read_or_refused() {

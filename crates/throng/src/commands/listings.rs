@@ -28,7 +28,7 @@ pub async fn ps(context: &Context, arguments: PsArguments) -> Result<()> {
     let shown = |replica: &&ReplicaStatus| {
         let chosen = arguments.services.is_empty() || arguments.services.contains(&replica.service);
         let lives =
-            matches!(replica.state.as_str(), "pending" | "running" | "starting" | "restarting" | "leaving");
+            ["pending", "running", "paused", "starting", "restarting", "leaving"].contains(&&*replica.state);
         let asked = states.iter().any(|state| state.is(&replica.state));
         chosen && if states.is_empty() { arguments.all || lives } else { asked }
     };
@@ -109,6 +109,8 @@ fn state_text(replica: &ReplicaStatus) -> String {
     };
     match replica.state.as_str() {
         "running" => format!("Up {}{health}", since(replica.started_at)),
+        // As docker has it.
+        "paused" => format!("Up {} (Paused)", since(replica.started_at)),
         "exited" => {
             let code = replica.exit.map_or(0, |exit| exit.code());
             let reason = replica.exit.filter(|exit| exit.code() > 128).map(|exit| format!(", {exit}"));

@@ -5,6 +5,7 @@ mod autoscale;
 mod ceiling;
 mod describe;
 mod doctor;
+mod faults;
 mod images;
 mod listings;
 mod load;
@@ -24,6 +25,8 @@ use crate::cli::{Arguments, Command};
 use crate::failure::{Failure, Kind, Result, io};
 use crate::project::Context;
 use std::process::ExitCode;
+use std::time::Duration;
+use throng_model::fault::ReplicaFault;
 use throng_supervisor::paths::Paths;
 use tokio_util::sync::CancellationToken;
 
@@ -66,6 +69,30 @@ async fn dispatch(context: &Context, command: Command) -> Result<ExitCode> {
         Command::Ps(arguments) => listings::ps(context, arguments).await?,
         Command::Describe(arguments) => describe::run(context, arguments).await?,
         Command::Ls(arguments) => listings::ls(context, arguments).await?,
+        Command::Kill(arguments) => {
+            let fault = ReplicaFault::Kill { signal: arguments.signal };
+            faults::befall(context, &arguments.victims, fault, None).await?;
+        }
+        Command::Stop(arguments) => {
+            let fault = ReplicaFault::Stop { grace: arguments.timeout.map(Duration::from_secs) };
+            faults::befall(context, &arguments.victims, fault, arguments.lasts).await?;
+        }
+        Command::Start(arguments) => {
+            faults::befall(context, &arguments.victims, ReplicaFault::Start, None).await?;
+        }
+        Command::Pause(arguments) => {
+            faults::befall(context, &arguments.victims, ReplicaFault::Pause, arguments.lasts).await?;
+        }
+        Command::Unpause(arguments) => {
+            faults::befall(context, &arguments.victims, ReplicaFault::Unpause, None).await?;
+        }
+        Command::Fill(arguments) => {
+            let fault = ReplicaFault::Fill { bytes: arguments.size };
+            faults::befall(context, &arguments.victims, fault, arguments.lasts).await?;
+        }
+        Command::Empty(arguments) => {
+            faults::befall(context, &arguments.victims, ReplicaFault::Empty, None).await?;
+        }
         Command::Node { command } => node::run(context, command).await?,
         Command::Top(arguments) => top::run(context, arguments).await?,
         Command::Metrics(arguments) => metrics::run(context, arguments).await?,

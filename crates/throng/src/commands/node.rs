@@ -5,6 +5,7 @@ use crate::failure::{Failure, Kind, Result};
 use crate::project::Context;
 use crate::terminal::table;
 use serde_json::json;
+use std::time::Duration;
 use throng_model::node::{LinkChange, NodeChange, NodeChoice, NodeStatus};
 use throng_model::units::format_bytes;
 
@@ -13,24 +14,32 @@ const HEADINGS: [&str; 8] = ["NAME", "STATE", "REPLICAS", "CPUS", "MEMORY", "REG
 pub async fn run(context: &Context, command: NodeCommand) -> Result<()> {
     match command {
         NodeCommand::Ls(arguments) => ls(context, arguments).await,
-        NodeCommand::Drain(arguments) => change(context, arguments, NodeChange::Drain).await,
-        NodeCommand::Uncordon(arguments) => change(context, arguments, NodeChange::Uncordon).await,
-        NodeCommand::Cut(arguments) => change(context, arguments, NodeChange::cut()).await,
-        NodeCommand::Heal(arguments) => change(context, arguments, NodeChange::Heal).await,
+        NodeCommand::Drain(arguments) => change(context, arguments, NodeChange::Drain, None).await,
+        NodeCommand::Uncordon(arguments) => change(context, arguments, NodeChange::Uncordon, None).await,
+        NodeCommand::Cut(arguments) => {
+            change(context, arguments.choice, NodeChange::cut(), arguments.lasts).await
+        }
+        NodeCommand::Heal(arguments) => change(context, arguments, NodeChange::Heal, None).await,
         NodeCommand::Set(arguments) => set(context, arguments).await,
     }
 }
 
-async fn change(context: &Context, arguments: NodeChoiceArguments, change: NodeChange) -> Result<()> {
-    let choice = NodeChoice { names: arguments.nodes, regions: arguments.region };
-    Ok(context.running().await?.change_nodes(choice, change).await?)
+async fn change(
+    context: &Context,
+    arguments: NodeChoiceArguments,
+    change: NodeChange,
+    lasts: Option<Duration>,
+) -> Result<()> {
+    let labels = arguments.label.into_iter().collect();
+    let choice = NodeChoice { names: arguments.nodes, regions: arguments.region, labels };
+    Ok(context.running().await?.change_nodes(choice, change, lasts).await?)
 }
 
 async fn set(context: &Context, arguments: NodeSetArguments) -> Result<()> {
     let mut link = LinkChange::default();
     arguments.settings.iter().for_each(|setting| link.add(setting));
     let client = context.running().await?;
-    let choice = NodeChoice { names: vec![arguments.node.clone()], regions: Vec::new() };
+    let choice = NodeChoice::one(&arguments.node);
     // Only together do they make sense, and part of it may be set already.
     let mut result = client
         .nodes()
@@ -43,7 +52,7 @@ async fn set(context: &Context, arguments: NodeSetArguments) -> Result<()> {
         return Err(Failure::new(Kind::Input, "the jitter is larger than the latency")
             .hint("jitter spreads the latency in both directions"));
     }
-    Ok(client.change_nodes(choice, NodeChange::Link(link)).await?)
+    Ok(client.change_nodes(choice, NodeChange::Link(link), None).await?)
 }
 
 async fn ls(context: &Context, arguments: NodeLsArguments) -> Result<()> {

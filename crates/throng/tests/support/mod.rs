@@ -146,6 +146,13 @@ impl Bench {
         Some(bench)
     }
 
+    /// A bench with the test program and this Compose file; `text` goes below the project's name.
+    pub fn with_app(name: &str, text: &str) -> Option<Bench> {
+        let bench = Bench::with_probe(name)?;
+        bench.compose(text);
+        Some(bench)
+    }
+
     pub fn build_probe(&self) {
         self.image("probe", "FROM scratch\nCOPY probe /probe\nENTRYPOINT [\"/probe\"]\nSTOPSIGNAL SIGKILL\n");
     }
