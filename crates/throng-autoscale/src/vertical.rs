@@ -4,6 +4,7 @@
 //!
 //! Moments are times since one that the caller chooses.
 
+use serde::{Deserialize, Serialize};
 use std::time::Duration;
 
 const DAY: Duration = Duration::from_secs(24 * 3600);
@@ -30,7 +31,7 @@ const LEAST_MILLICORES: f64 = 25.0;
 const LEAST_BYTES: f64 = 250.0 * MIB;
 
 /// Weighted samples in buckets that grow exponentially.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 struct Histogram {
     first: f64,
     weights: Vec<f64>,
@@ -101,8 +102,9 @@ impl Histogram {
     }
 }
 
-/// All that is known of what the replicas of one service use.
-#[derive(Debug, Clone)]
+/// All that is known of what the replicas of one service use. What is serialised is a checkpoint, which goes on where its
+/// moments are counted from the same one.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Vertical {
     cpu: Histogram,
     memory: Histogram,
@@ -140,6 +142,18 @@ impl Default for Vertical {
 }
 
 impl Vertical {
+    /// Whether this can have come from here: a checkpoint of another version may have other buckets.
+    pub fn is_sound(&self) -> bool {
+        let new = Vertical::default();
+        [(&self.cpu, new.cpu), (&self.memory, new.memory)].into_iter().all(|(own, new)| {
+            let numbers = own.weights.iter().chain([&own.total]);
+            own.weights.len() == new.weights.len()
+                && own.first == new.first
+                && own.reference.is_finite()
+                && numbers.into_iter().all(|weight| weight.is_finite() && *weight >= 0.0)
+        })
+    }
+
     /// Cores in use by a replica that requests so many.
     pub fn cpu(&mut self, at: Duration, cores: f64, request: f64) {
         if !cores.is_finite() || cores < 0.0 || !request.is_finite() {
@@ -314,6 +328,17 @@ mod tests {
         let mut small = Vertical::default();
         small.out_of_memory(Duration::ZERO, 50.0 * MIB);
         assert_eq!(small.memory.percentile(0.0), end(&small, 150.0 * MIB), "100 MiB more");
+    }
+
+    #[test]
+    fn a_checkpoint_goes_on_and_a_damaged_one_is_known() {
+        let vertical = day(|minute| f64::from(minute % 7) / 10.0, 300.0 * MIB);
+        let text = serde_json::to_string(&vertical).expect("JSON");
+        let again: Vertical = serde_json::from_str(&text).expect("the same");
+        assert_eq!(again, vertical);
+        assert!(again.is_sound());
+        let cut = text.replacen("[0.0,", "[", 1);
+        assert!(serde_json::from_str::<Vertical>(&cut).is_ok_and(|cut| !cut.is_sound()), "{cut}");
     }
 
     #[test]

@@ -9,7 +9,7 @@ use throng_model::app::{
     App, Build, Condition, FileKind, FileSource, HealthCheck, HealthTest, Mount, MountSource, Port, Protocol,
     RestartPolicy, Service, Swap,
 };
-use throng_model::autoscale::Autoscale;
+use throng_model::autoscale::{Allowed, Autoscale, Controlled, Vertical};
 use throng_model::sandbox::{Hook, HostAddress, Sandbox, Ulimit};
 use throng_model::update::{BackOff, RestartPace, UpdatePolicy};
 
@@ -171,6 +171,7 @@ fn x_throng(service: &Service) -> Option<Value> {
         map.insert("autoscale".into(), autoscale.spec.clone());
         map.insert("autoscaler".into(), autoscaler(autoscale));
     }
+    set(&mut map, "vertical", service.vertical.as_ref().map(vertical));
     (!map.is_empty()).then_some(Value::Object(map))
 }
 
@@ -189,6 +190,25 @@ fn autoscaler(autoscale: &Autoscale) -> Value {
     }
     map.insert("configurableTolerance".into(), json!(controller.configurable_tolerance));
     set(&mut map, "sources", (!autoscale.sources.is_empty()).then(|| json!(autoscale.sources)));
+    Value::Object(map)
+}
+
+fn vertical(of: &Vertical) -> Value {
+    let allowed = |of: &Allowed| {
+        let mut map = Map::new();
+        set(&mut map, "cpu", of.cpu.map(|milli| format!("{milli}m")));
+        set(&mut map, "memory", of.memory.map(|bytes| bytes.to_string()));
+        (!map.is_empty()).then_some(Value::Object(map))
+    };
+    let Controlled { cpu, memory } = of.controlled_resources;
+    let resources: Vec<&str> =
+        [(cpu, "cpu"), (memory, "memory")].into_iter().filter(|(on, _)| *on).map(|(_, name)| name).collect();
+    let mut map = Map::new();
+    map.insert("updateMode".into(), json!(of.update_mode));
+    set(&mut map, "minAllowed", allowed(&of.min_allowed));
+    set(&mut map, "maxAllowed", allowed(&of.max_allowed));
+    map.insert("controlledResources".into(), json!(resources));
+    map.insert("controlledValues".into(), json!(of.controlled_values));
     Value::Object(map)
 }
 

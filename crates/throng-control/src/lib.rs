@@ -12,6 +12,7 @@
 //! - [`restart`]: whether and when an ended replica starts again.
 //! - [`pace`]: how many replicas may start now, how many health checks the host can afford.
 //! - [`ceiling`]: the search for the largest count that holds.
+//! - [`vertical`]: what of a recommendation a replica is given.
 //! - [`address`]: which subnet and which address is the next free one.
 
 pub mod address;
@@ -24,6 +25,7 @@ pub mod plan;
 pub mod restart;
 pub mod rollout;
 pub mod schedule;
+pub mod vertical;
 pub mod world;
 
 pub use plan::{Limits, Plan, Step, Waiting, Wanted, WantedService, observe, plan};

@@ -46,8 +46,8 @@ pub enum Lookup {
 
 /// Knows the names of a network. Called for each question, so it must be quick and must not block.
 pub trait Resolve: Send + Sync {
-    /// `name` is in lower case and has no dot at its end.
-    fn lookup(&self, network: &str, name: &str) -> Lookup;
+    /// `name` is in lower case and has no dot at its end. `client`: who asks.
+    fn lookup(&self, network: &str, name: &str, client: IpAddr) -> Lookup;
 }
 
 /// A running name server; it stops when this is dropped.
@@ -136,7 +136,7 @@ async fn serve_datagrams(server: Arc<Server>, socket: Arc<UdpSocket>) {
             continue;
         };
         let question = buffer[..length].to_vec();
-        match server.answer(&question, true) {
+        match server.answer(&question, client.ip(), true) {
             Answer::Now(answer) => {
                 // A client that has gone needs no answer.
                 let _ = socket.send_to(&answer, client).await;
@@ -180,7 +180,7 @@ async fn serve_connection(server: &Server, mut stream: TcpStream, client: Socket
         let length = tokio::time::timeout(CLIENT_PATIENCE, stream.read_u16()).await??;
         let mut question = vec![0; usize::from(length)];
         tokio::time::timeout(CLIENT_PATIENCE, stream.read_exact(&mut question)).await??;
-        let answer = match server.answer(&question, false) {
+        let answer = match server.answer(&question, client.ip(), false) {
             Answer::Now(answer) => Some(answer),
             Answer::Ask => server.forward(&question, client, false).await,
             Answer::Drop => None,
@@ -200,7 +200,7 @@ enum Answer {
 }
 
 impl Server {
-    fn answer(&self, question: &[u8], datagram: bool) -> Answer {
+    fn answer(&self, question: &[u8], client: IpAddr, datagram: bool) -> Answer {
         let Ok(request) = Message::from_vec(question) else { return Answer::Drop };
         if request.metadata.message_type != MessageType::Query {
             return Answer::Drop;
@@ -217,7 +217,7 @@ impl Server {
         if is_reverse_of(name, &self.network) {
             return reply(&request, ResponseCode::NXDomain);
         }
-        match self.resolve.lookup(&self.network.name, name) {
+        match self.resolve.lookup(&self.network.name, name, client) {
             Lookup::NoSuchName => Answer::Ask,
             Lookup::NoReplicas => reply(&request, ResponseCode::NoError),
             Lookup::Addresses(addresses) => found(&request, query, &addresses, datagram),
@@ -326,10 +326,12 @@ mod tests {
     use super::*;
     use hickory_proto::rr::Name;
 
+    const CLIENT: IpAddr = IpAddr::V4(Ipv4Addr::new(10, 1, 0, 9));
+
     struct Many(usize);
 
     impl Resolve for Many {
-        fn lookup(&self, _: &str, name: &str) -> Lookup {
+        fn lookup(&self, _: &str, name: &str, _: IpAddr) -> Lookup {
             match name {
                 "web" => Lookup::Addresses((0..self.0 as u32).map(Ipv4Addr::from).collect()),
                 "idle" => Lookup::NoReplicas,
@@ -358,7 +360,7 @@ mod tests {
     fn ask(server: &Server, name: &str, kind: RecordType, datagram: bool) -> Option<Message> {
         let mut request = Message::query();
         request.add_query(Query::query(Name::from_ascii(name).unwrap(), kind));
-        match server.answer(&request.to_vec().unwrap(), datagram) {
+        match server.answer(&request.to_vec().unwrap(), CLIENT, datagram) {
             Answer::Now(bytes) => {
                 assert!(!datagram || bytes.len() <= 512, "{} bytes in a datagram", bytes.len());
                 Some(Message::from_vec(&bytes).unwrap())
@@ -408,7 +410,7 @@ mod tests {
     proptest::proptest! {
         #[test]
         fn no_bytes_make_it_panic(bytes: Vec<u8>) {
-            server(1).answer(&bytes, true);
+            server(1).answer(&bytes, CLIENT, true);
         }
     }
 }

@@ -19,6 +19,7 @@ use crate::wires::Wires;
 use crate::{blank, logs, process, rootless, seccomp, start};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::io;
+use std::net::{Ipv4Addr, TcpListener};
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -192,6 +193,21 @@ impl Engine {
             Isolation::Container { rootless: true } => self.core.fabric.tcp_socket(),
             _ => network::tcp_socket(),
         }
+    }
+
+    /// Listens inside a network at an address that no replica has, where only replicas and this host come. `None` for plain
+    /// processes, which have no names that could lead there. The network must exist.
+    pub async fn service_listener(
+        &self,
+        network: &NetworkSpec,
+        address: Ipv4Addr,
+        port: u16,
+    ) -> Result<Option<io::Result<TcpListener>>> {
+        if self.isolation == Isolation::Process {
+            return Ok(None);
+        }
+        let (core, network) = (self.core.clone(), network.clone());
+        blocking(move || core.fabric.listener(&network, address, port)).await.map(Some)
     }
 }
 

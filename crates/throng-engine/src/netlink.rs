@@ -272,6 +272,17 @@ pub fn new_address(index: u32, address: Ipv4Addr, prefix: u8, broadcast: Ipv4Add
     Request::make(RouteNetlinkMessage::NewAddress(message))
 }
 
+/// One more address of this host alone.
+pub fn new_host_address(index: u32, address: Ipv4Addr) -> Request {
+    let mut message = AddressMessage::default();
+    message.header.family = AddressFamily::Inet;
+    message.header.prefix_len = 32;
+    message.header.index = index;
+    message.attributes =
+        vec![AddressAttribute::Local(IpAddr::V4(address)), AddressAttribute::Address(IpAddr::V4(address))];
+    Request::make(RouteNetlinkMessage::NewAddress(message))
+}
+
 pub fn default_route(index: u32, gateway: Ipv4Addr) -> Request {
     let mut message = RouteMessage::default();
     message.header.address_family = AddressFamily::Inet;
@@ -440,6 +451,19 @@ impl Connection {
 
     /// IPv4 addresses of an interface, with the lengths of their prefixes.
     pub fn addresses(&mut self, index: u32) -> io::Result<Vec<(Ipv4Addr, u8)>> {
+        let all = self.all_addresses()?;
+        let own = all.into_iter().filter(|(of, ..)| *of == index);
+        Ok(own.map(|(_, address, length)| (address, length)).collect())
+    }
+
+    /// The interface that has an address.
+    pub fn owner_of(&mut self, address: Ipv4Addr) -> io::Result<Option<u32>> {
+        let all = self.all_addresses()?;
+        Ok(all.into_iter().find(|(_, found, _)| *found == address).map(|(index, ..)| index))
+    }
+
+    /// Index of the interface, address and length of its prefix.
+    fn all_addresses(&mut self) -> io::Result<Vec<(u32, Ipv4Addr, u8)>> {
         let (first, mut batch) = (self.next, Vec::new());
         let mut wanted = AddressMessage::default();
         wanted.header.family = AddressFamily::Inet;
@@ -452,14 +476,13 @@ impl Connection {
                 match message.payload {
                     NetlinkPayload::Done(_) => return Ok(addresses),
                     NetlinkPayload::Error(error) => return Err(error.to_io()),
-                    NetlinkPayload::InnerMessage(RouteNetlinkMessage::NewAddress(found))
-                        if found.header.index == index =>
-                    {
+                    NetlinkPayload::InnerMessage(RouteNetlinkMessage::NewAddress(found)) => {
                         let local = found.attributes.iter().find_map(|attribute| match attribute {
                             AddressAttribute::Local(IpAddr::V4(address)) => Some(*address),
                             _ => None,
                         });
-                        addresses.extend(local.map(|address| (address, found.header.prefix_len)));
+                        let of = found.header.index;
+                        addresses.extend(local.map(|address| (of, address, found.header.prefix_len)));
                     }
                     _ => {}
                 }

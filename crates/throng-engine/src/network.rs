@@ -275,6 +275,19 @@ impl Fabric {
         self.call(Traffic::open)
     }
 
+    /// Listens at an address of the network that no replica has: the gateway's, or one that becomes the host's beside it
+    /// for as long as the network is there.
+    pub fn listener(&self, network: &NetworkSpec, address: Ipv4Addr, port: u16) -> io::Result<TcpListener> {
+        if address != network.gateway {
+            self.control().own(network, address)?;
+        }
+        self.call(move || {
+            let listener = TcpListener::bind(SocketAddrV4::new(address, port))?;
+            listener.set_nonblocking(true)?;
+            Ok(listener)
+        })
+    }
+
     /// Sockets on which DNS is answered at the gateway's address.
     pub fn name_server_sockets(&self, address: Ipv4Addr, port: u16) -> io::Result<(UdpSocket, TcpListener)> {
         self.call(move || {
@@ -307,7 +320,9 @@ impl Control {
         let bridge = connection.index_of(name)?.ok_or_else(no_device)?;
         let subnet = spec.subnet;
         let wanted = (spec.gateway, subnet.prefix_len());
-        if let Some(other) = connection.addresses(bridge)?.into_iter().find(|found| *found != wanted) {
+        // Addresses of services are beside the gateway's.
+        let known = |found: &(Ipv4Addr, u8)| *found == wanted || found.1 == 32 && subnet.contains(&found.0);
+        if let Some(other) = connection.addresses(bridge)?.into_iter().find(|found| !known(found)) {
             let (address, length) = other;
             return Err(io::Error::other(format!(
                 "its bridge {name} exists with address {address}/{length}"
@@ -323,6 +338,12 @@ impl Control {
         let segment = Segment { spec: spec.clone(), bridge, parents: HashMap::new(), nodes: HashMap::new() };
         self.segments.insert(spec.name.clone(), segment);
         Ok(())
+    }
+
+    /// Gives the interface with the gateway's address, whoever made it, one more.
+    fn own(&mut self, network: &NetworkSpec, address: Ipv4Addr) -> io::Result<()> {
+        let bridge = self.connection.owner_of(network.gateway)?.ok_or_else(no_device)?;
+        allow_existing(self.connection.request(netlink::new_host_address(bridge, address)))
     }
 
     fn attach(&mut self, links: Links, leg: &Leg, pid: u32) -> io::Result<Option<u32>> {

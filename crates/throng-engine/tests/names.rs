@@ -11,7 +11,7 @@ use throng_engine::dns::{Lookup, Resolve, serve};
 struct Names;
 
 impl Resolve for Names {
-    fn lookup(&self, network: &str, name: &str) -> Lookup {
+    fn lookup(&self, network: &str, name: &str, _: std::net::IpAddr) -> Lookup {
         match (network, name) {
             ("engine-names_default", "web") => Lookup::Addresses(vec![Ipv4Addr::new(10, 199, 30, 7)]),
             (_, "idle") => Lookup::NoReplicas,

@@ -168,7 +168,7 @@ async fn shares_and_reservations_reach_the_control_group() {
 struct Nobody;
 
 impl Resolve for Nobody {
-    fn lookup(&self, _: &str, _: &str) -> Lookup {
+    fn lookup(&self, _: &str, _: &str, _: std::net::IpAddr) -> Lookup {
         Lookup::NoSuchName
     }
 }

@@ -1,6 +1,6 @@
 //! What a Compose file says once every default is filled in and every path is absolute.
 
-use crate::autoscale::Autoscale;
+use crate::autoscale::{Autoscale, Vertical};
 use crate::job::Job;
 use crate::node::{Node, Placement};
 use crate::replica::LogPolicy;
@@ -101,6 +101,9 @@ pub struct Service {
     /// How the number of replicas follows the load; `None` means that it is only changed by hand.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub autoscale: Option<Autoscale>,
+    /// What becomes of what its replicas are found to need.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub vertical: Option<Vertical>,
     #[serde(default, skip_serializing_if = "Placement::is_anywhere")]
     pub placement: Placement,
 }

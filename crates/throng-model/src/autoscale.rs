@@ -1,9 +1,10 @@
 //! What a Compose file asks of the autoscaler of one service, under `x-throng`, and how that autoscaler is doing.
 
-use crate::app::HealthCheck;
+use crate::app::{HealthCheck, Resources};
 use crate::status::Event;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 use std::time::{Duration, SystemTime};
 
 /// `x-throng.autoscale` and `x-throng.autoscaler` of one service.
@@ -70,9 +71,12 @@ impl Controller {
 /// An endpoint in Prometheus' text format, and the series of it that is meant.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct MetricSource {
-    /// Of Object and External metrics: `http://HOST[:PORT][/PATH]`.
+    /// Of Object and External metrics: `http://HOST[:PORT][/PATH]`, or the same with `https`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub url: Option<String>,
+    /// Certificates (PEM, an absolute path) that an `https` endpoint is trusted by instead of the host's own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ca: Option<PathBuf>,
     /// Of Pods metrics: where each replica answers; `None` means what its labels say.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub port: Option<u16>,
@@ -165,6 +169,92 @@ pub struct Recommendation {
     pub confidence: f64,
 }
 
+/// `x-throng.vertical` of one service: what becomes of its recommendation. Names and meanings are those of a
+/// VerticalPodAutoscaler's spec (`autoscaling.k8s.io/v1`), whose policy of the one container this is.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+pub struct Vertical {
+    pub update_mode: UpdateMode,
+    pub min_allowed: Allowed,
+    pub max_allowed: Allowed,
+    pub controlled_resources: Controlled,
+    pub controlled_values: ControlledValues,
+}
+
+impl Default for Vertical {
+    fn default() -> Vertical {
+        Vertical {
+            update_mode: UpdateMode::Recreate,
+            min_allowed: Allowed::default(),
+            max_allowed: Allowed::default(),
+            controlled_resources: Controlled::default(),
+            controlled_values: ControlledValues::default(),
+        }
+    }
+}
+
+/// Which replicas get what is recommended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum UpdateMode {
+    /// None: it is only shown.
+    Off,
+    /// Those that are made; one that is started again keeps what it was made with.
+    Initial,
+    /// Those that are made or started again, for whatever reason. None is stopped for it.
+    Recreate,
+}
+
+impl UpdateMode {
+    pub fn name(self) -> &'static str {
+        match self {
+            UpdateMode::Off => "Off",
+            UpdateMode::Initial => "Initial",
+            UpdateMode::Recreate => "Recreate",
+        }
+    }
+}
+
+/// A bound of what is recommended: thousandths of a core, and bytes.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Allowed {
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cpu: Option<u64>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub memory: Option<u64>,
+}
+
+/// What is changed; the other stays as the file has it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Controlled {
+    pub cpu: bool,
+    pub memory: bool,
+}
+
+impl Default for Controlled {
+    fn default() -> Controlled {
+        Controlled { cpu: true, memory: true }
+    }
+}
+
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum ControlledValues {
+    /// Limits grow and shrink in proportion.
+    #[default]
+    RequestsAndLimits,
+    /// Limits stay, and are the most that is requested.
+    RequestsOnly,
+}
+
+/// What becomes of a service's recommendation.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub struct VerticalStatus {
+    pub policy: Vertical,
+    /// What a replica that starts now gets; `None` where that is what the file says.
+    pub next: Option<Resources>,
+    /// Replicas that have other amounts than the file says.
+    pub given: u32,
+}
+
 /// A service in detail.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Description {
@@ -183,4 +273,7 @@ pub struct Description {
     /// What it should request by what has been seen; `None` before anything has.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub recommendation: Option<Recommendation>,
+    /// What becomes of that; `None` where the file says nothing about it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub vertical: Option<VerticalStatus>,
 }

@@ -119,8 +119,17 @@ impl Proxy {
     ///
     /// The threads are its own, so it may be called from any runtime or none.
     pub fn bind(config: ProxyConfig, dial: Option<Dial>) -> Result<Proxy, ProxyError> {
-        config.limits.check().map_err(ProxyError::Limit)?;
         let listener = listen(config.listen).map_err(|e| explain(config.listen, e))?;
+        Proxy::serve(listener, config, dial)
+    }
+
+    /// As [`Proxy::bind`], at a nonblocking socket that listens already, wherever that is.
+    pub fn serve(
+        listener: TcpListener,
+        config: ProxyConfig,
+        dial: Option<Dial>,
+    ) -> Result<Proxy, ProxyError> {
+        config.limits.check().map_err(ProxyError::Limit)?;
         let local =
             listener.local_addr().map_err(|source| ProxyError::Listen { address: config.listen, source })?;
         let shared = Arc::new(Shared::new(config.limits, dial, config.seed));

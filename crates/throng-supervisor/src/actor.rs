@@ -6,6 +6,7 @@ mod autoscaling;
 mod begin;
 mod faults;
 mod figures;
+mod given;
 mod nodes;
 mod orders;
 mod outcomes;
@@ -17,6 +18,7 @@ use crate::backend::{Backend, On};
 use crate::front::{self, Front, Fronts};
 use crate::host::Host;
 use crate::listing;
+use crate::lives;
 use crate::metrics::{Meter, Metrics};
 use crate::names::Directory;
 use crate::paths::Paths;
@@ -40,12 +42,12 @@ use throng_control::pace::{Budget, Pace};
 use throng_control::{Limits, Phase, Plan, ReplicaView, Step, Wanted, WantedService, World};
 use throng_engine::dns::DnsServer;
 use throng_image::Store;
-use throng_model::app::{App, Port};
+use throng_model::app::{App, Port, Resources};
 use throng_model::replica::{Attachment, Exit, Observed, ReplicaId, ReplicaState, Statistics};
 use throng_model::status::{Event, Published, Readiness, ReplicaSample, ServiceStatus, Status};
 use throng_runtime::{Runtime, RuntimeEvent};
 use tokio::sync::{broadcast, mpsc, oneshot, watch};
-use tokio::task::JoinSet;
+use tokio::task::{JoinHandle, JoinSet};
 
 /// Events kept for `throng events`.
 const EVENTS_KEPT: usize = 10_000;
@@ -90,6 +92,8 @@ pub struct Detail {
     /// It is to start again when it has ended.
     pub start_again: bool,
     pub restarts: u32,
+    /// What it was given instead of what its definition says, by its service's recommendation.
+    pub given: Option<Resources>,
     pub created_at: SystemTime,
     pub started_at: Option<SystemTime>,
     pub finished_at: Option<SystemTime>,
@@ -159,7 +163,7 @@ pub struct Actor {
     feed: broadcast::Sender<Arc<Reply>>,
     readiness: watch::Sender<Arc<BTreeMap<String, Readiness>>>,
     /// What the balancers and the directory were last told, to tell them only of changes.
-    told: HashMap<String, Vec<(u32, Ipv4Addr)>>,
+    told: HashMap<String, outside::Told>,
     /// Answers to orders that change what is wanted. They are given only once the change has been published, so
     /// that whoever asks for readiness afterwards cannot see the time before it.
     answers: Vec<(oneshot::Sender<Done>, Done)>,
@@ -167,6 +171,11 @@ pub struct Actor {
     uncommitted: Option<(state::Written, BTreeMap<String, u32>)>,
     autoscalers: Autoscalers,
     recommenders: Recommenders,
+    /// What of replicas the next supervisor is to know has changed since it was last written.
+    lives_changed: bool,
+    saving_lives: Option<JoinHandle<()>>,
+    /// What replicas of services were given last.
+    told_given: BTreeMap<String, Resources>,
     /// Services without replicas at whose address a request waits.
     woken: mpsc::Receiver<String>,
     woken_in: mpsc::Sender<String>,
@@ -182,6 +191,10 @@ impl Actor {
     ) -> Actor {
         let (cores, share) = (fixed.cores, fixed.checks_share);
         let (woken_in, woken) = mpsc::channel(autoscaling::WAKINGS_WAITING);
+        let (lives, damage) = match lives::load(&fixed.paths.lives_file(&fixed.project)) {
+            Ok(lives) => (lives, None),
+            Err(error) => (lives::Lives::default(), Some(error.to_string())),
+        };
         let mut actor = Actor {
             fixed,
             wanted: Wanted { going_down: durable.going_down, ..Wanted::default() },
@@ -219,22 +232,33 @@ impl Actor {
             answers: Vec::new(),
             uncommitted: None,
             autoscalers: Autoscalers::default(),
-            recommenders: Recommenders::new(Instant::now()),
+            recommenders: Recommenders::new(Instant::now(), lives.recommenders),
+            lives_changed: false,
+            saving_lives: None,
+            told_given: BTreeMap::new(),
             woken,
             woken_in,
         };
+        actor.reserve_service_addresses();
         for replica in observed {
-            actor.take_over(replica);
+            let life =
+                lives.replicas.get(&replica.id.service).and_then(|lives| lives.get(&replica.id.ordinal));
+            actor.take_over(replica, life.copied().unwrap_or_default());
+        }
+        if let Some(error) = damage {
+            let project = actor.fixed.project.clone();
+            actor.event("warning", &project, &format!("restarts of replicas count from none: {error}"));
         }
         actor
     }
 
     /// Takes in a replica that an earlier supervisor started.
-    fn take_over(&mut self, replica: Observed) {
+    fn take_over(&mut self, replica: Observed, life: lives::Life) {
         let now = self.now();
         let mut detail = Detail::new(replica.generation, replica.networks.clone());
         detail.node.clone_from(&replica.node);
         detail.paused = replica.paused;
+        (detail.restarts, detail.given) = (life.restarts, life.given);
         if let Some(node) = replica.node {
             self.field.remember((replica.id.service.clone(), replica.id.ordinal), node);
         }
@@ -261,7 +285,8 @@ impl Actor {
         let stopped = stopped.is_some_and(|stopped| stopped.contains(&replica.id.ordinal));
         let stopped = stopped && !matches!(phase, Phase::Running { .. });
         let key = (replica.id.service, replica.id.ordinal);
-        let view = ReplicaView { stopped, ..ReplicaView::new(replica.config_hash, phase, false) };
+        let mut view = ReplicaView { stopped, ..ReplicaView::new(replica.config_hash, phase, false) };
+        view.tries = life.tries();
         self.insert(key, view, detail);
     }
 
@@ -302,6 +327,7 @@ impl Actor {
                 Some(outcome) = self.tasks.join_next() => self.finished(outcome),
                 _ = sample.tick() => {
                     self.sample();
+                    self.save_lives();
                     continue;
                 }
                 () = look => {
@@ -385,6 +411,10 @@ impl Actor {
             remove_volumes(&self.durable.app, &self.fixed.paths);
         }
         self.fixed.paths.unmark(&self.fixed.project);
+        if let Some(saving) = self.saving_lives.take() {
+            // It would make the folder anew.
+            let _ = saving.await;
+        }
         let folder = self.fixed.paths.project(&self.fixed.project);
         if let Err(error) = std::fs::remove_dir_all(&folder) {
             tracing::warn!("{}: {error}", folder.display());
@@ -411,6 +441,7 @@ impl Detail {
             filled: None,
             start_again: false,
             restarts: 0,
+            given: None,
             created_at: SystemTime::now(),
             started_at: None,
             finished_at: None,

@@ -4,6 +4,7 @@
 use crate::actor::{Applied, Before, Current, Fixed, Handles, Order, effective, own_address};
 use crate::backend::Backend;
 use crate::front::{self, Front, Fronts};
+use crate::inside;
 use crate::paths::Paths;
 use crate::protocol::{Manner, Refusal, RefusalKind};
 use crate::spec::{self, Prepared};
@@ -65,7 +66,7 @@ async fn make_wanted(
         *recreated.entry(name.clone()).or_default() += 1;
     }
     let mut made = Vec::new();
-    let result = prepare_app(fixed, &current, app, recreated, origins, &mut made).await;
+    let result = prepare_app(fixed, handles, &current, app, recreated, origins, &mut made).await;
     let result = match result {
         Ok(mut applied) => {
             applied.durable.files = files;
@@ -129,6 +130,7 @@ fn restrict(mut app: App, only: &[String], alone: bool, current: &App) -> Result
 
 async fn prepare_app(
     fixed: &Arc<Fixed>,
+    handles: &Handles,
     current: &Current,
     app: App,
     recreated: BTreeMap<String, u64>,
@@ -165,14 +167,16 @@ async fn prepare_app(
         false => kept_overrides(&current.durable.nodes, &app),
     };
     set_nodes(fixed, &app, &nodes).await?;
-    let fronts = open_fronts(fixed, current, &app)?;
+    let mut fronts = open_fronts(fixed, current, &app)?;
     let chosen_ports = chosen_ports(&current.durable.chosen_ports, &app, &fronts);
+    let service_addresses = inside::open(fixed, handles, current, &prepared, &mut fronts).await?;
     let durable = Durable {
         version: STATE_VERSION,
         on: fixed.on.clone(),
         app,
         networks,
         chosen_ports,
+        service_addresses,
         recreated,
         rollouts: BTreeMap::new(),
         nodes,
@@ -193,7 +197,8 @@ fn waits_in_vain(app: &App, prepared: &BTreeMap<String, Prepared>) -> Option<Ref
     let mut vain = healthy.filter(|(_, on)| prepared.get(*on).is_some_and(unasked));
     let (service, on) = vain.next()?;
     let message = format!("{service} waits until {on} is healthy, but {on} has no health check");
-    let hint = format!("give {on} a healthcheck or x-throng.readiness, or wait with condition: service_started");
+    let hint =
+        format!("give {on} a healthcheck or x-throng.readiness, or wait with condition: service_started");
     Some(Refusal::new(RefusalKind::Invalid, message).hint(hint))
 }
 
@@ -313,7 +318,8 @@ async fn make_networks(
             None => new_network(fixed, key, network, networks.values())?,
         };
         if let Some(other) = network.gateway.filter(|gateway| *gateway != spec.gateway) {
-            let message = format!("network {key} has the gateway {} and cannot change to {other}", spec.gateway);
+            let message =
+                format!("network {key} has the gateway {} and cannot change to {other}", spec.gateway);
             return Err(Refusal::new(RefusalKind::Invalid, message).hint("take the app down first"));
         }
         let made_it = fixed.runtime.create_network(&spec).await;
@@ -352,13 +358,17 @@ fn new_network<'a>(
         // Its own bridge may be left of a supervisor that was killed.
         let own = throng_engine::bridge_name(&name);
         let foreign = routes.iter().filter(|(interface, _)| *interface != own);
-        let all = taken.chain(foreign.map(|(interface, net)| {
-            (format!("is where this host has a route to, over {interface}"), *net)
-        }));
+        let all =
+            taken.chain(foreign.map(|(interface, net)| {
+                (format!("is where this host has a route to, over {interface}"), *net)
+            }));
         if let Some((whose, other)) = all.into_iter().find(|(_, other)| overlap(*other, subnet)) {
             let message = format!("the subnet {subnet} of network {key} overlaps {other}, which {whose}");
             let refusal = Refusal::new(RefusalKind::Invalid, message);
-            return Err(placed(refusal.hint("choose another one, or leave it out to get a free one"), network));
+            return Err(placed(
+                refusal.hint("choose another one, or leave it out to get a free one"),
+                network,
+            ));
         }
     }
     let in_use: Vec<_> = routes.iter().chain(&of_projects).map(|(_, net)| *net).collect();
@@ -411,7 +421,8 @@ fn subnets_of_projects(paths: &Paths) -> Vec<(String, ipnet::Ipv4Net)> {
     for project in std::fs::read_dir(paths.projects()).into_iter().flatten().flatten() {
         if let Ok(Some(durable)) = state::load(&project.path().join("state.json")) {
             let each = durable.networks.values();
-            subnets.extend(each.map(|network| (format!("is that of network {}", network.name), network.subnet)));
+            subnets
+                .extend(each.map(|network| (format!("is that of network {}", network.name), network.subnet)));
         }
     }
     subnets

@@ -3,6 +3,7 @@
 use crate::names::Directory;
 use crate::paths::Paths;
 use serde::{Deserialize, Serialize};
+use std::net::{Ipv4Addr, TcpListener};
 use std::sync::Arc;
 use throng_docker::{Docker, DockerOptions, Names, Nested, NestedOptions};
 use throng_engine::dns::{self, DnsServer};
@@ -202,6 +203,23 @@ impl Backend {
                 Arc::new(move || engine.tcp_socket())
             }
             Backend::Docker { .. } => Arc::new(Docker::tcp_socket),
+        }
+    }
+
+    /// Listens inside a network at an address that no replica has; `None` where names do not lead there.
+    pub async fn listen_inside(
+        &self,
+        network: &NetworkSpec,
+        address: Ipv4Addr,
+        port: u16,
+    ) -> Option<std::io::Result<TcpListener>> {
+        let engine = match self {
+            Backend::Local(engine) => Some(engine),
+            Backend::Docker { names, .. } => names.as_ref(),
+        };
+        match engine?.service_listener(network, address, port).await {
+            Ok(listener) => listener,
+            Err(error) => Some(Err(std::io::Error::other(error.to_string()))),
         }
     }
 

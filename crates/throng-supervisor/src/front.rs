@@ -3,7 +3,7 @@
 
 use crate::protocol::{Refusal, RefusalKind};
 use std::collections::BTreeMap;
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener};
 use std::sync::Arc;
 use throng_model::app::{Port, Protocol};
 use throng_proxy::{Backend, Dial, Limits, ProtocolHint, Proxy, ProxyConfig};
@@ -12,10 +12,20 @@ use throng_proxy::{Backend, Dial, Limits, ProtocolHint, Proxy, ProxyConfig};
 pub type Fronts = BTreeMap<String, Vec<Front>>;
 
 pub struct Front {
-    /// As the app says it; `None` for a service address that was made on request.
+    /// As the app says it; `None` for a service address that was made on request, and inside a network.
     pub port: Option<Port>,
+    /// For whoever calls the service by name.
+    pub inside: Option<Inside>,
     pub target: u16,
     pub proxy: Arc<Proxy>,
+}
+
+/// Where a service is to be reached in a network, beside its replicas.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Inside {
+    pub network: String,
+    pub address: Ipv4Addr,
+    pub port: u16,
 }
 
 impl Front {
@@ -65,7 +75,16 @@ fn open(port: &Port, at: Option<u16>, seed: u64, dial: Dial) -> Result<Front, Re
             listen.port()
         ))
     })?;
-    Ok(Front { port: Some(port.clone()), target: port.target, proxy: Arc::new(proxy) })
+    Ok(Front { port: Some(port.clone()), inside: None, target: port.target, proxy: Arc::new(proxy) })
+}
+
+/// A front door at a socket that listens inside a network.
+pub fn open_inside(inside: Inside, listener: TcpListener, dial: Dial) -> Result<Front, Refusal> {
+    let listen = SocketAddr::new(IpAddr::V4(inside.address), inside.port);
+    let proxy = Proxy::serve(listener, ProxyConfig::new(listen), Some(dial)).map_err(|error| {
+        Refusal::new(RefusalKind::Host, format!("cannot listen on {listen} in {}: {error}", inside.network))
+    })?;
+    Ok(Front { port: None, target: inside.port, inside: Some(inside), proxy: Arc::new(proxy) })
 }
 
 /// A front door on a free loopback port, for a port that the app does not publish.

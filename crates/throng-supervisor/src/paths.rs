@@ -94,6 +94,10 @@ impl Paths {
         self.project(project).join("state.json")
     }
 
+    pub fn lives_file(&self, project: &str) -> PathBuf {
+        self.project(project).join("replicas.json")
+    }
+
     pub fn supervisor_log(&self, project: &str) -> PathBuf {
         self.project(project).join("supervisor.log")
     }

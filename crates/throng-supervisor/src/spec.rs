@@ -3,12 +3,12 @@
 use crate::paths::Paths;
 use crate::protocol::{Refusal, RefusalKind};
 use sha2::{Digest, Sha256};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::time::{Duration, SystemTime};
 use throng_image::{HealthConfig, Image, Store};
 use throng_model::app::{
-    App, FileKind, FileMount, FileSource, HealthCheck, HealthTest, MountSource, Resources, Service,
+    App, FileKind, FileMount, FileSource, HealthCheck, HealthTest, MountSource, Protocol, Resources, Service,
 };
 use throng_model::job::Job;
 use throng_model::replica::{
@@ -17,6 +17,8 @@ use throng_model::replica::{
 
 /// Bytes of a config's or secret's file that is copied, to have an owner or mode of its own.
 const MAX_COPIED: u64 = 16 << 20;
+/// Ports of one service at whose own address connections are held.
+const PORTS_MOST: usize = 16;
 
 /// A service with its image looked up: what all of its replicas share.
 #[derive(Debug, Clone)]
@@ -29,6 +31,8 @@ pub struct Prepared {
     pub stop_signal: i32,
     /// Names of the host's networks, in the order of the service's attachments.
     pub networks: Vec<NetworkSpec>,
+    /// Ports of TCP at which replicas are known to answer.
+    pub ports: BTreeSet<u16>,
     pub config_hash: String,
 }
 
@@ -73,8 +77,27 @@ pub fn prepare(
         None => image.config.healthcheck.as_ref().and_then(image_health_check),
     };
     let config_hash = config_hash(service, &image.id, &networks, &marks);
+    let ports = known_ports(service, &image, health.as_ref());
     let service = service.clone();
-    Ok(Prepared { service, root, process, mounts, health, stop_signal, networks, config_hash })
+    Ok(Prepared { service, root, process, mounts, health, stop_signal, networks, ports, config_hash })
+}
+
+/// What the file, the image and the health check say.
+fn known_ports(service: &Service, image: &Image, health: Option<&HealthCheck>) -> BTreeSet<u16> {
+    let published = service.ports.iter().filter(|port| port.protocol == Protocol::Tcp);
+    let exposed = service.expose.iter().filter(|port| port.protocol == Protocol::Tcp);
+    let of_image = image.config.exposed_ports.iter().filter_map(|text| {
+        let (port, protocol) = text.split_once('/').unwrap_or((text, "tcp"));
+        port.parse().ok().filter(|_| protocol == "tcp")
+    });
+    let asked = health.and_then(|check| match check.test {
+        HealthTest::Http { port, .. } | HealthTest::Tcp { port } | HealthTest::Grpc { port, .. } => {
+            Some(port)
+        }
+        _ => None,
+    });
+    let said = published.map(|port| port.target).chain(exposed.map(|port| port.port));
+    said.chain(of_image).chain(asked).take(PORTS_MOST).collect()
 }
 
 impl Prepared {
@@ -416,6 +439,7 @@ fn config_hash(service: &Service, image_id: &str, networks: &[NetworkSpec], mark
         rollback: None,
         build: None,
         autoscale: None,
+        vertical: None,
         resources: Resources { cpu_reservation: None, ..service.resources },
         ..service.clone()
     };

@@ -4,6 +4,8 @@
 //! leaves the old or the new one. Replicas are not in it; the runtime keeps a record for each.
 
 use crate::backend::On;
+use crate::inside::Addresses;
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -27,6 +29,9 @@ pub struct Durable {
     /// after this process has been replaced.
     #[serde(default)]
     pub chosen_ports: BTreeMap<String, BTreeMap<u16, u16>>,
+    /// Where services are to be reached by name, by network and service. They stay until the app is down.
+    #[serde(default)]
+    pub service_addresses: Addresses,
     /// How often replicas of a service were to be replaced though nothing about them had changed.
     #[serde(default)]
     pub recreated: BTreeMap<String, u64>,
@@ -76,12 +81,17 @@ pub enum StateError {
     Io { what: &'static str, path: String, source: std::io::Error },
     #[error("{path} is damaged: {source}")]
     Damaged { path: String, source: serde_json::Error },
-    #[error("{path} was written by a newer throng (state version {found}, this one knows {STATE_VERSION})")]
-    Newer { path: String, found: u32 },
+    #[error("{path} was written by a newer throng (version {found}, this one knows {known})")]
+    Newer { path: String, found: u32, known: u32 },
 }
 
 /// The stored state, or `None` if there is none.
 pub fn load(path: &Path) -> Result<Option<Durable>, StateError> {
+    read(path, STATE_VERSION)
+}
+
+/// A file with a `version`, which must not be above `known`; `None` if there is none.
+pub fn read<T: DeserializeOwned>(path: &Path, known: u32) -> Result<Option<T>, StateError> {
     let shown = path.display().to_string();
     let text = match std::fs::read(path) {
         Ok(text) => text,
@@ -94,8 +104,8 @@ pub fn load(path: &Path) -> Result<Option<Durable>, StateError> {
     }
     let damaged = |source| StateError::Damaged { path: shown.clone(), source };
     let Version { version } = serde_json::from_slice(&text).map_err(damaged)?;
-    if version > STATE_VERSION {
-        return Err(StateError::Newer { path: shown, found: version });
+    if version > known {
+        return Err(StateError::Newer { path: shown, found: version, known });
     }
     serde_json::from_slice(&text).map(Some).map_err(damaged)
 }
@@ -112,7 +122,7 @@ pub struct Written {
 }
 
 /// Writes a state, which only [`Written::commit`] makes the one that counts. Most of what can go wrong goes wrong here.
-pub fn write(path: &Path, state: &Durable) -> Result<Written, StateError> {
+pub fn write(path: &Path, state: &impl Serialize) -> Result<Written, StateError> {
     let folder = path.parent().unwrap_or(Path::new("."));
     std::fs::create_dir_all(folder).map_err(io("create the folder of", path))?;
     let temporary = path.with_extension("json.new");

@@ -220,3 +220,145 @@ services:
     assert_eq!((&active["status"], &active["reason"]), (&"False".into(), &"FailedGetExternalMetric".into()));
     bench.ok(&["describe", "web"]).prints("<unknown> / 10").prints(&format!("127.0.0.1:{closed}"));
 }
+
+/// Bytes that a replica may have, as the kernel says.
+fn memory_limit(bench: &Bench, service: &str, ordinal: u32) -> u64 {
+    let name = format!("{}-{service}-{ordinal}", bench.project);
+    until("it is measured", || {
+        let measured = bench.ok(&["top", "--no-stream", "--format", "json"]).json();
+        measured.iter().find(|one| one["Name"] == name.as_str())?["MemoryLimit"].as_u64()
+    })
+}
+
+#[test]
+fn replicas_get_what_is_recommended_as_their_mode_says() {
+    const FILE: u64 = 64 << 20;
+    const MOST: u64 = 96 << 20;
+    let Some(bench) = Bench::with_probe("replicas_get_what_is_recommended_as_their_mode_says") else {
+        return;
+    };
+    let service = |name: &str, mode: &str| {
+        format!(
+            "
+  {name}:
+    image: probe
+    command: [serve, '80']
+    restart: always
+    deploy: {{resources: {{limits: {{cpus: '0.5', memory: 64M}}}}}}
+    x-throng: {{vertical: {{updateMode: {mode}, maxAllowed: {{memory: 96Mi}}}}}}"
+        )
+    };
+    let services = [("off", "Off"), ("first", "Initial"), ("each", "Recreate")];
+    let text: String = services.iter().map(|(name, mode)| service(name, mode)).collect();
+    bench.compose(&format!("services:{text}\n"));
+    bench.ok(&["up", "-d", "--wait"]);
+    until("what they need is known", || {
+        services.iter().all(|(name, _)| described(&bench, name)["recommendation"].is_object()).then_some(())
+    });
+    for (name, _) in services {
+        assert_eq!(memory_limit(&bench, name, 1), FILE, "{name}: nobody was stopped for it");
+    }
+    // One that is made, …
+    bench.ok(&["scale", "off=2", "first=2", "each=2"]);
+    for (name, expected) in [("off", FILE), ("first", MOST), ("each", MOST)] {
+        assert_eq!(memory_limit(&bench, name, 2), expected, "{name}");
+    }
+    // … and one that is started again.
+    for name in ["off", "first", "each"] {
+        support::kill(bench.pids(&format!("{name}-1"))[0], Signal::KILL);
+    }
+    until("all have been started again", || {
+        let again = bench.ps().iter().filter(|r| r["Restarts"] == 1 && r["State"] == "running").count();
+        (again == 3).then_some(())
+    });
+    for (name, expected) in [("off", FILE), ("first", FILE), ("each", MOST)] {
+        assert_eq!(memory_limit(&bench, name, 1), expected, "{name}");
+    }
+    let each = described(&bench, "each");
+    assert_eq!(
+        (&each["vertical"]["updateMode"], &each["vertical"]["given"]),
+        (&"Recreate".into(), &2.into())
+    );
+    assert_eq!(each["vertical"]["next"]["limits"]["memory"], MOST);
+    bench
+        .ok(&["describe", "each"])
+        .prints("Recreate, who starts now requests")
+        .prints("2 replicas have other");
+    bench.ok(&["events", "--no-follow"]).prints("replicas that start get what is recommended: cpus");
+    // The next supervisor knows who has what, and what is to be given.
+    std::thread::sleep(Duration::from_millis(2_500));
+    support::kill(bench.supervisor().expect("a supervisor"), Signal::KILL);
+    until("it is gone", || (!bench.listens()).then_some(()));
+    assert_eq!(described(&bench, "each")["vertical"]["given"], 2);
+    bench.ok(&["scale", "each=3"]);
+    assert_eq!(memory_limit(&bench, "each", 3), MOST);
+}
+
+#[test]
+fn who_calls_a_service_by_name_is_held_until_it_is_there() {
+    let Some(bench) = Bench::with_probe("who_calls_a_service_by_name_is_held_until_it_is_there") else {
+        return;
+    };
+    let sleeper = by_requests(0, 3, "500ms", "");
+    // Another one with the same port, so that each has an address of its own; it is ready only when told.
+    bench.write("gate/readme", "");
+    bench.compose(&format!(
+        "{sleeper}
+  late:
+    image: probe
+    command: [serve, '80']
+    expose: ['80']
+    volumes: ['./gate:/gate']
+    healthcheck: {{test: [CMD, /gate/probe, healthy, '80'], interval: 200ms, timeout: 5s, retries: 100}}
+  client: {{image: probe, command: [say, up]}}
+"
+    ));
+    let up = bench.spawn(&["up", "-d"]);
+    until("the client is there, and nobody else", || {
+        let states = bench.states();
+        let runs = |name: &str| states.contains(&(name.to_owned(), "running".to_owned()));
+        (runs("client-1") && runs("late-1") && !states.iter().any(|(name, _)| name == "web-1")).then_some(())
+    });
+    let exec =
+        |words: &[&str]| bench.ok(&[&["exec", "client", "/probe"], words].concat()).out.trim().to_owned();
+    // Nobody publishes that port of `late`, and nobody is ready; the client waits all the same.
+    let door = exec(&["resolve", "late"]);
+    assert!(!door.is_empty() && door != exec(&["resolve", "late-1"]), "{door}");
+    assert_ne!(door, exec(&["resolve", "web"]), "both have the same port");
+    let held = bench.spawn(&["exec", "client", "/probe", "get", "late:80", "/"]);
+    std::thread::sleep(Duration::from_millis(700));
+    std::fs::copy(support::probe(), bench.folder.join("gate/probe")).expect("copied");
+    let done = held.wait();
+    assert_eq!((done.code, done.out.trim()), (0, "200 late-1"), "{}", done.err);
+    assert_eq!(up.wait().code, 0);
+    until("the name means the replica once it is ready", || {
+        (exec(&["resolve", "late"]) == exec(&["resolve", "late-1"])).then_some(())
+    });
+    // A replica does not wait for itself.
+    let own = bench.ok(&["exec", "late", "/gate/probe", "resolve", "late"]).out.trim().to_owned();
+    assert_eq!(own, exec(&["resolve", "late-1"]));
+
+    // One that sleeps is woken up by name, and its name goes past the alarm clock all the time.
+    for _ in 0..2 {
+        assert_eq!(exec(&["get", "web:80", "/"]), "200 web-1");
+        until("it sleeps again", || (!bench.states().iter().any(|(name, _)| name == "web-1")).then_some(()));
+    }
+    bench.ok(&["events", "--no-follow"]).prints("new size 1: a request waits at its address");
+    // Requests by name count: while one is under way nobody goes.
+    let busy = bench.spawn(&["exec", "client", "/probe", "get", "web:80", "/slow?6000"]);
+    let done = busy.wait();
+    assert_eq!((done.code, done.out.trim()), (0, "200 web-1"), "{}", done.err);
+    // The next supervisor listens at the same addresses.
+    let before = (exec(&["resolve", "web"]), door);
+    support::kill(bench.supervisor().expect("a supervisor"), Signal::KILL);
+    until("it is gone", || (!bench.listens()).then_some(()));
+    assert_eq!(wanted(&bench, "late"), 1);
+    assert_eq!(exec(&["resolve", "web"]), before.0);
+    until("it answers again", || {
+        let done = bench.run(&["exec", "client", "/probe", "get", &format!("{}:80", before.1), "/"]);
+        done.out.contains("200 late-1").then_some(())
+    });
+    assert_eq!(exec(&["get", "web:80", "/"]), "200 web-1");
+    bench.ok(&["down"]);
+    bench.assert_clean();
+}

@@ -178,6 +178,73 @@ fn a_killed_supervisor_loses_nobody(there: &There) {
 }
 
 #[test]
+fn updates_and_autoscalers_go_on_docker_as_they_do_here() {
+    let name = "updates_and_autoscalers_go_on_docker_as_they_do_here";
+    let Some(there) = There::new(name, "thr-upd", 9) else { return };
+    let file = |command: &str, colour: &str| {
+        there.bench.compose(&format!(
+            "
+services:
+  web:
+    image: probe
+    command: [{command}]
+    ports: ['127.0.0.1::80']
+    environment: {{COLOUR: {colour}}}
+    deploy:
+      replicas: 2
+      update_config: {{parallelism: 1, order: start-first, monitor: 300ms, failure_action: rollback}}
+    x-throng:
+      autoscale:
+        minReplicas: 2
+        maxReplicas: 4
+        metrics:
+        - type: Object
+          object:
+            describedObject: {{kind: Service, name: web}}
+            metric: {{name: requests_in_flight}}
+            target: {{type: AverageValue, averageValue: 1}}
+        behavior: {{scaleDown: {{stabilizationWindowSeconds: 1}}}}
+      autoscaler: {{syncPeriod: 500ms}}
+"
+        ));
+    };
+    let colours = |count: u32| -> Vec<String> {
+        let colour = |index: u32| {
+            there.ok(&["exec", "--index", &index.to_string(), "web", "/probe", "env", "COLOUR"]).out
+        };
+        (1..=count).map(|index| colour(index).trim().to_owned()).collect()
+    };
+    file("serve, '80'", "red");
+    there.ok(&["--on", "docker", "up", "-d", "--wait"]);
+    let before = lives(&there);
+    file("serve, '80'", "green");
+    there.ok(&["up", "-d", "--wait"]);
+    let after = lives(&there);
+    assert_eq!(colours(2), ["green"; 2]);
+    assert_eq!(after.len(), 2, "nobody who stood in is left: {after:?}");
+    assert!(after.iter().zip(&before).all(|(after, before)| after.0 == before.0 && after.1 != before.1));
+    // One that fails is taken back, and nobody left for it.
+    file("exit, '3'", "blue");
+    there.fails(1, &["up", "-d", "--wait"]).says("web: the update was rolled back");
+    assert_eq!(lives(&there), after);
+    assert_eq!(colours(2), ["green"; 2]);
+
+    let address = there.bench.address("web");
+    let clients: Vec<_> = (0..4)
+        .map(|_| {
+            let address = address.clone();
+            std::thread::spawn(move || web::get(&address, "/slow?8000").is_ok_and(|a| a.status == 200))
+        })
+        .collect();
+    until("one replica for each request", || (lives(&there).len() == 4).then_some(()));
+    assert!(clients.into_iter().all(|client| client.join().expect("a client")), "no request is lost");
+    until("two are enough again", || (lives(&there).len() == 2).then_some(()));
+    assert_eq!(lives(&there), after, "the highest have left");
+    there.ok(&["down"]);
+    assert_eq!(there.left(), Vec::<String>::new());
+}
+
+#[test]
 fn logs_are_followed_to_their_end() {
     let Some(there) = There::new("logs_are_followed_to_their_end", "thr-log", 5) else { return };
     there.bench.compose(

@@ -5,7 +5,7 @@ mod support;
 use rustix::process::Signal;
 use serde_json::Value;
 use std::time::{Duration, Instant};
-use support::{Bench, kill, probe, until};
+use support::{Bench, kill, probe, until, web};
 
 /// How long the load of the long test goes on. The updates under it take a third of that on two busy cores.
 const LOAD: Duration = Duration::from_secs(15);
@@ -123,6 +123,57 @@ fn an_update_that_fails_is_rolled_back_and_said_so() {
     bench.compose(&three("serve, '80'", update, "environment: {COLOUR: red}"));
     bench.ok(&["up", "-d", "--wait"]);
     assert_eq!(colours(&bench, 3), ["red"; 3]);
+}
+
+/// Ports of the host at which a service listens, with the port inside for each.
+fn published(bench: &Bench) -> Vec<(u64, u64)> {
+    let replica = bench.ps().remove(0);
+    let ports = replica["Publishers"].as_array().cloned().unwrap_or_default();
+    let number = |port: &Value, key: &str| port[key].as_u64().expect("a port");
+    let mut ports: Vec<_> =
+        ports.iter().map(|port| (number(port, "PublishedPort"), number(port, "TargetPort"))).collect();
+    ports.sort_unstable();
+    ports
+}
+
+#[test]
+fn a_rolled_back_update_publishes_the_ports_of_before_and_no_others() {
+    let name = "a_rolled_back_update_publishes_the_ports_of_before_and_no_others";
+    let Some(bench) = Bench::with_probe(name) else { return };
+    let file = |command: &str, ports: &str| {
+        bench.compose(&format!(
+            "
+services:
+  web:
+    image: probe
+    command: [{command}]
+    ports: [{ports}]
+    deploy: {{replicas: 2, update_config: {{monitor: 500ms, order: start-first, failure_action: rollback}}}}
+"
+        ));
+    };
+    let (old, new) = (web::free_port(), web::free_port());
+    // One that the file names and one that the kernel chooses.
+    file("serve, '80'", &format!("'127.0.0.1:{old}:80', '127.0.0.1::80'"));
+    bench.ok(&["up", "-d", "--wait"]);
+    let before = published(&bench);
+    assert_eq!(before.len(), 2, "{before:?}");
+    let status = |port: u64| web::get(&format!("127.0.0.1:{port}"), "/").map(|answer| answer.status);
+    file("exit, '3'", &format!("'127.0.0.1:{new}:81'"));
+    bench.fails(1, &["up", "-d", "--wait"]).says("web: the update was rolled back");
+    assert_eq!(published(&bench), before);
+    for (port, _) in &before {
+        assert_eq!(status(*port).expect("an answer"), 200, "{port}");
+    }
+    let refused = status(u64::from(new)).expect_err("nobody listens there any more");
+    assert_eq!(refused.kind(), std::io::ErrorKind::ConnectionRefused);
+    // So does the next supervisor.
+    kill(bench.supervisor().expect("a supervisor"), Signal::KILL);
+    until("it has ended", || (!bench.listens()).then_some(()));
+    assert_eq!(published(&bench), before);
+    for (port, _) in &before {
+        assert_eq!(status(*port).expect("an answer"), 200, "{port}");
+    }
 }
 
 #[test]

@@ -46,6 +46,13 @@ fn of_service(service: &mut Node, directory: &Path) {
             }
         }
     }
+    let sources = ["x-throng", "autoscaler", "sources"];
+    let sources = sources.iter().try_fold(&mut *service, |node, key| node.get_mut(key));
+    for source in sources.map(entries).into_iter().flatten() {
+        if let Some(ca) = source.value.get_mut("ca") {
+            join(ca, directory);
+        }
+    }
     for mount in service.get_mut("volumes").map(items).into_iter().flatten() {
         of_mount(mount, directory);
     }

@@ -2,10 +2,12 @@
 //! carries it out, and where its metrics come from.
 
 use super::x_throng::unknown;
+use super::{Declared, clean};
 use crate::yaml::values::{Values, Wrong, place};
 use crate::yaml::{Entry, Findings, Node};
 use serde::Deserialize;
 use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
 use std::time::Duration;
 use throng_autoscale::Spec;
 use throng_autoscale::selector::Selector;
@@ -23,7 +25,7 @@ const OPTIONS: [&str; 8] = [
     "metricResolution",
     "sources",
 ];
-const SOURCE_KEYS: [&str; 5] = ["url", "port", "path", "series", "as"];
+const SOURCE_KEYS: [&str; 6] = ["url", "ca", "port", "path", "series", "as"];
 const READINGS: [(&str, Reading); 2] = [("gauge", Reading::Gauge), ("rate", Reading::Rate)];
 /// How often an autoscaler looks at least and at most.
 const PERIODS: std::ops::RangeInclusive<Duration> = Duration::from_millis(200)..=Duration::from_secs(3600);
@@ -32,15 +34,17 @@ const TIME_MOST: Duration = Duration::from_secs(24 * 3600);
 /// As for `deploy.replicas`.
 const REPLICAS_MOST: i32 = 100_000;
 
-/// Reads both keys of a service whose other keys have been read. `services` are the app's.
+/// Reads both keys of a service whose other keys have been read.
 pub(super) fn read(
     spec: Option<&Entry>,
     options: Option<&Entry>,
     service: &Service,
-    services: &BTreeSet<String>,
+    declared: &Declared,
     findings: &mut Findings,
 ) -> Option<Autoscale> {
-    let (controller, sources) = options.map(|entry| read_options(&entry.value, findings)).unwrap_or_default();
+    let services = &declared.services;
+    let options_read = options.map(|entry| read_options(&entry.value, &declared.directory, findings));
+    let (controller, sources) = options_read.unwrap_or_default();
     let Some(spec) = spec else {
         if let Some(options) = options {
             let hint = "say under autoscale what the number of replicas is to follow";
@@ -275,7 +279,11 @@ impl Reader<'_> {
     }
 }
 
-fn read_options(node: &Node, findings: &mut Findings) -> (Controller, BTreeMap<String, MetricSource>) {
+fn read_options(
+    node: &Node,
+    directory: &Path,
+    findings: &mut Findings,
+) -> (Controller, BTreeMap<String, MetricSource>) {
     let (mut controller, mut sources) = (Controller::default(), BTreeMap::new());
     for entry in node.map(findings).unwrap_or_default() {
         let value = &entry.value;
@@ -302,7 +310,7 @@ fn read_options(node: &Node, findings: &mut Findings) -> (Controller, BTreeMap<S
                 continue;
             }
             "sources" => {
-                sources = read_sources(value, findings);
+                sources = read_sources(value, directory, findings);
                 continue;
             }
             "cpuInitializationPeriod" => &mut controller.cpu_initialization_period,
@@ -331,7 +339,7 @@ fn period(node: &Node, findings: &mut Findings) -> Option<Duration> {
     Some(period)
 }
 
-fn read_sources(node: &Node, findings: &mut Findings) -> BTreeMap<String, MetricSource> {
+fn read_sources(node: &Node, directory: &Path, findings: &mut Findings) -> BTreeMap<String, MetricSource> {
     let mut sources = BTreeMap::new();
     for entry in node.map(findings).unwrap_or_default() {
         let mut source = MetricSource::default();
@@ -340,6 +348,7 @@ fn read_sources(node: &Node, findings: &mut Findings) -> BTreeMap<String, Metric
             let text = |findings: &mut Findings| value.nonempty(findings).map(str::to_owned);
             match field.key.as_str() {
                 "url" => source.url = text(findings).filter(|text| is_url(text, value, findings)),
+                "ca" => source.ca = text(findings).map(|path| clean(&directory.join(path))),
                 "path" => {
                     source.path = text(findings);
                     if source.path.as_ref().is_some_and(|path| !is_path(path)) {
@@ -359,6 +368,11 @@ fn read_sources(node: &Node, findings: &mut Findings) -> BTreeMap<String, Metric
             let hint = "write both into the url";
             findings.error_with_hint(&entry.key_at, "a source with a url has no port and path", hint);
         }
+        let over_tls = source.url.as_ref().is_some_and(|url| url.starts_with("https:"));
+        if source.ca.is_some() && !over_tls {
+            let hint = "write a url that begins with https://, or leave ca out";
+            findings.error_with_hint(&entry.key_at, "certificates are for a source with an https url", hint);
+        }
         sources.insert(entry.key.clone(), source);
     }
     sources
@@ -370,18 +384,10 @@ fn is_path(text: &str) -> bool {
 
 /// Whether it is an address that can be asked; told if not.
 fn is_url(text: &str, node: &Node, findings: &mut Findings) -> bool {
-    const HINT: &str = "write http://HOST:PORT/PATH";
-    let rest = match text.split_once("://") {
-        Some(("http", rest)) => rest,
-        Some(("https", _)) => {
-            let hint = "ask a proxy on this host that speaks TLS for you, over http";
-            findings.error_with_hint(&node.position, "metrics are asked for over http only", hint);
-            return false;
-        }
-        _ => {
-            findings.error_with_hint(&node.position, format!("{text:?} is no URL"), HINT);
-            return false;
-        }
+    const HINT: &str = "write http://HOST:PORT/PATH, or the same with https";
+    let Some(("http" | "https", rest)) = text.split_once("://") else {
+        findings.error_with_hint(&node.position, format!("{text:?} is no URL"), HINT);
+        return false;
     };
     let (host, path) = rest.find('/').map_or((rest, "/"), |slash| rest.split_at(slash));
     let (name, port) = match host.rsplit_once(':') {

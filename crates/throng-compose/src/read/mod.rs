@@ -16,6 +16,7 @@ mod resources;
 mod sandbox;
 mod service;
 mod updates;
+mod vertical;
 mod volumes;
 mod x_throng;
 
@@ -60,6 +61,8 @@ struct Other {
 
 /// What the file declares for services to refer to.
 struct Declared {
+    /// The project's folder.
+    directory: PathBuf,
     services: BTreeSet<String>,
     networks: BTreeMap<String, Network>,
     volumes: BTreeMap<String, Volume>,
@@ -109,7 +112,8 @@ pub(crate) fn read(
         return None;
     }
     let services = entries.iter().map(|entry| entry.key.clone()).collect();
-    let declared = Declared { services, networks, volumes, configs, secrets, nodes: extras.nodes };
+    let directory = context.directory.clone();
+    let declared = Declared { directory, services, networks, volumes, configs, secrets, nodes: extras.nodes };
     let mut placed = BTreeMap::new();
     for entry in entries {
         names::check("service", &entry.key, &entry.key_at, findings);

@@ -3,7 +3,7 @@
 //! The specification leaves keys that begin with `x-` to others, so nobody else tells a typing error here: unlike an
 //! unknown key elsewhere it is an error.
 
-use super::{Declared, autoscale, health, nodes, updates};
+use super::{Declared, autoscale, health, nodes, updates, vertical};
 use crate::yaml::{Entry, Findings, Node, nearest};
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -12,8 +12,8 @@ use throng_model::app::Service;
 /// Keys of the app's `x-throng`.
 const APP_KEYS: [&str; 2] = ["nodes", "unreachable_after"];
 /// Keys of a service's `x-throng`.
-const SERVICE_KEYS: [&str; 7] =
-    ["autoscale", "autoscaler", "liveness", "node", "readiness", "restart", "startup"];
+const SERVICE_KEYS: [&str; 8] =
+    ["autoscale", "autoscaler", "liveness", "node", "readiness", "restart", "startup", "vertical"];
 
 /// What `x-throng` says at the top of a file.
 #[derive(Default)]
@@ -46,7 +46,8 @@ pub(super) fn read_service(node: &Node, service: &mut Service, declared: &Declar
         nodes::read_by_name(entry, service, &declared.nodes, findings);
     }
     let (spec, options) = (value("autoscale").copied(), value("autoscaler").copied());
-    service.autoscale = autoscale::read(spec, options, service, &declared.services, findings);
+    service.autoscale = autoscale::read(spec, options, service, declared, findings);
+    service.vertical = value("vertical").map(|entry| vertical::read(entry, findings));
 }
 
 /// The entries that are known and say something; others are told.

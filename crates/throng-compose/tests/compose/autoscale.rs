@@ -147,15 +147,81 @@ fn what_makes_no_sense_here_is_refused_or_warned_about() {
         "compose.yaml:7:32: error: a period is from 200ms to 1h (hint: Kubernetes' own is 15s)",
     );
     check_x(
-        "autoscale: {maxReplicas: 3}\nautoscaler: {sources: {queue: {url: 'https://a/'}}}",
+        "autoscale: {maxReplicas: 3}\nautoscaler: {sources: {queue: {url: 'ftp://a/'}}}",
         "compose.yaml:7:30: warning: no metric is called \"queue\" (hint: sources are named as the Pods, Object or External \
          metrics are)\n\
-         compose.yaml:7:43: error: metrics are asked for over http only (hint: ask a proxy on this host that speaks TLS for \
-         you, over http)",
+         compose.yaml:7:43: error: \"ftp://a/\" is no URL (hint: write http://HOST:PORT/PATH, or the same with https)",
+    );
+    check_x(
+        "autoscale: {maxReplicas: 3}\nautoscaler: {sources: {queue: {url: 'http://a/', ca: x.pem}}}",
+        "compose.yaml:7:30: error: certificates are for a source with an https url (hint: write a url that begins with \
+         https://, or leave ca out)\n\
+         compose.yaml:7:30: warning: no metric is called \"queue\" (hint: sources are named as the Pods, Object or External \
+         metrics are)",
     );
     check(
         "services:\n  web:\n    image: web\n    x-throng:\n      autoscale: {maxReplicas: 3}\n",
         "compose.yaml:5:18: warning: metrics[0].resource: 80 % of the cpu that a replica requests, but web requests none \
          (hint: add cpus under deploy.resources.reservations, or under deploy.resources.limits)",
     );
+}
+
+#[test]
+fn what_becomes_of_recommendations_is_read_and_comes_back() {
+    use throng_model::autoscale::{Allowed, Controlled, ControlledValues, UpdateMode, Vertical};
+    let text = "services:
+  web:
+    image: web
+    x-throng:
+      vertical:
+        updateMode: Initial
+        minAllowed: {cpu: 100m, memory: 64Mi}
+        maxAllowed: {cpu: 2}
+        controlledResources: [memory]
+        controlledValues: RequestsOnly
+";
+    check(text, "");
+    let read = |text: &str| {
+        let (loaded, _) = Case { files: &[("compose.yaml", text)], ..Case::default() }.load();
+        loaded.expect("a good file").app
+    };
+    let app = read(text);
+    let expected = Vertical {
+        update_mode: UpdateMode::Initial,
+        min_allowed: Allowed { cpu: Some(100), memory: Some(64 << 20) },
+        max_allowed: Allowed { cpu: Some(2_000), memory: None },
+        controlled_resources: Controlled { cpu: false, memory: true },
+        controlled_values: ControlledValues::RequestsOnly,
+    };
+    assert_eq!(app.services["web"].vertical, Some(expected));
+    let again = read(&throng_compose::to_yaml(&app));
+    assert_eq!(again.services["web"].vertical, Some(expected));
+    let plain = read("services:\n  web:\n    image: web\n    x-throng: {vertical: {updateMode: Auto}}\n");
+    assert_eq!(plain.services["web"].vertical, Some(Vertical::default()));
+
+    for (text, expected) in [
+        (
+            "vertical: {updateMode: Sometimes}",
+            "compose.yaml:6:30: error: expected one of Off, Initial, Recreate, Auto, found \"Sometimes\"",
+        ),
+        (
+            "vertical: {minAllowed: {cpu: 2}, maxAllowed: {cpu: 500m}}",
+            "compose.yaml:6:7: error: minAllowed.cpu is above maxAllowed.cpu (hint: write the larger one under maxAllowed)",
+        ),
+        (
+            "vertical: {minAllowed: {cpu: 0}}",
+            "compose.yaml:6:36: error: cpu must be above 0 (hint: write a quantity such as 100m or 64Mi)",
+        ),
+        (
+            "vertical: {controlledResources: []}",
+            "compose.yaml:6:39: error: controlledResources names nothing (hint: name cpu, memory or both, or say updateMode: \
+             Off)",
+        ),
+        (
+            "vertical: {updatemode: Off}",
+            "compose.yaml:6:18: error: unknown key \"updatemode\" (hint: did you mean updateMode?)",
+        ),
+    ] {
+        check_x(text, expected);
+    }
 }

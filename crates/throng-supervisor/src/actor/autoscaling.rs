@@ -174,23 +174,28 @@ impl Actor {
 
     /// For what replicas should request.
     pub(super) fn note_usage(&mut self, now: Instant) {
-        if !self.recommenders.due(now) {
-            return;
-        }
+        let due = self.recommenders.due(now);
         for (service, details) in &self.details {
-            let resources = self.prepared.get(service).map(|prepared| prepared.service.resources);
-            let request = resources.and_then(|own| own.cpu_request()).unwrap_or_default();
-            for meter in details.values().filter_map(|detail| detail.meter.as_ref()) {
+            // Nothing is known of one that is new.
+            if !due && self.recommenders.knows(service) {
+                continue;
+            }
+            let own = self.prepared.get(service).map(|prepared| &prepared.service);
+            self.lives_changed |= own.is_some_and(|own| own.vertical.is_some());
+            let resources = own.map(|own| own.resources);
+            for detail in details.values() {
+                let Some(meter) = detail.meter.as_ref() else { continue };
+                let request = detail.given.or(resources).and_then(|own| own.cpu_request());
                 let bytes = meter.statistics.memory_unreclaimable;
-                self.recommenders.sample(service, now, meter.cpu, bytes, request);
+                self.recommenders.sample(service, now, meter.cpu, bytes, request.unwrap_or_default());
             }
         }
     }
 
     /// A replica was killed at its limit.
-    pub(super) fn note_out_of_memory(&mut self, service: &str) {
-        let limit = self.prepared.get(service).and_then(|prepared| prepared.service.resources.memory);
-        if let Some(limit) = limit {
+    pub(super) fn note_out_of_memory(&mut self, service: &str, given: Option<Resources>) {
+        let own = self.prepared.get(service).map(|prepared| prepared.service.resources);
+        if let Some(limit) = given.or(own).and_then(|resources| resources.memory) {
             self.recommenders.out_of_memory(service, Instant::now(), limit);
         }
     }
@@ -222,6 +227,7 @@ impl Actor {
             startup: prepared.service.startup.clone(),
             requests: (resources.cpu_request(), resources.memory_request()),
             recommendation: self.recommenders.recommendation(service),
+            vertical: self.vertical_status(&prepared.service),
         })
     }
 }

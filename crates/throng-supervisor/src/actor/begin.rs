@@ -105,14 +105,18 @@ impl Actor {
         let Some(prepared) = self.prepared.get(&key.0) else { return };
         self.generation += 1;
         let spec = prepared.replica(self.id(&key), self.generation, networks.clone());
-        let spec = ReplicaSpec { node: node.clone(), ..spec };
+        let given = self.recommended(&prepared.service);
+        let resources = given.unwrap_or(spec.resources);
+        let spec = ReplicaSpec { node: node.clone(), resources, ..spec };
         let mut detail = Detail::new(self.generation, networks);
-        detail.node = node;
+        (detail.node, detail.given) = (node, given);
         detail.image = prepared.service.image.clone();
         detail.command = spec.process.args.join(" ");
         detail.stop = Some((spec.stop_signal, spec.stop_grace_period));
         let view = ReplicaView::new(prepared.config_hash.clone(), Phase::Created, full.is_none());
         self.insert(key.clone(), view, detail);
+        self.lives_changed |= given.is_some();
+        self.tell_given(&key.0, given);
         match full {
             Some(error) => self.launch_failed(&key, error, false),
             None => self.begin_launch(key, spec),
@@ -173,17 +177,19 @@ impl Actor {
     pub(super) fn restart(&mut self, key: Key) {
         let Some(detail) = self.detail(&key) else { return };
         // It failed for want of an address, say, and some may be free by now.
-        let mut networks = detail.networks.clone();
+        let (mut networks, before) = (detail.networks.clone(), detail.given);
         let full = self.take_addresses(&key, &mut networks);
         self.generation += 1;
         let id = self.id(&key);
-        let Some(spec) =
-            self.origin(&key).map(|origin| origin.replica(id, self.generation, networks.clone()))
-        else {
-            return;
-        };
+        let Some(origin) = self.origin(&key) else { return };
+        let spec = origin.replica(id, self.generation, networks.clone());
+        let given = self.given_again(&origin.service, before);
+        self.lives_changed = true;
+        self.tell_given(&key.0, given);
         let Some((view, detail)) = Self::replica(&mut self.world, &mut self.details, &key) else { return };
-        let spec = ReplicaSpec { node: detail.node.clone(), ..spec };
+        let resources = given.unwrap_or(spec.resources);
+        let spec = ReplicaSpec { node: detail.node.clone(), resources, ..spec };
+        detail.given = given;
         detail.networks = networks;
         if let Some(error) = full {
             return self.launch_failed(&key, error, false);

@@ -33,9 +33,11 @@ impl Field {
     fn present<'a>(&'a self, details: &'a Details, need: impl Fn(&str) -> Need) -> Vec<Present<'a>> {
         let mut present = Vec::new();
         for (service, ordinals) in details {
-            let need = need(service);
-            let on = ordinals.values().filter_map(|detail| detail.node.as_deref());
-            present.extend(on.map(|node| Present { service, need, node }));
+            let usual = need(service);
+            present.extend(ordinals.values().filter_map(|detail| {
+                let need = detail.given.as_ref().map_or(usual, Need::of);
+                Some(Present { service, need, node: detail.node.as_deref()? })
+            }));
         }
         let coming = self.assigned.iter();
         present.extend(coming.map(|((service, _), node)| Present { service, need: need(service), node }));
@@ -155,7 +157,12 @@ impl Actor {
             .filter(|key| !self.field.assigned.contains_key(key))
             .map(|key| (key.1, self.field.homes.get(&key).map(String::as_str)))
             .collect();
-        (!missing.is_empty()).then(|| Demand { service: name, placement, need: self.need(name), missing })
+        (!missing.is_empty()).then(|| Demand {
+            service: name,
+            placement,
+            need: self.next_need(name),
+            missing,
+        })
     }
 
     fn placement(&self, service: &str) -> Option<&Placement> {
@@ -164,6 +171,13 @@ impl Actor {
 
     fn need(&self, service: &str) -> Need {
         self.prepared.get(service).map(|prepared| Need::of(&prepared.service.resources)).unwrap_or_default()
+    }
+
+    /// Of a replica that is yet to be made.
+    fn next_need(&self, service: &str) -> Need {
+        let prepared = self.prepared.get(service);
+        let recommended = prepared.and_then(|prepared| self.recommended(&prepared.service));
+        recommended.map_or_else(|| self.need(service), |given| Need::of(&given))
     }
 
     /// The node of a replica that is about to be launched: `Err` if there is none for it now.
@@ -192,7 +206,7 @@ impl Actor {
             .into_iter()
             .filter_map(|(service, missing)| {
                 let placement = self.placement(service)?;
-                Some(Demand { service, placement, need: self.need(service), missing })
+                Some(Demand { service, placement, need: self.next_need(service), missing })
             })
             .collect();
         if demands.is_empty() {
@@ -263,9 +277,10 @@ impl Actor {
     pub(super) fn nodes_listed(&self) -> Vec<NodeStatus> {
         let mut used: BTreeMap<&str, Used> = BTreeMap::new();
         for (service, details) in &self.details {
-            let need = self.need(service);
-            for node in details.values().filter_map(|detail| detail.node.as_deref()) {
-                used.entry(node).or_default().add(need);
+            let usual = self.need(service);
+            for detail in details.values() {
+                let Some(node) = detail.node.as_deref() else { continue };
+                used.entry(node).or_default().add(detail.given.as_ref().map_or(usual, Need::of));
             }
         }
         let status = |(name, state): (&String, &NodeState)| {

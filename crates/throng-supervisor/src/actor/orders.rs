@@ -1,6 +1,7 @@
 //! What connections ask of the actor.
 
 use super::*;
+use crate::front::Inside;
 use crate::protocol::Target;
 use crate::silent::Asked;
 use std::net::SocketAddr;
@@ -8,6 +9,7 @@ use std::sync::OnceLock;
 use throng_model::autoscale::Description;
 use throng_model::fault::{ReplicaFault, Victims};
 use throng_model::node::{Node, NodeChange, NodeChoice, NodeStatus};
+use throng_model::replica::NetworkSpec;
 
 /// How an order that changes something ended.
 pub(super) type Done = Result<(), Refusal>;
@@ -70,6 +72,12 @@ pub enum Order {
     Census {
         reply: oneshot::Sender<Census>,
     },
+    /// An address of a network that no replica gets, nor asks for.
+    Reserve {
+        network: NetworkSpec,
+        asked: BTreeSet<Ipv4Addr>,
+        reply: oneshot::Sender<Option<Ipv4Addr>>,
+    },
     /// Replicas that have ended and that no policy starts again.
     Ended {
         reply: oneshot::Sender<Vec<ReplicaId>>,
@@ -109,6 +117,8 @@ pub struct Current {
     pub durable: Durable,
     /// Published ports that are listened on, by service.
     pub ports: BTreeMap<String, Vec<Port>>,
+    /// Where it listens inside networks, by service.
+    pub inside: BTreeMap<String, Vec<Inside>>,
     /// Keys of networks whose names are answered.
     pub named: BTreeSet<String>,
 }
@@ -193,8 +203,15 @@ impl Actor {
                 let ports = self.fronts.iter().map(|(name, fronts)| {
                     (name.clone(), fronts.iter().filter_map(|front| front.port.clone()).collect())
                 });
-                let named = self.dns.keys().cloned().collect();
-                let _ = reply.send(Current { durable: self.durable.clone(), ports: ports.collect(), named });
+                let inside = self.fronts.iter().map(|(name, fronts)| {
+                    (name.clone(), fronts.iter().filter_map(|front| front.inside.clone()).collect())
+                });
+                let _ = reply.send(Current {
+                    durable: self.durable.clone(),
+                    ports: ports.collect(),
+                    inside: inside.collect(),
+                    named: self.dns.keys().cloned().collect(),
+                });
             }
             Order::Nodes { reply } => {
                 let _ = reply.send(self.nodes_listed());
@@ -208,6 +225,18 @@ impl Actor {
             Order::Befallen { fault, done } => self.befallen(&fault, done),
             Order::Census { reply } => {
                 let _ = reply.send(self.census());
+            }
+            Order::Reserve { network, asked, reply } => {
+                let taken = self.taken.entry(network.name.clone()).or_default();
+                let mut passed_over = Vec::new();
+                let found = loop {
+                    match taken.take(&network) {
+                        Some(address) if asked.contains(&address) => passed_over.push(address),
+                        found => break found,
+                    }
+                };
+                passed_over.into_iter().for_each(|address| taken.release(address));
+                let _ = reply.send(found);
             }
             Order::Ended { reply } => {
                 let _ = reply.send(self.ended());
@@ -251,6 +280,7 @@ impl Actor {
         self.informed = true;
         (self.wanted.services, self.before) = (next.services, next.before);
         self.prepared = applied.prepared;
+        self.reserve_service_addresses();
         self.define_nodes();
         self.define_addresses();
         self.start_stopped();
@@ -258,6 +288,10 @@ impl Actor {
         self.fronts.retain(|name, fronts| {
             let Some(service) = self.durable.app.services.get(name) else { return false };
             front::keep(fronts, &service.ports);
+            let own = |network: &String| self.durable.service_addresses.get(network)?.get(name);
+            fronts.retain(|front| {
+                front.inside.as_ref().is_none_or(|inside| own(&inside.network) == Some(&inside.address))
+            });
             !fronts.is_empty()
         });
         for (name, fronts) in applied.fronts {
@@ -268,8 +302,18 @@ impl Actor {
         self.dns.extend(applied.dns);
         self.told.clear();
         self.define_autoscalers();
+        let app = &self.durable.app;
+        self.recommenders.retain(|service| app.services.contains_key(service));
         self.event("app", &self.fixed.project.clone(), "definition applied");
         Ok(())
+    }
+
+    /// No replica gets what is a service's own.
+    pub(super) fn reserve_service_addresses(&mut self) {
+        for (network, services) in &self.durable.service_addresses {
+            let taken = self.taken.entry(network.clone()).or_default();
+            services.values().for_each(|address| taken.reserve(*address));
+        }
     }
 
     /// Fills in what the runtime's records do not say of replicas that an earlier supervisor started.
@@ -358,7 +402,9 @@ impl Actor {
     pub(super) fn endpoint(&mut self, name: &str, port: Option<u16>) -> Result<SocketAddr, Refusal> {
         let service = self.prepared.get(name).ok_or_else(|| self.no_service(name))?;
         let fronts = self.fronts.entry(name.to_owned()).or_default();
-        let existing = fronts.iter().find(|front| port.is_none_or(|port| front.target == port));
+        let existing = fronts
+            .iter()
+            .find(|front| front.inside.is_none() && port.is_none_or(|port| front.target == port));
         if let Some(front) = existing {
             return Ok(front.proxy.local_addr());
         }
@@ -396,7 +442,8 @@ impl Actor {
 
 /// Why a service cannot have so many replicas: an address is one replica's alone.
 pub fn own_address(service: &throng_model::app::Service, count: u32) -> Option<Refusal> {
-    let address = service.networks.values().find_map(|attachment| attachment.address).filter(|_| count > 1)?;
+    let address =
+        service.networks.values().find_map(|attachment| attachment.address).filter(|_| count > 1)?;
     let message = format!("{count} replicas of {} cannot all have the address {address}", service.name);
     Some(
         Refusal::new(RefusalKind::Invalid, message)

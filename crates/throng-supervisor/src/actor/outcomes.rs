@@ -82,6 +82,7 @@ impl Actor {
             }
             return;
         }
+        self.lives_changed = true;
         for attachment in self.remove(key).map(|detail| detail.networks).unwrap_or_default() {
             self.fixed.directory.forget(&attachment.network, &key.0, key.1);
             if let Some(taken) = self.taken.get_mut(&attachment.network) {
@@ -114,14 +115,15 @@ impl Actor {
             return;
         }
         view.exited(exit, &rule, now);
-        let leaving = view.leaving;
+        let (leaving, given) = (view.leaving, detail.given);
         Self::let_go(detail, view);
         detail.ended_for = detail.ended_for.take().filter(|_| view.made_to_end);
         detail.exit = Some(exit);
         detail.finished_at = Some(SystemTime::now());
         detail.meter = None;
+        self.lives_changed = true;
         if exit == Exit::OutOfMemory {
-            self.note_out_of_memory(&key.0);
+            self.note_out_of_memory(&key.0, given);
         }
         if !leaving {
             self.event("replica", &replica_name(&key), &exit.to_string());

@@ -1,7 +1,14 @@
 //! What others are told: balancers, names, subscribers, listings.
 
 use super::*;
-use crate::names::Definition;
+use crate::autoscale::Autoscaler;
+use crate::names::{Definition, Door};
+
+/// What the balancers and the directory know of one service.
+pub(super) struct Told {
+    ready: Vec<(u32, Ipv4Addr)>,
+    door: Option<bool>,
+}
 
 impl Actor {
     pub(super) fn event(&mut self, kind: &str, subject: &str, message: &str) {
@@ -47,7 +54,8 @@ impl Actor {
     pub(super) fn tell(&mut self, service: &str) {
         let addressed = |(ordinal, detail): (u32, &Detail)| Some((ordinal, detail.networks.first()?.address));
         let ready: Vec<(u32, Ipv4Addr)> = self.ready(service).filter_map(addressed).collect();
-        if self.told.get(service) == Some(&ready) {
+        let door = self.door(service);
+        if self.told.get(service).is_some_and(|told| told.ready == ready && told.door == door) {
             return;
         }
         if let Some(fronts) = self.fronts.get(service) {
@@ -62,12 +70,24 @@ impl Actor {
         }
         for (network, addresses) in networks {
             self.fixed.directory.set_ready(network, service, addresses);
+            let own = self.durable.service_addresses.get(network).and_then(|own| own.get(service));
+            let door = door.zip(own).map(|(always, address)| Door { address: *address, always });
+            self.fixed.directory.set_door(network, service, door);
         }
         if let Some(autoscaler) = self.autoscalers.get_mut(service) {
             let present = self.details.get(service).into_iter().flat_map(BTreeMap::keys).copied();
             autoscaler.note_ready(&present.collect::<Vec<_>>(), &ready, Instant::now());
         }
-        self.told.insert(service.to_owned(), ready);
+        self.told.insert(service.to_owned(), Told { ready, door });
+    }
+
+    /// Whether somebody who calls a service by name while none of its replicas is ready is to wait for one, and if so
+    /// whether all who call it go past where they would: a request that is not seen wakes nobody up, and does not keep
+    /// one that answers it from being taken away.
+    fn door(&self, service: &str) -> Option<bool> {
+        let sleeps = self.autoscalers.get(service).is_some_and(Autoscaler::wakes_up);
+        let wanted = self.wanted_of(service).replicas > 0 && !self.wanted.going_down;
+        (sleeps || wanted).then_some(sleeps)
     }
 
     /// Lets everybody outside know what has changed.

@@ -18,6 +18,7 @@ mod series;
 mod show;
 #[cfg(test)]
 mod tests;
+mod tls;
 
 pub use gather::{Gathered, Inquiry, Sighting, gather};
 pub use recommend::Recommenders;
@@ -206,7 +207,14 @@ impl Autoscaler {
     }
 
     fn next(&self) -> Instant {
-        self.look_at.min(self.read_at)
+        if self.measures() { self.look_at.min(self.read_at) } else { self.look_at }
+    }
+
+    /// Whether what replicas use counts: it is read of each of them.
+    fn measures(&self) -> bool {
+        let measured =
+            |metric: &Metric| matches!(metric, Metric::Resource { .. } | Metric::ContainerResource { .. });
+        self.spec.metrics.iter().any(measured)
     }
 
     pub fn min_replicas(&self) -> i32 {
@@ -230,7 +238,7 @@ impl Autoscaler {
     /// Begins an inquiry at `now`, and says whether a decision is to follow from it. Until [`Autoscaler::take_in`] no
     /// other one begins.
     pub fn begin(&mut self, replicas: &[Subjected], now: Instant) -> (bool, bool, Inquiry) {
-        let (looks, reads) = (self.look_at <= now, self.read_at <= now);
+        let (looks, reads) = (self.look_at <= now, self.measures() && self.read_at <= now);
         let advance = |at: Instant, period: Duration| {
             // What could not be done in time is not made up for.
             if at + period > now { at + period } else { now + period }
@@ -477,7 +485,8 @@ fn asked(
                 replicas(service, &source).ok_or("no port is known to ask replicas at")?
             }
             (_, Some(url)) => {
-                Origin::Place(Place::of_url(url).ok_or_else(|| format!("{url} cannot be asked"))?)
+                let place = Place::of_url(url, source.ca.as_deref());
+                Origin::Place(place.ok_or_else(|| format!("{url} cannot be asked"))?)
             }
             (Metric::External { .. }, None) => return Err(format!("nobody says where {name} comes from")),
             (Metric::Object { .. }, None) => {

@@ -49,7 +49,7 @@ impl Kind<'_> {
             ready: Some(ready),
             ready_changed: Some(noted.ready_changed.map_or(lived, age)),
             started: Some(lived),
-            containers: vec![Container { name: self.service.to_owned(), requests: self.requests() }],
+            containers: vec![Container { name: self.service.to_owned(), requests: self.requests(detail) }],
             metrics,
             custom: noted.custom,
             alike: 0,
@@ -71,9 +71,11 @@ impl Kind<'_> {
         }
     }
 
-    fn requests(&self) -> BTreeMap<String, Quantity> {
-        let cpu = self.resources.cpu_request().map(|cores| ("cpu".to_owned(), milli(cores)));
-        let memory = self.resources.memory_request().map(|size| ("memory".to_owned(), bytes(size)));
+    /// Of the replica itself: what its autoscaler gave it may differ from the others'.
+    fn requests(&self, detail: &Detail) -> BTreeMap<String, Quantity> {
+        let own = detail.given.as_ref().unwrap_or(self.resources);
+        let cpu = own.cpu_request().map(|cores| ("cpu".to_owned(), milli(cores)));
+        let memory = own.memory_request().map(|size| ("memory".to_owned(), bytes(size)));
         cpu.into_iter().chain(memory).collect()
     }
 }

@@ -1,7 +1,7 @@
-//! What the replicas of each service should request, from what they use. Nothing of it outlives the process.
+//! What the replicas of each service should request, from what they use.
 
 use std::collections::BTreeMap;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 use throng_autoscale::vertical::{Amounts, Recommended, Vertical};
 use throng_model::autoscale::Recommendation;
 
@@ -10,13 +10,37 @@ const EVERY: Duration = Duration::from_secs(60);
 
 pub struct Recommenders {
     epoch: Instant,
+    /// Of the epoch since that of Unix: moments go on where those of an earlier supervisor ended.
+    offset: Duration,
     next: Instant,
     services: BTreeMap<String, Vertical>,
 }
 
 impl Recommenders {
-    pub fn new(now: Instant) -> Recommenders {
-        Recommenders { epoch: now, next: now, services: BTreeMap::new() }
+    /// With what an earlier supervisor knew.
+    pub fn new(now: Instant, mut known: BTreeMap<String, Vertical>) -> Recommenders {
+        known.retain(|_, vertical| vertical.is_sound());
+        // A clock before 1970 makes what was known old, and harms nothing.
+        let offset = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+        Recommenders { epoch: now, offset, next: now, services: known }
+    }
+
+    /// What the next supervisor is to know.
+    pub fn known(&self) -> &BTreeMap<String, Vertical> {
+        &self.services
+    }
+
+    pub fn knows(&self, service: &str) -> bool {
+        self.services.contains_key(service)
+    }
+
+    /// Forgets services that are no more.
+    pub fn retain(&mut self, keep: impl Fn(&str) -> bool) {
+        self.services.retain(|service, _| keep(service));
+    }
+
+    fn moment(&self, now: Instant) -> Duration {
+        self.offset + now.saturating_duration_since(self.epoch)
     }
 
     /// Whether samples are due; from now on they are not for a minute.
@@ -30,7 +54,7 @@ impl Recommenders {
 
     /// What one replica uses now, and how many cores it requests.
     pub fn sample(&mut self, service: &str, now: Instant, cores: f64, bytes: u64, request: f64) {
-        let at = now.saturating_duration_since(self.epoch);
+        let at = self.moment(now);
         let vertical = self.of(service);
         vertical.cpu(at, cores, request);
         vertical.memory(at, bytes as f64);
@@ -38,7 +62,7 @@ impl Recommenders {
 
     /// A replica that may have had so many bytes was killed for want of more.
     pub fn out_of_memory(&mut self, service: &str, now: Instant, had: u64) {
-        let at = now.saturating_duration_since(self.epoch);
+        let at = self.moment(now);
         self.of(service).out_of_memory(at, had as f64);
     }
 
@@ -66,7 +90,7 @@ mod tests {
     #[test]
     fn samples_are_a_minute_apart_and_make_a_recommendation() {
         let begin = Instant::now();
-        let mut all = Recommenders::new(begin);
+        let mut all = Recommenders::new(begin, BTreeMap::new());
         assert!(all.due(begin) && !all.due(begin + EVERY / 2) && all.due(begin + EVERY));
         assert_eq!(all.recommendation("web"), None);
         all.sample("web", begin, 0.5, 1 << 30, 0.25);
@@ -76,5 +100,7 @@ mod tests {
         all.out_of_memory("web", begin + EVERY, 2 << 30);
         let after = all.recommendation("web").expect("known");
         assert!(after.target.1 > 2 << 30, "{after:?}");
+        let next = Recommenders::new(begin, all.known().clone());
+        assert_eq!(next.recommendation("web"), Some(after));
     }
 }

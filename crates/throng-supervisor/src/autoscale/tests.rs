@@ -140,7 +140,7 @@ fn counters_count_by_what_they_grow() {
     let mut web = autoscaler(&service, begin);
     let address = Ipv4Addr::new(10, 0, 0, 2);
     let (looks, reads, inquiry) = web.begin(&[Subjected { ordinal: 1, address: Some(address) }], begin);
-    assert!(looks && reads && inquiry.asks.len() == 1);
+    assert!(looks && !reads && inquiry.asks.len() == 1, "what is used is not read where it does not count");
     let place = inquiry.asks.keys().next().expect("a place").to_string();
     assert_eq!(place, "http://10.0.0.2:8080/metrics");
     let subject = (0, Some(1));

@@ -15,19 +15,26 @@ pub enum AutoscaleCommand {
     Simulate(Box<SimulateArguments>),
 }
 
-/// A case is one JSON object: a HorizontalPodAutoscaler spec, replica counts, pods and metrics. The answer has the
-/// count, what each metric asks for, Kubernetes' conditions, and an explanation. Ends with code 0 also where a metric
-/// fails, because that is an answer too, and with code 2 if a case cannot be read.
+const DECIDE_MORE: &str = "\
+    A case is one JSON object: a HorizontalPodAutoscaler spec, replica counts, pods and metrics. The answer has \
+    the count, what each metric asks for, Kubernetes' conditions, and an explanation; docs/autoscale-decide.md \
+    describes both. Ends with code 0 also where a metric fails, because that is an answer too, and with code 2 \
+    if a case cannot be read.";
+
 #[derive(Debug, Args)]
+#[command(after_help = DECIDE_MORE)]
 pub struct DecideArguments {
     /// Take one case from each line, and print one answer on each
     #[arg(long)]
     pub lines: bool,
 }
 
-/// Every decision is the one that `throng autoscale decide` makes; the world around it is simulated, in steps of one second.
-/// docs/autoscale-simulate.md says what that world is like, and what a trace looks like.
+const SIMULATE_MORE: &str = "\
+    Every decision is the one that `throng autoscale decide` makes; the world around it is simulated, in steps \
+    of one second. docs/autoscale-simulate.md says what that world is like, and what a trace looks like.";
+
 #[derive(Debug, Args)]
+#[command(after_help = SIMULATE_MORE)]
 pub struct SimulateArguments {
     /// HorizontalPodAutoscaler manifest (autoscaling/v2, YAML); give several to compare them
     #[arg(long, value_name = "FILE", required = true)]

@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use std::fmt::Write as _;
 use std::time::SystemTime;
 use throng_model::app::{HealthCheck, HealthTest};
-use throng_model::autoscale::{AutoscalerStatus, Description, MetricStatus, Recommendation};
+use throng_model::autoscale::{AutoscalerStatus, Description, MetricStatus, Recommendation, VerticalStatus};
 use throng_model::status::{Event, ServiceStatus, Status};
 use throng_model::units::{format_bytes, format_duration};
 
@@ -57,6 +57,12 @@ fn as_json(status: &Status, service: &ServiceStatus, description: &Description) 
         "recommendation": description.recommendation.map(|of| json!({
             "lower": amounts_json(of.lower), "target": amounts_json(of.target), "upper": amounts_json(of.upper),
             "confidence": of.confidence,
+        })),
+        "vertical": description.vertical.map(|of| json!({
+            "updateMode": of.policy.update_mode, "given": of.given, "next": of.next.map(|next| json!({
+                "requests": { "cpus": next.cpu_request(), "memory": next.memory_request() },
+                "limits": { "cpus": next.cpus, "memory": next.memory },
+            })),
         })),
         "healthcheck": description.health_check,
         "liveness": description.liveness,
@@ -136,6 +142,9 @@ fn text(status: &Status, service: &ServiceStatus, description: &Description, now
     if let Some(recommendation) = &description.recommendation {
         line(&mut out, "Should request", &recommended(recommendation));
     }
+    if let Some(vertical) = &description.vertical {
+        line(&mut out, "Update mode", &update_mode(vertical));
+    }
     line(&mut out, "Limits", &resources(service.limits.cpus, service.limits.memory));
     if let Some(autoscaler) = &description.autoscaler {
         out.push('\n');
@@ -155,6 +164,23 @@ fn recommended(of: &Recommendation) -> String {
         upper => amounts(upper),
     };
     format!("{} (between {} and {most}, by {minutes} minutes)", amounts(of.target), amounts(of.lower))
+}
+
+/// Who gets what is recommended.
+fn update_mode(of: &VerticalStatus) -> String {
+    let name = of.policy.update_mode.name();
+    let next = of.next.map(|next| {
+        let requests = resources(next.cpu_request(), next.memory_request());
+        format!(
+            ", who starts now requests {requests} and is limited to {}",
+            resources(next.cpus, next.memory)
+        )
+    });
+    let given = match of.given {
+        0 => String::new(),
+        given => format!("; {given} replicas have other amounts than the file says"),
+    };
+    format!("{name}{}{given}", next.unwrap_or_default())
 }
 
 fn several(out: &mut String, name: &str, values: &[String]) {
@@ -407,6 +433,20 @@ Conditions:
         let body = |text: &str| text.lines().skip(1).map(str::to_owned).collect::<Vec<_>>();
         assert_eq!(body(&text), body(expected), "{text}");
         assert!(text.starts_with("Metrics: ") && text.contains("( current / target )"), "{text}");
+    }
+
+    #[test]
+    fn who_gets_what_is_recommended_is_said() {
+        use throng_model::app::Resources;
+        use throng_model::autoscale::Vertical;
+        let policy = Vertical::default();
+        assert_eq!(update_mode(&VerticalStatus { policy, next: None, given: 0 }), "Recreate");
+        let next = Resources { cpu_reservation: Some(0.1), memory: Some(256 << 20), ..Resources::default() };
+        assert_eq!(
+            update_mode(&VerticalStatus { policy, next: Some(next), given: 2 }),
+            "Recreate, who starts now requests cpus 0.1, memory 256 MiB and is limited to memory 256 MiB; 2 \
+             replicas have other amounts than the file says"
+        );
     }
 
     #[test]
