@@ -15,6 +15,7 @@ mod load;
 mod machine;
 mod page;
 mod pdfmagic;
+mod planning;
 mod plot;
 mod probe;
 mod record;
@@ -31,7 +32,7 @@ use std::time::Duration;
 const USAGE: &str = "\
 usage: cargo xtask bench [PART…] [--on docker] [--quick] [--page]
 
-  containers, crowd, density, balancer, load, pdfmagic   the parts; all of them if none is named
+  containers, crowd, density, balancer, load, pdfmagic, planning   the parts; all of them if none is named
   --on docker   with crowd: the same crowd over a Docker daemon, as a part of its own (crowd-on-docker)
   --quick   few and short rounds, written below cargo's target folder instead of docs/
   --page    measure nothing, make the page from the records that are there
@@ -56,10 +57,11 @@ pub enum Part {
     Balancer,
     Load,
     Pdfmagic,
+    Planning,
 }
 
 impl Part {
-    pub const ALL: [Part; 7] = [
+    pub const ALL: [Part; 8] = [
         Part::Containers,
         Part::Crowd,
         Part::CrowdOnDocker,
@@ -67,6 +69,7 @@ impl Part {
         Part::Balancer,
         Part::Load,
         Part::Pdfmagic,
+        Part::Planning,
     ];
 
     pub fn name(self) -> &'static str {
@@ -78,6 +81,7 @@ impl Part {
             Part::Balancer => "balancer",
             Part::Load => "load",
             Part::Pdfmagic => "pdfmagic",
+            Part::Planning => "planning",
         }
     }
 
@@ -90,6 +94,7 @@ impl Part {
             Part::Balancer => balancer::measure(session),
             Part::Load => load::measure(session),
             Part::Pdfmagic => pdfmagic::measure(session),
+            Part::Planning => planning::measure(session),
         }
     }
 }

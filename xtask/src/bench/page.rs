@@ -44,6 +44,7 @@ fn heading(part: Part) -> &'static str {
         Part::Balancer => "Balancer: a small answer through one thread, beside nginx and HAProxy",
         Part::Load => "Load generator: the same server under load, beside wrk and oha",
         Part::Pdfmagic => "pdfmagic: an image to a PDF, beside ImageMagick",
+        Part::Planning => "Planning: what is next among ten thousand replicas",
     }
 }
 
