@@ -29,6 +29,7 @@ pub const FOR_TESTS: &[Package] = &[
     package("uidmap", "newuidmap"),
     package("nftables", "nft"),
     package("iptables", "iptables"),
+    package("inotify-tools", "inotifywait"),
     package("prometheus", "prometheus"),
     package("tmux", "tmux"),
     package("strace", "strace"),

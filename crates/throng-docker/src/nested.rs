@@ -252,6 +252,11 @@ impl Pool {
         docker.core.make_network(network, &Link::Macvlan(parent)).await.map_err(named(slot.ordinal))
     }
 
+    /// Nodes are in it only while their app is there.
+    pub async fn left_network(&self, name: &str) -> Result<Option<NetworkSpec>> {
+        self.nodes.outer.left_network(name).await
+    }
+
     pub async fn unmake_network(self: &Arc<Self>, name: &str) -> Result<()> {
         let mut known = self.networks.lock().await;
         self.unmake(&mut known, name).await

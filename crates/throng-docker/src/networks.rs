@@ -3,7 +3,7 @@
 use crate::docker::Core;
 use crate::errors::{daemon, is};
 use crate::labels;
-use bollard::models::{Ipam, IpamConfig, NetworkCreateRequest};
+use bollard::models::{Ipam, IpamConfig, NetworkCreateRequest, NetworkInspect};
 use bollard::query_parameters::{InspectNetworkOptions, ListContainersOptionsBuilder};
 use std::collections::HashMap;
 use std::path::PathBuf;
@@ -59,13 +59,27 @@ impl Core {
 
     /// Subnet and gateway of a network of the daemon, as it writes them.
     async fn subnet_of(&self, name: &str) -> Result<Option<(String, String)>> {
-        let found = self.api.inspect_network(name, None::<InspectNetworkOptions>).await;
-        let found = match found {
-            Err(error) if is(&error, 404) => return Ok(None),
-            found => found.map_err(|error| daemon(format_args!("cannot look at network {name}"), error))?,
-        };
-        let config = found.ipam.and_then(|ipam| ipam.config?.into_iter().next()).unwrap_or_default();
-        Ok(Some((config.subnet.unwrap_or_default(), config.gateway.unwrap_or_default())))
+        Ok(self.look_at(name).await?.map(written))
+    }
+
+    async fn look_at(&self, name: &str) -> Result<Option<NetworkInspect>> {
+        match self.api.inspect_network(name, None::<InspectNetworkOptions>).await {
+            Err(error) if is(&error, 404) => Ok(None),
+            found => {
+                found.map(Some).map_err(|error| daemon(format_args!("cannot look at network {name}"), error))
+            }
+        }
+    }
+
+    /// A network that bears this home's label. Before it removes one, dockerd 20.10 counts who is in it and is wrong at
+    /// times, when many have just left; then it refuses, and the network stays until that daemon is restarted.
+    pub async fn left_network(&self, name: &str) -> Result<Option<NetworkSpec>> {
+        let Some(found) = self.look_at(name).await? else { return Ok(None) };
+        let ours = found.labels.as_ref().and_then(|labels| labels.get(labels::HOME)) == Some(&self.home);
+        let internal = found.internal.unwrap_or(false);
+        let (subnet, gateway) = written(found);
+        let spec = subnet.parse().ok().zip(gateway.parse().ok()).filter(|_| ours);
+        Ok(spec.map(|(subnet, gateway)| NetworkSpec { name: name.to_owned(), subnet, gateway, internal }))
     }
 
     pub async fn unmake_network(&self, name: &str) -> Result<()> {
@@ -113,6 +127,11 @@ impl Core {
         std::fs::write(&path, text)
             .map_err(|error| crate::errors::host(format_args!("cannot write {}", path.display()), error))
     }
+}
+
+fn written(network: NetworkInspect) -> (String, String) {
+    let config = network.ipam.and_then(|ipam| ipam.config?.into_iter().next()).unwrap_or_default();
+    (config.subnet.unwrap_or_default(), config.gateway.unwrap_or_default())
 }
 
 pub fn in_use(name: &str, by: &str) -> RuntimeError {

@@ -37,6 +37,11 @@ impl Runtime for Docker {
         self.core.unmake_network(name).await
     }
 
+    async fn left_network(&self, name: &str) -> Result<Option<NetworkSpec>> {
+        check_name("network", name)?;
+        self.core.left_network(name).await
+    }
+
     async fn create(&self, spec: &ReplicaSpec) -> Result<()> {
         check_name("service", &spec.id.service)?;
         self.core.load(&spec.id.project).await?;

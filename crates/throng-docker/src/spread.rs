@@ -58,6 +58,11 @@ impl Runtime for Nested {
         self.pool.unmake_network(name).await
     }
 
+    async fn left_network(&self, name: &str) -> Result<Option<NetworkSpec>> {
+        check_name("network", name)?;
+        self.pool.left_network(name).await
+    }
+
     async fn create(&self, spec: &ReplicaSpec) -> Result<()> {
         let (slot, docker) = self.at(&spec.id).await?;
         let _up = slot.up.read().await;

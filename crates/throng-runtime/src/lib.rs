@@ -92,6 +92,12 @@ pub trait Runtime: Send + Sync {
     /// Removes the network; fine if it is gone, an error while a replica is attached.
     async fn remove_network(&self, name: &str) -> Result<()>;
 
+    /// A network of this name that an app which is gone has left, since it could not be removed then. Who brings that app up
+    /// again uses it as it is.
+    async fn left_network(&self, _name: &str) -> Result<Option<NetworkSpec>> {
+        Ok(None)
+    }
+
     /// Prepares everything for the replica short of starting its process.
     async fn create(&self, spec: &ReplicaSpec) -> Result<()>;
 

@@ -398,7 +398,8 @@ impl Actor {
         }
         // Those that replicas were attached to as well: the definition that named them may have been lost.
         let known = self.durable.networks.values().map(|network| &network.name);
-        for name in known.chain(self.taken.keys()).collect::<BTreeSet<_>>() {
+        let made = self.fixed.paths.made_for(&self.fixed.project);
+        for name in known.chain(self.taken.keys()).chain(&made).collect::<BTreeSet<_>>() {
             if let Err(error) = self.fixed.runtime.remove_network(name).await {
                 tracing::warn!("network {name}: {error}");
                 left = Some(Refusal::from(error));

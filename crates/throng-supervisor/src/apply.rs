@@ -1,6 +1,8 @@
 //! From an app to what makes it: images looked up, networks made, ports bound. Only then does the actor hear of it, so
 //! that a refusal leaves everything as it was.
 
+mod left;
+
 use crate::actor::{Applied, Before, Current, Fixed, Handles, Order, effective, own_address};
 use crate::backend::Backend;
 use crate::front::{self, Front, Fronts};
@@ -306,7 +308,11 @@ async fn make_networks(
     // One that the file has no more stays until the app goes, or it could not come back at the same place.
     let mut networks = current.networks.clone();
     for (key, network) in &app.networks {
-        let spec = match current.networks.get(key) {
+        let left = match current.networks.contains_key(key) {
+            true => None,
+            false => left::behind(fixed, key, network).await?,
+        };
+        let spec = match current.networks.get(key).or(left.as_ref()) {
             Some(spec) => match network.subnet.filter(|subnet| *subnet != spec.subnet) {
                 None => spec.clone(),
                 Some(other) => {

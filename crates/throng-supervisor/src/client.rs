@@ -89,6 +89,15 @@ impl Client {
         Ok(client)
     }
 
+    /// A supervisor that takes down what is left of an app that is not up: networks that had just been made when its own
+    /// was killed. None if there are none.
+    pub async fn of_remains(paths: &Paths, project: &str, choice: &Choice<'_>) -> Result<Option<Client>> {
+        match paths.made_for(project).is_empty() {
+            true => Ok(None),
+            false => Client::start(paths, project, choice).await.map(Some),
+        }
+    }
+
     /// The supervisor of a project, started if there is none.
     pub async fn start(paths: &Paths, project: &str, choice: &Choice<'_>) -> Result<Client> {
         let mut client = Client { paths: paths.clone(), project: project.into(), notes: Vec::new() };

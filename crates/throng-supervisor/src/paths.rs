@@ -74,6 +74,21 @@ impl Paths {
         mark.map(|text| On::of_record(&text)).or_else(local)
     }
 
+    /// Networks that the engine has made for a project and that may be on no record but its own: whoever had them made may
+    /// have been killed before that was written. A name that begins with another project's belongs to that one.
+    pub fn made_for(&self, project: &str) -> Vec<String> {
+        let of = |name: &str, project: &str| {
+            name.strip_prefix(project).is_some_and(|rest| rest.starts_with('_')).then_some(project.len())
+        };
+        let folders = std::fs::read_dir(self.projects()).into_iter().flatten().flatten();
+        let others: Vec<String> = folders.filter_map(|entry| entry.file_name().into_string().ok()).collect();
+        let ours = |name: &String| {
+            let longest = others.iter().filter_map(|other| of(name, other)).max();
+            of(name, project).is_some_and(|length| longest.is_none_or(|longest| longest <= length))
+        };
+        throng_engine::recorded_networks(&self.engine()).into_iter().filter(ours).collect()
+    }
+
     pub fn volumes(&self) -> PathBuf {
         self.data.join("volumes")
     }

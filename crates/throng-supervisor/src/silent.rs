@@ -30,6 +30,8 @@ const LASTING: Duration = Duration::from_secs(1);
 const LASTING_LOOK: Duration = Duration::from_millis(200);
 /// Namespaces that others may make in that time.
 const OF_OTHERS: u64 = 64;
+/// How long a look stays the one that others are compared with while replicas leave a few at a time.
+const LEAVING: Duration = Duration::from_secs(60);
 /// The fewest starts between two looks whose average says something.
 const STARTS_LEAST: u64 = 20;
 /// Who may wait for a look; more are not kept waiting.
@@ -199,8 +201,8 @@ async fn apart<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> 
 #[derive(Default)]
 struct Watch {
     last: Option<Look>,
-    /// The last look at which no namespaces of replicas that are gone were left.
-    calm: Option<Look>,
+    /// The last look at which no namespaces of replicas that are gone were left, and when that was.
+    calm: Option<(Look, Instant)>,
     /// Since when some are left, and how many namespaces there were then.
     lingering: Option<(Instant, u64)>,
     /// The look with the fewest replicas at which the average start was known, and that.
@@ -232,6 +234,11 @@ impl Watch {
     fn removals(&mut self, look: &Look, now: Instant) -> (Option<Explanation>, bool) {
         // Not looked for this time.
         let Some(count) = look.host.counters.net_namespaces else { return (None, false) };
+        // Replicas that leave one after the other leave few namespaces between two looks, and many altogether.
+        if self.lingers(look).is_none() && self.leaves_some(look, now) {
+            self.lingering = None;
+            return (None, false);
+        }
         let lingers = self.lingers(look);
         let (since, first) = *self.lingering.get_or_insert((now, count));
         // Many more than there were are somebody else's.
@@ -242,8 +249,18 @@ impl Watch {
         if again {
             return (None, true);
         }
-        (self.calm, self.lingering) = (Some(look.clone()), None);
+        (self.calm, self.lingering) = (Some((look.clone(), now)), None);
         (lingers, false)
+    }
+
+    /// Whether replicas have left of late, and there are namespaces that may have been theirs.
+    fn leaves_some(&self, look: &Look, now: Instant) -> bool {
+        let Some((before, since)) = &self.calm else { return false };
+        let beside =
+            |look: &Look| Some(look.host.counters.net_namespaces?.saturating_sub(look.census.present));
+        look.census.present < before.census.present
+            && beside(look) > beside(before)
+            && now.saturating_duration_since(*since) < LEAVING
     }
 
     /// What counters say has been lost since the last look.
@@ -268,7 +285,7 @@ impl Watch {
 
     /// Namespaces of replicas that have gone since all was calm.
     fn lingers(&self, look: &Look) -> Option<Explanation> {
-        let before = self.calm.as_ref()?;
+        let (before, _) = self.calm.as_ref()?;
         let counted = |host: &Host| Host {
             settings: host.settings.clone(),
             counters: Counters {
@@ -403,6 +420,20 @@ mod tests {
         };
         watch.take(namespaces(1_000, 1_700), now + TOLD_EVERY);
         assert_eq!(watch.take(idle(1_700), now + TOLD_EVERY), (vec![], false));
+        // A few at a time.
+        let mut at = now + TOLD_EVERY * 3 / 2;
+        watch.take(namespaces(1_000, 1_700), at);
+        for left in 1..=7 {
+            at += Duration::from_millis(200);
+            let told = watch.take(namespaces(1_000 - left * 9, 1_700), at);
+            assert_eq!((names(&told), told.1), (vec![], false), "{left}");
+        }
+        for soon in [true, true, true, true, true, false] {
+            at += Duration::from_millis(200);
+            let told = watch.take(namespaces(928, 1_700), at);
+            assert_eq!(told.1, soon);
+            assert_eq!(names(&told), if soon { vec![] } else { vec!["namespaces"] });
+        }
         // Another app's replicas come while ours go.
         watch.take(namespaces(1_000, 1_700), now + TOLD_EVERY * 2);
         assert!(watch.take(namespaces(900, 1_900), now + TOLD_EVERY * 2).1);

@@ -102,6 +102,10 @@ impl Runtime for Explained {
         self.explained(self.inner.remove_network(name)).await
     }
 
+    async fn left_network(&self, name: &str) -> Result<Option<NetworkSpec>> {
+        self.explained(self.inner.left_network(name)).await
+    }
+
     async fn create(&self, spec: &ReplicaSpec) -> Result<()> {
         self.explained(self.inner.create(spec)).await
     }

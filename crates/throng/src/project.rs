@@ -121,6 +121,14 @@ impl Context {
         }
     }
 
+    /// A supervisor that takes down what is left of the app that is meant, which is not up; none if nothing is.
+    pub async fn remains(&self) -> Result<Option<Client>> {
+        let Some(name) = self.name_if_any()? else { return Ok(None) };
+        let client = Client::of_remains(&self.paths, &name, &self.choice()).await?;
+        client.iter().for_each(say_notes);
+        Ok(client)
+    }
+
     /// The supervisor of the app that is meant; fails if it is not up.
     pub async fn running(&self) -> Result<Client> {
         let client = Client::find(&self.paths, &self.name()?, &self.choice()).await?;

@@ -177,6 +177,45 @@ fn a_killed_supervisor_loses_nobody(there: &There) {
     });
 }
 
+/// Docker keeps a network that it takes for one in use, and dockerd 20.10 miscounts at times. Here somebody is in it.
+#[test]
+fn a_network_that_docker_kept_is_used_again() {
+    let Some(there) = There::new("a_network_that_docker_kept_is_used_again", "thr-kept", 19) else { return };
+    let (bench, socket) = (&there.bench, there.daemon.socket());
+    let network = format!("{}_default", bench.project);
+    let subnet = || {
+        let config = ask(&socket, &format!("/networks/{network}"))["IPAM"]["Config"][0].clone();
+        config["Subnet"].as_str().expect("a subnet").to_owned()
+    };
+    let up = || there.ok(&["--on", "docker", "up", "-d", "--wait"]);
+    let leave = || {
+        let image = there.listed("/containers/json")[0]["ImageID"].clone();
+        let body = format!("{{\"Image\":{image},\"HostConfig\":{{\"NetworkMode\":\"{network}\"}}}}");
+        let made = request(&socket, "POST", "/containers/create?name=other", body.as_bytes());
+        assert_eq!(made.expect("the daemon answers").0, 201);
+        let down = there.spawn(&["down"]).wait();
+        assert!(down.code != 0 && down.err.contains("in use by other"), "{}: {}", down.code, down.err);
+        assert_eq!(request(&socket, "DELETE", "/containers/other", &[]).expect("the daemon answers").0, 204);
+    };
+    bench.compose(WEB);
+    up();
+    let first = subnet();
+    leave();
+    up().says("web 1/1 ready");
+    assert_eq!(subnet(), first, "as it was");
+    until("it answers", || web::get(&bench.address("web"), "/").ok());
+    leave();
+    // It is to be another one now, and nobody is in it any more.
+    let other = "10.213.19.0/24";
+    assert_ne!(first, other);
+    bench.compose(&format!("{WEB}networks: {{default: {{ipam: {{config: [{{subnet: {other}}}]}}}}}}\n"));
+    up().says("web 1/1 ready");
+    assert_eq!(subnet(), other);
+    there.ok(&["down"]).says("everything removed");
+    assert_eq!(there.left(), Vec::<String>::new());
+    bench.assert_clean();
+}
+
 #[test]
 fn updates_and_autoscalers_go_on_docker_as_they_do_here() {
     let name = "updates_and_autoscalers_go_on_docker_as_they_do_here";

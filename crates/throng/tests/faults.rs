@@ -255,6 +255,23 @@ fn records_of_processes_that_are_cut_lose_no_replica() {
     bench.assert_clean();
 }
 
+/// As if whoever brought it up had been killed when its network was there and nothing was on record yet.
+#[test]
+fn a_network_that_no_record_tells_of_goes_with_down() {
+    let Some(bench) = Bench::with_probe("a_network_that_no_record_tells_of_goes_with_down") else { return };
+    bench.compose("services:\n  web: {image: probe, command: [say, x], deploy: {replicas: 0}}\n");
+    bench.ok(&["up", "-d", "--wait"]);
+    kill_supervisor(&bench);
+    fs::remove_dir_all(bench.home.join("projects").join(&bench.project)).expect("removed");
+    let networks = || fs::read_dir(bench.home.join("engine/.networks")).expect("a folder").count();
+    assert_eq!(networks(), 1);
+    bench.ok(&["down"]).says("everything removed");
+    assert_eq!(networks(), 0);
+    bench.assert_clean();
+    bench.ok(&["down"]).says("nothing to take down");
+    bench.assert_clean();
+}
+
 #[test]
 fn a_replica_whose_record_is_cut_and_that_has_ended_begins_anew() {
     let name = "a_replica_whose_record_is_cut_and_that_has_ended_begins_anew";

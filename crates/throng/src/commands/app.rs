@@ -184,10 +184,13 @@ fn warn(event: &Event) {
 pub async fn down(context: &Context, arguments: DownArguments) -> Result<()> {
     let client = match context.running_if_up().await? {
         Ok(client) => client,
-        Err(nothing) => {
-            eprintln!("{} {nothing}: nothing to take down", Style::for_stderr().yellow("warning:"));
-            return Ok(());
-        }
+        Err(nothing) => match context.remains().await? {
+            Some(client) => client,
+            None => {
+                eprintln!("{} {nothing}: nothing to take down", Style::for_stderr().yellow("warning:"));
+                return Ok(());
+            }
+        },
     };
     let images = match arguments.rmi {
         Some(which) => service_images(&client, which).await?,

@@ -85,9 +85,18 @@ pub struct Setting {
 }
 
 impl Setting {
-    /// `None` where the kernel has no such setting, or this process may not write it. `name`: as sysctl(8) has it.
+    fn path(name: &str) -> PathBuf {
+        Path::new("/proc/sys").join(name.replace('.', "/"))
+    }
+
+    /// What it is now. `name`: as sysctl(8) has it.
+    pub fn value(name: &str) -> Option<u64> {
+        fs::read_to_string(Self::path(name)).ok()?.trim().parse().ok()
+    }
+
+    /// `None` where the kernel has no such setting, or this process may not write it.
     pub fn put(name: &str, value: u64) -> Option<Setting> {
-        let path = Path::new("/proc/sys").join(name.replace('.', "/"));
+        let path = Self::path(name);
         let before = fs::read_to_string(&path).ok()?;
         let setting = Setting { path, before };
         fs::write(&setting.path, value.to_string()).ok()?;

@@ -6,7 +6,7 @@
 //!
 //! Settings that only the whole host has are lowered for a moment, never below what is in use, and put back even if the
 //! test fails. Supervisors look for silent walls five times a second here. Root only. Debian packages: iproute2,
-//! util-linux, nftables, iptables.
+//! util-linux, nftables, iptables, inotify-tools.
 
 mod inside;
 mod links;

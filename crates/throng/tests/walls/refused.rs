@@ -1,11 +1,12 @@
 //! Walls at which the kernel, or a registry, refuses something.
 
-use crate::inside::{Crowd, Group, Setting, inside, ip, run, tmpfs};
+use crate::inside::{Crowd, Group, Setting, inside, inside_after, ip, run, tmpfs};
 use crate::support::{leftovers, skip};
 use crate::{assert_ceiling, assert_names, comes_up, idle, refused};
 use std::fs;
 use std::io::{BufRead, BufReader, Write};
 use std::net::TcpListener;
+use std::path::Path;
 use throng_walls::WallId;
 
 #[test]
@@ -215,6 +216,56 @@ fn a_network_has_no_address_left() {
         let found = bench.ok(&["ceiling", "web", "--most", "8", "--hold", "10ms", "--format", "json"]);
         assert_ceiling(&found, WallId::AddressPools);
         comes_up(&bench, 5);
+    });
+}
+
+const INSTANCES: &str = "fs.inotify.max_user_instances";
+
+/// Instances of inotify that are open on this host.
+fn instances() -> u64 {
+    let processes = fs::read_dir("/proc").expect("processes").flatten();
+    let open = processes.filter_map(|process| fs::read_dir(process.path().join("fd")).ok());
+    let targets = open.flat_map(|open| open.flatten()).filter_map(|entry| fs::read_link(entry.path()).ok());
+    targets.filter(|target| target.to_string_lossy().contains("inotify")).count() as u64
+}
+
+/// The limit is each user's, and its replicas have it together: programs that watch files, as Debian's `inotifywait`.
+#[test]
+fn instances_of_inotify_are_used_up() {
+    const PROGRAM: &str = "/usr/bin/inotifywait";
+    let name = "refused::instances_of_inotify_are_used_up";
+    if !Path::new(PROGRAM).exists() {
+        return skip(name, "no inotifywait (Debian package inotify-tools)");
+    }
+    let lower =
+        || Setting::put(INSTANCES, instances() + 4).ok_or("fs.inotify.max_user_instances cannot be set");
+    inside_after(lower, name, &["-n", "-m"], |bench| {
+        let most = Setting::value(INSTANCES).expect("a limit");
+        bench.build_probe();
+        // The program's libraries are this host's.
+        let libraries: Vec<String> = ["/usr", "/lib", "/lib64"]
+            .into_iter()
+            .filter(|folder| Path::new(folder).exists())
+            .map(|folder| format!("'{folder}:{folder}:ro'"))
+            .collect();
+        bench.compose(&format!(
+            "services:
+  web:
+    image: probe
+    entrypoint: [{PROGRAM}, --monitor, /]
+    user: '64994'
+    volumes: [{}]
+    healthcheck: {{test: [CMD, /probe, print, well], interval: 1s}}
+    deploy: {{replicas: 0}}
+",
+            libraries.join(", ")
+        ));
+        bench.ok(&["up", "-d", "--wait"]);
+        let done = refused(&bench, most as u32 + 2);
+        assert_names(&done.err, WallId::Inotify);
+        done.says(&format!("{INSTANCES} is {most}"));
+        bench.ok(&["scale", "web=0"]);
+        comes_up(&bench, most as u32);
     });
 }
 
