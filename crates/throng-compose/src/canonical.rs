@@ -10,6 +10,7 @@ use throng_model::app::{
     RestartPolicy, Service, Swap,
 };
 use throng_model::autoscale::{Allowed, Autoscale, Controlled, Vertical};
+use throng_model::build::{BuildContext, BuildSecret, PullPolicy};
 use throng_model::sandbox::{Hook, HostAddress, Sandbox, Ulimit};
 use throng_model::update::{BackOff, RestartPace, UpdatePolicy};
 
@@ -95,6 +96,8 @@ fn service(app: &App, service: &Service) -> Value {
         map.insert("image".into(), json!(service.image));
     }
     set(&mut map, "build", service.build.as_ref().map(build));
+    set(&mut map, "pull_policy", pull_policy(service.pull));
+    set(&mut map, "container_name", service.container_name.clone());
     // Null and not absence, as Docker prints it: the image decides.
     map.insert("command".into(), json!(service.command));
     map.insert("entrypoint".into(), json!(service.entrypoint));
@@ -244,6 +247,9 @@ fn octal(mode: u32) -> String {
 fn resources(service: &Service, map: &mut Map<String, Value>) {
     let resources = &service.resources;
     set(map, "cpu_shares", resources.cpu_shares);
+    set(map, "cpuset", resources.cores.map(|cores| cores.to_string()));
+    set(map, "mem_swappiness", resources.swappiness);
+    set(map, "oom_kill_disable", resources.oom_kill_disable.then_some(true));
     if let (Some(swap), Some(memory)) = (resources.swap, resources.memory) {
         let both = match swap {
             Swap::Bytes(bytes) => memory.saturating_add(bytes).to_string(),
@@ -265,30 +271,35 @@ fn sandbox(sandbox: &Sandbox, map: &mut Map<String, Value>) {
         set(map, key, list(words, |word| json!(word)));
     }
     set(map, "dns", list(&sandbox.dns, |address| json!(address.to_string())));
-    let bound = |bound: Option<u64>| bound.map_or(json!(-1), |bound| json!(bound));
-    let ulimit = |limit: &Ulimit| match limit.soft == limit.hard {
-        true => bound(limit.soft),
-        false => json!({ "soft": bound(limit.soft), "hard": bound(limit.hard) }),
-    };
-    if !sandbox.ulimits.is_empty() {
-        map.insert(
-            "ulimits".into(),
-            object(sandbox.ulimits.iter().map(|(name, limit)| (name, ulimit(limit)))),
-        );
-    }
+    set(map, "ulimits", ulimits(sandbox));
     set(map, "sysctls", texts(&sandbox.sysctls));
     set(map, "annotations", texts(&sandbox.annotations));
-    let host = |(name, address): &(String, HostAddress)| match address {
-        HostAddress::Gateway => json!(format!("{name}=host-gateway")),
-        HostAddress::Address(address) => json!(format!("{name}={address}")),
-    };
     set(map, "extra_hosts", list(&sandbox.hosts, host));
     set(map, "domainname", sandbox.domain.clone());
     set(map, "shm_size", sandbox.shm_size.map(|bytes| bytes.to_string()));
     set(map, "oom_score_adj", sandbox.oom_score);
     set(map, "init", sandbox.init.then_some(true));
+    set(map, "stdin_open", sandbox.stdin_open.then_some(true));
+    set(map, "security_opt", sandbox.unfiltered.then(|| json!(["seccomp:unconfined"])));
     set(map, "post_start", list(&sandbox.post_start, hook));
     set(map, "pre_stop", list(&sandbox.pre_stop, hook));
+}
+
+fn ulimits(sandbox: &Sandbox) -> Option<Value> {
+    let bound = |bound: Option<u64>| bound.map_or(json!(-1), |bound| json!(bound));
+    let ulimit = |limit: &Ulimit| match limit.soft == limit.hard {
+        true => bound(limit.soft),
+        false => json!({ "soft": bound(limit.soft), "hard": bound(limit.hard) }),
+    };
+    let limits = &sandbox.ulimits;
+    (!limits.is_empty()).then(|| object(limits.iter().map(|(name, limit)| (name, ulimit(limit)))))
+}
+
+fn host((name, address): &(String, HostAddress)) -> Value {
+    match address {
+        HostAddress::Gateway => json!(format!("{name}=host-gateway")),
+        HostAddress::Address(address) => json!(format!("{name}={address}")),
+    }
 }
 
 fn hook(hook: &Hook) -> Value {
@@ -309,10 +320,53 @@ fn build(build: &Build) -> Value {
     let dockerfile = build.dockerfile.strip_prefix(&build.context).unwrap_or(&build.dockerfile);
     let mut map = Map::new();
     map.insert("context".into(), json!(text(&build.context)));
-    map.insert("dockerfile".into(), json!(text(dockerfile)));
+    match &build.inline {
+        Some(inline) => map.insert("dockerfile_inline".into(), json!(inline)),
+        None => map.insert("dockerfile".into(), json!(text(dockerfile))),
+    };
     set(&mut map, "target", build.target.clone());
-    set(&mut map, "args", (!build.args.is_empty()).then(|| json!(build.args)));
+    set(&mut map, "args", texts(&build.args));
+    set(&mut map, "labels", texts(&build.labels));
+    set(&mut map, "tags", list(&build.tags, |tag| json!(tag)));
+    set(&mut map, "no_cache", build.no_cache.then_some(true));
+    set(&mut map, "pull", build.pull.then_some(true));
+    let context = |context: &BuildContext| match context {
+        BuildContext::Folder(path) => json!(text(path)),
+        BuildContext::Image(image) => json!(format!("docker-image://{image}")),
+        BuildContext::Service(name) => json!(format!("service:{name}")),
+    };
+    if !build.contexts.is_empty() {
+        let contexts = build.contexts.iter().map(|(name, source)| (name, context(source)));
+        map.insert("additional_contexts".into(), object(contexts));
+    }
+    set(&mut map, "secrets", list(&build.secrets, build_secret));
+    let surroundings = &build.sandbox;
+    set(&mut map, "extra_hosts", list(&surroundings.hosts, host));
+    set(&mut map, "shm_size", surroundings.shm_size.map(|bytes| bytes.to_string()));
+    set(&mut map, "ulimits", ulimits(surroundings));
+    set(&mut map, "network", build.offline.then_some("none"));
     Value::Object(map)
+}
+
+fn build_secret(secret: &BuildSecret) -> Value {
+    let mut map = Map::new();
+    map.insert("source".into(), json!(secret.source));
+    map.insert("target".into(), json!(secret.id));
+    set(&mut map, "uid", secret.uid.map(|id| id.to_string()));
+    set(&mut map, "gid", secret.gid.map(|id| id.to_string()));
+    set(&mut map, "mode", secret.mode.map(octal));
+    Value::Object(map)
+}
+
+/// The policy as the specification writes it; `None` for its default.
+fn pull_policy(policy: PullPolicy) -> Option<String> {
+    match policy {
+        PullPolicy::Missing => None,
+        PullPolicy::Always => Some("always".into()),
+        PullPolicy::Never => Some("never".into()),
+        PullPolicy::Build => Some("build".into()),
+        PullPolicy::Every(time) => Some(format!("every_{}", duration(time))),
+    }
 }
 
 /// Paths come out of UTF-8 files; a folder above them with other bytes can only be shown approximately.
@@ -411,6 +465,7 @@ fn deploy(service: &Service) -> Value {
         true => map.insert("mode".into(), json!("global")),
         false => map.insert("replicas".into(), json!(service.replicas)),
     };
+    set(&mut map, "labels", texts(&service.deploy_labels));
     set(&mut map, "placement", nodes::canonical_placement(&service.placement));
     let mut limits = Map::new();
     set(&mut limits, "cpus", service.resources.cpus);
@@ -492,88 +547,4 @@ fn duration(duration: Duration) -> String {
     } else {
         format!("{}ns", duration.as_nanos())
     }
-}
-
-/// The canonical form as YAML that loads to the same app: dollar signs are doubled.
-pub fn to_yaml(app: &App) -> String {
-    let mut out = String::new();
-    emit(&canonical(app), 0, &mut out);
-    out
-}
-
-fn emit(value: &Value, indent: usize, out: &mut String) {
-    match value {
-        Value::Object(map) => {
-            for (key, value) in map {
-                out.push_str(&" ".repeat(indent));
-                out.push_str(&scalar(key));
-                out.push(':');
-                emit_child(value, indent + 2, out);
-            }
-        }
-        Value::Array(items) => {
-            for item in items {
-                out.push_str(&" ".repeat(indent));
-                out.push('-');
-                match item {
-                    Value::Object(map) if !map.is_empty() => {
-                        // The first key goes on the dash's line, in the column of the others.
-                        let mut nested = String::new();
-                        emit(item, indent + 2, &mut nested);
-                        out.push(' ');
-                        out.push_str(nested.trim_start());
-                    }
-                    _ => emit_child(item, indent + 2, out),
-                }
-            }
-        }
-        _ => {}
-    }
-}
-
-fn emit_child(value: &Value, indent: usize, out: &mut String) {
-    match value {
-        Value::Object(map) if map.is_empty() => out.push_str(" {}\n"),
-        Value::Array(items) if items.is_empty() => out.push_str(" []\n"),
-        Value::Object(_) | Value::Array(_) => {
-            out.push('\n');
-            emit(value, indent, out);
-        }
-        Value::String(text) => {
-            out.push(' ');
-            out.push_str(&scalar(&text.replace('$', "$$")));
-            out.push('\n');
-        }
-        Value::Null | Value::Bool(_) | Value::Number(_) => {
-            out.push_str(&format!(" {value}\n"));
-        }
-    }
-}
-
-/// A text as YAML: bare where nobody could read it as anything else, in double quotes otherwise.
-fn scalar(text: &str) -> String {
-    let starts_well = text.starts_with(|c: char| c.is_ascii_alphabetic() || matches!(c, '/' | '_'));
-    let bare = |c: char| c.is_ascii_alphanumeric() || matches!(c, '/' | '_' | '.' | '-');
-    // Words that some YAML reader takes for a boolean, nothing or a number.
-    const WORDS: [&str; 11] = ["null", "true", "false", "yes", "no", "on", "off", "y", "n", "inf", "nan"];
-    if starts_well && text.chars().all(bare) && !WORDS.contains(&&*text.to_ascii_lowercase()) {
-        return text.to_owned();
-    }
-    let mut out = String::from("\"");
-    for c in text.chars() {
-        match c {
-            '"' | '\\' => out.extend(['\\', c]),
-            '\n' => out.push_str("\\n"),
-            '\t' => out.push_str("\\t"),
-            // Characters that YAML does not allow as they are, or takes for line breaks.
-            c if c.is_control()
-                || matches!(c, '\u{2028}' | '\u{2029}' | '\u{feff}' | '\u{fffe}' | '\u{ffff}') =>
-            {
-                out.push_str(&format!("\\U{:08x}", u32::from(c)));
-            }
-            c => out.push(c),
-        }
-    }
-    out.push('"');
-    out
 }

@@ -10,6 +10,7 @@
 
 mod canonical;
 pub mod dotenv;
+mod emit;
 pub mod interpolate;
 mod keys;
 mod load;
@@ -18,7 +19,8 @@ mod read;
 mod render;
 pub mod yaml;
 
-pub use canonical::{canonical, to_yaml};
+pub use canonical::canonical;
+pub use emit::to_yaml;
 pub use keys::{Key, Status, key_table};
 pub use render::render;
 
@@ -50,6 +52,8 @@ pub struct LoadOptions {
     pub project_name: Option<String>,
     /// Profiles that are on; `*` is all. `COMPOSE_PROFILES` counts when this is empty.
     pub profiles: Vec<String>,
+    /// What the file called `-` holds, which is the caller's standard input.
+    pub input: Option<String>,
     /// The caller's environment, for interpolation. `.env` in the project directory is below it.
     pub environment: BTreeMap<String, String>,
 }
@@ -106,7 +110,8 @@ fn load_into(options: &LoadOptions, findings: &mut Findings) -> Option<Parts> {
         _ => options.profiles.clone(),
     };
     let lookup = |variable: &str| environment.get(variable).cloned();
-    let (root, files) = load::Loader::new(&directory, findings).load(&files, &lookup)?;
+    let (root, files) =
+        load::Loader::new(&directory, options.input.as_deref(), findings).load(&files, &lookup)?;
     let context = read::Context { name, directory, environment: &lookup, profiles: &profiles };
     let (app, disabled) = read::read(&root, &context, findings)?;
     Some((app, disabled, files))

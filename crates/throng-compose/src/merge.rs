@@ -51,10 +51,13 @@ fn normalise_key(entry: &mut Entry, findings: &mut Findings) {
         node.value = Value::List(vec![single]);
     } else if key == "build" {
         only_key("context", node);
-        for key in ["args", "labels"] {
+        for key in ["args", "labels", "additional_contexts"] {
             if let Some(variables) = node.get_mut(key) {
                 list_to_map(variables, true, findings);
             }
+        }
+        if let Some(hosts) = node.get_mut("extra_hosts") {
+            hosts_to_map(hosts, findings);
         }
     } else if key == "extends" {
         only_key("service", node);
@@ -129,11 +132,23 @@ fn hosts_to_map(node: &mut Node, findings: &mut Findings) {
 /// `[A=1, B]` becomes `{A: 1, B: null}`; of equal names the last one counts.
 pub fn list_to_map(node: &mut Node, variables: bool, findings: &mut Findings) {
     let Value::List(items) = &mut node.value else { return };
+    let (what, hint) = match variables {
+        true => ("NAME=value", "write NAME=value; quote it if that is the name"),
+        false => ("a name", "quote it if that is the name"),
+    };
     let mut entries: Vec<Entry> = Vec::new();
     let mut index_of: HashMap<String, usize> = HashMap::new();
     for mut item in std::mem::take(items) {
+        // Elements are texts, says the specification's schema, and `- 8080` is none.
+        if let Value::Scalar(scalar) = &item.value
+            && !scalar.is_text()
+        {
+            let message = format!("expected {what}, found {} ({})", item.kind(), scalar.text);
+            findings.error_with_hint(&item.position, message, hint);
+            continue;
+        }
         let Value::Scalar(scalar) = &mut item.value else {
-            item.mismatch(if variables { "NAME=value" } else { "a name" }, findings);
+            item.mismatch(what, findings);
             continue;
         };
         let text = std::mem::take(&mut scalar.text);

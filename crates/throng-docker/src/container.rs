@@ -24,6 +24,7 @@ pub fn body(core: &Core, spec: &ReplicaSpec, image: &str, resolv: Option<&Path>)
     ContainerCreateBody {
         hostname: Some(spec.hostname.clone()),
         domainname: spec.sandbox.domain.clone(),
+        open_stdin: spec.sandbox.stdin_open.then_some(true),
         user: Some(process.user.clone()),
         env: Some(process.env.clone()),
         entrypoint: program.map(|program| vec![program.clone()]),
@@ -76,6 +77,9 @@ fn host_config(spec: &ReplicaSpec, root: &Path, resolv: Option<&Path>) -> HostCo
             .then(|| sandbox.annotations.clone().into_iter().collect()),
         cpu_shares: resources.cpu_shares.map(signed),
         memory_reservation: resources.memory_reservation.map(signed),
+        cpuset_cpus: resources.cores.map(|cores| cores.to_string()),
+        memory_swappiness: resources.swappiness.map(i64::from),
+        oom_kill_disable: resources.oom_kill_disable.then_some(true),
         nano_cpus: resources.cpus.map(|cpus| (cpus * NANOS).round() as i64),
         memory: resources.memory.map(signed),
         // Memory and swap together.
@@ -93,7 +97,7 @@ fn host_config(spec: &ReplicaSpec, root: &Path, resolv: Option<&Path>) -> HostCo
         mounts: Some(mounts),
         storage_opt: resources.disk.map(|size| HashMap::from([("size".to_owned(), size.to_string())])),
         readonly_rootfs: Some(spec.root.read_only),
-        security_opt: Some(vec!["no-new-privileges".into()]),
+        security_opt: Some(security(sandbox)),
         ..Default::default()
     }
 }
@@ -110,6 +114,11 @@ pub fn unsupported(spec: &ReplicaSpec, names: Names) -> Option<RuntimeError> {
     let (key, _) = wishes.into_iter().find(|(_, none)| !none && names == Names::Gateway)?;
     let message = format!("cannot create {}: {key} is not honoured on Docker", spec.id);
     Some(RuntimeError::new(ErrorKind::Invalid, message).hint("remove it, or use --on local"))
+}
+
+fn security(sandbox: &Sandbox) -> Vec<String> {
+    let unfiltered = sandbox.unfiltered.then(|| "seccomp=unconfined".to_owned());
+    std::iter::once("no-new-privileges".to_owned()).chain(unfiltered).collect()
 }
 
 fn ulimits(sandbox: &Sandbox) -> Option<Vec<ResourcesUlimits>> {

@@ -136,7 +136,9 @@ impl Runtime for Docker {
     }
 
     async fn fill(&self, id: &ReplicaId, _generation: u64, _bytes: Option<u64>) -> Result<u64> {
-        let message = format!("{id}: a container's layer has no limit on Docker, and filling it fills the daemon's disk");
+        let message = format!(
+            "{id}: a container's layer has no limit on Docker, and filling it fills the daemon's disk"
+        );
         Err(RuntimeError::new(ErrorKind::Invalid, message).hint("run the app with --on local"))
     }
 

@@ -11,10 +11,12 @@
 //! are mounted: with thousands of replicas that are gigabytes, and starts that take ever longer. Of the others the
 //! memory is what their processes hold. On a node with a limit they are in the node's memory group themselves.
 
+mod cores;
 mod detect;
 mod reading;
 mod settings;
 
+pub use cores::missing as missing_core;
 pub use detect::{in_unified, unified};
 
 use crate::held;
@@ -147,13 +149,22 @@ impl Group {
     /// The folders that a replica with these limits has.
     fn wanted(&self, resources: &Resources) -> impl Iterator<Item = &(String, PathBuf)> {
         let limited = resources.memory.is_some() || resources.memory_reservation.is_some();
-        self.folders.iter().filter(move |(controller, _)| limited || controller != "memory")
+        let limited = limited || resources.swappiness.is_some();
+        let cores = resources.cores.is_some();
+        self.folders.iter().filter(move |(controller, _)| match controller.as_str() {
+            "memory" => limited,
+            cores::CORES => cores,
+            _ => true,
+        })
     }
 
     /// Makes the group and sets the limits.
     pub fn create(&self, resources: &Resources) -> io::Result<()> {
         for (controller, folder) in self.wanted(resources) {
             make_folder(folder, self.version)?;
+            if resources.cores.is_some() && (self.version == 2 || controller == cores::CORES) {
+                cores::prepare(folder, self.version)?;
+            }
             for (file, value) in settings::settings(self.version, controller, resources) {
                 let path = folder.join(file);
                 match fs::write(&path, &value) {

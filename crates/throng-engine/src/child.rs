@@ -54,6 +54,10 @@ pub enum Op {
     Output {
         log: CString,
     },
+    /// Standard input from a pipe that never ends, since the child holds both of its ends.
+    OpenInput {
+        pipe: CString,
+    },
     Unshare(i32),
     /// Joins namespaces of the process behind the descriptor.
     Join {
@@ -309,6 +313,7 @@ impl Child<'_> {
             }
             Op::Write { path, data } => sys::write_file(path, data),
             Op::Output { log } => sys::standard_output(log),
+            Op::OpenInput { pipe } => sys::open_input(pipe),
             Op::Unshare(flags) => sys::unshare(*flags),
             Op::Join { pidfd, flags } => sys::setns(*pidfd, *flags),
             Op::AwaitGo => self.await_go(),

@@ -17,7 +17,8 @@ const ALL: u64 = (1 << CAPABILITIES.len()) - 1;
 #[derive(Debug)]
 pub struct Confinement {
     pub capabilities: u64,
-    pub filter: Arc<Filter>,
+    /// Of system calls.
+    pub filter: Option<Arc<Filter>>,
     /// Resource, soft and hard bound (setrlimit(2)).
     pub limits: Vec<(i32, u64, u64)>,
 }
@@ -26,7 +27,11 @@ impl Confinement {
     /// Of a process without wishes.
     pub fn plain(ground: &Ground) -> Self {
         let files = (libc::RLIMIT_NOFILE as i32, ground.open_files, ground.open_files);
-        Confinement { capabilities: ground.capabilities, filter: ground.filter.clone(), limits: vec![files] }
+        Confinement {
+            capabilities: ground.capabilities,
+            filter: Some(ground.filter.clone()),
+            limits: vec![files],
+        }
     }
 
     /// Refuses privileges that the engine has not got itself.
@@ -41,9 +46,13 @@ impl Confinement {
                     .hint("run as root with all capabilities, or remove it from cap_add"));
             }
             confinement.capabilities = wanted & ground.own_capabilities;
-            confinement.filter = seccomp::filter(wanted).ok_or_else(|| {
+            let filter = seccomp::filter(wanted).ok_or_else(|| {
                 RuntimeError::new(ErrorKind::Host, "the system call filter is too large for the kernel")
             })?;
+            confinement.filter = Some(filter);
+        }
+        if sandbox.unfiltered {
+            confinement.filter = None;
         }
         for (name, limit) in &sandbox.ulimits {
             let Some((_, resource)) = ULIMITS.iter().find(|(known, _)| known == name) else { continue };

@@ -89,6 +89,8 @@ pub struct Core {
     next_number: AtomicU64,
     /// A writable layer was to have a limit and has none.
     unlimited_disk: AtomicBool,
+    /// Wishes about limits that this host cannot keep, as far as somebody has had them.
+    unkept: Mutex<BTreeSet<&'static str>>,
     /// A node was to have a link and has none.
     pub links_lost: AtomicBool,
     living: Mutex<HashMap<u64, Weak<Replica>>>,
@@ -173,7 +175,9 @@ impl Engine {
              the host's network)"
                 .to_owned()
         });
-        let all: Vec<String> = self.lost.clone().into_iter().chain(disks).chain(links).collect();
+        let wishes: Vec<String> = lock(&self.core.unkept).iter().map(|wish| (*wish).to_owned()).collect();
+        let lost = self.lost.clone().into_iter().chain(disks).chain(links);
+        let all: Vec<String> = lost.chain(wishes).collect();
         (!all.is_empty()).then(|| all.join("; "))
     }
 
@@ -237,7 +241,8 @@ impl Core {
         };
         let processes = format!(
             "replicas are plain processes that share this host's files, users and network: volumes, configs and \
-             secrets are not mounted, service names not resolved, privileges and kernel parameters not changed\
+             secrets are not mounted, service names not resolved, subnets and addresses of networks not kept, \
+             privileges and kernel parameters not changed\
              {listening} ({why})"
         );
         Some([Some(processes), limits].into_iter().flatten().collect::<Vec<_>>().join("; "))
@@ -274,6 +279,14 @@ impl Core {
             self.unlimited_disk.store(true, Ordering::Relaxed);
         }
         limited.then_some(bytes)
+    }
+
+    /// Remembers a wish that cannot be kept, for [`Engine::lost`]. Where there are no control groups at all that has been
+    /// said already.
+    pub fn lose(&self, wish: &'static str) {
+        if !matches!(self.cgroups, Cgroups::None(_)) {
+            lock(&self.unkept).insert(wish);
+        }
     }
 
     /// Whether a writable layer can have a limit: a file system is mounted for it, which takes root.
@@ -321,6 +334,7 @@ impl Core {
             events: broadcast::channel(EVENT_BACKLOG).0,
             next_number: AtomicU64::new(0),
             unlimited_disk: AtomicBool::new(false),
+            unkept: Mutex::default(),
             links_lost: AtomicBool::new(false),
             living: Mutex::default(),
             replicas: Mutex::default(),

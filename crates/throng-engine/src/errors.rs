@@ -105,6 +105,7 @@ fn describe(op: &Op) -> String {
         Op::OwnDescriptors | Op::TakeDescriptors(_) => "set up its descriptors".into(),
         Op::Write { path, .. } => format!("write {}", path.to_string_lossy()),
         Op::Output { log } => format!("open its log {}", log.to_string_lossy()),
+        Op::OpenInput { pipe } => format!("open its input {}", pipe.to_string_lossy()),
         Op::Unshare(_) => "make a namespace".into(),
         Op::Join { .. } => "join the namespaces".into(),
         Op::AttachBrought { target, .. } => format!("mount {}", target.to_string_lossy()),

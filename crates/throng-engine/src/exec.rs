@@ -5,6 +5,7 @@ use crate::confine::{self, Confinement};
 use crate::engine::{Core, Engine, blocking};
 use crate::errors::{failed_start, host};
 use crate::layers::Layers;
+use crate::network::legs_up;
 use crate::plan::{self, Root};
 use crate::replica::{Replica, Running};
 use crate::spawn::Failure;
@@ -16,8 +17,8 @@ use std::os::fd::{AsRawFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
-use throng_model::replica::{Exit, Process, ReplicaSpec};
-use throng_model::sandbox::Sandbox;
+use throng_model::replica::{Exit, Process, ReplicaSpec, ResolvedMount};
+use throng_model::sandbox::{HostAddress, Sandbox};
 use throng_runtime::{ErrorKind, ExecIo, ExecSpec, Result, RuntimeError};
 
 const REPLICA_NAMESPACES: i32 =
@@ -178,7 +179,7 @@ fn exec_ops(
     io: &ExecIo,
 ) -> Result<Vec<Op>> {
     let group = core.cgroups.group_on(&spec.id.project, spec.node.as_deref(), &spec.id.name());
-    let lists = group.as_ref().map(|g| g.lists(&spec.resources)).unwrap_or_default();
+    let lists = group.as_ref().map(|g| g.lists(&core.limits(spec))).unwrap_or_default();
     if !core.contained() {
         let mut ops = core.loopback_ops(spec)?;
         ops.push(Op::TakeDescriptors(descriptors(io)));
@@ -216,24 +217,32 @@ fn explain(who: &str, ops: &[Op], failure: Failure, process: &Process, layers: &
     }
 }
 
+/// One step of a build.
+#[derive(Debug, Clone, Default)]
+pub struct BuildStep {
+    /// Bottom first.
+    pub layers: Vec<PathBuf>,
+    /// Receives what the step writes. It and the folder beside it must lie on one file system that overlayfs can write
+    /// to.
+    pub upper: PathBuf,
+    pub process: Process,
+    /// Mounted while the step runs; parents before children.
+    pub mounts: Vec<ResolvedMount>,
+    /// Of all wishes further hosts, limits of processes and the size of /dev/shm are granted.
+    pub sandbox: Sandbox,
+    /// Without a network; otherwise it is the host's.
+    pub offline: bool,
+}
+
 impl Engine {
-    /// Runs one step of a build: the layers (bottom first) under `upper`, which receives what the step writes, in the
-    /// host's network. What the engine itself puts there is taken out again. `upper` and the folder beside it must
-    /// lie on one file system that overlayfs can write to.
-    pub async fn run_step(
-        &self,
-        layers: &[PathBuf],
-        upper: &Path,
-        process: &Process,
-        output: ExecIo,
-        timeout: Option<Duration>,
-    ) -> Result<Exit> {
+    /// Runs one step of a build. What the engine itself puts into `upper` is taken out again.
+    pub async fn run_step(&self, step: BuildStep, output: ExecIo, timeout: Option<Duration>) -> Result<Exit> {
         if !self.core.contained() {
             return Err(RuntimeError::new(ErrorKind::Host, "a build step needs a container")
                 .hint("build where namespaces are allowed, or use a Dockerfile without RUN"));
         }
         let core = self.core.clone();
-        let step = Step::new(layers, upper, process)?;
+        let step = Step::new(step)?;
         let begin = move || step.begin(&core, &output).map(|running| (running, step));
         let (running, step) = blocking(begin).await??;
         let exit = running.wait(timeout).await.map_err(|e| host("cannot wait for a build step", e));
@@ -244,53 +253,71 @@ impl Engine {
 
 /// A build step's folders, removed when it is dropped.
 struct Step {
-    layers: Vec<PathBuf>,
-    upper: PathBuf,
-    process: Process,
+    wanted: BuildStep,
     /// Beside `upper`: overlayfs' own folder and the place where the root appears.
     scratch: PathBuf,
     names: Vec<(&'static str, String)>,
-    /// Folders that were in `upper` before.
-    kept: Vec<&'static str>,
+    /// What is made in `upper` for something to be mounted there, as paths below it; parents before children.
+    made: Vec<PathBuf>,
 }
 
 /// Folders that the engine makes in every root.
 const MADE: [&str; 4] = ["proc", "sys", "dev", "etc"];
 
 impl Step {
-    fn new(layers: &[PathBuf], upper: &Path, process: &Process) -> Result<Self> {
-        let failed =
-            |e: io::Error| host(format_args!("cannot prepare a build step in {}", upper.display()), e);
-        let upper = upper.canonicalize().map_err(failed)?;
+    fn new(mut wanted: BuildStep) -> Result<Self> {
+        let upper = wanted.upper.canonicalize().map_err(|e: io::Error| {
+            host(format_args!("cannot prepare a build step in {}", wanted.upper.display()), e)
+        })?;
         let name = upper.file_name().unwrap_or_default().to_string_lossy().into_owned();
         let scratch = upper.with_file_name(format!(".{name}.step"));
-        let kept = MADE.into_iter().filter(|below| upper.join(below).exists()).collect();
+        let places = wanted.mounts.iter().map(|mount| mount.target.trim_start_matches('/'));
+        let below = |place: &str| -> Vec<PathBuf> {
+            let ways = Path::new(place).ancestors().filter(|way| !way.as_os_str().is_empty());
+            ways.map(Path::to_owned).collect()
+        };
+        let mut made: Vec<PathBuf> = MADE.into_iter().chain(places).flat_map(below).collect();
+        made.retain(|place| fs::symlink_metadata(upper.join(place)).is_err());
+        made.sort();
+        made.dedup();
         let resolver = fs::read_to_string("/etc/resolv.conf").unwrap_or_default();
-        let hosts = format!("127.0.0.1\tlocalhost {STEP_HOST_NAME}\n::1\tlocalhost\n");
+        let mut hosts = format!("127.0.0.1\tlocalhost {STEP_HOST_NAME}\n::1\tlocalhost\n");
+        for (name, address) in &wanted.sandbox.hosts {
+            // A step is in the host's own network.
+            let address = match address {
+                HostAddress::Address(address) => address.to_string(),
+                HostAddress::Gateway => "127.0.0.1".into(),
+            };
+            hosts += &format!("{address}\t{name}\n");
+        }
         let names = vec![("resolv.conf", resolver), ("hosts", hosts)];
-        Ok(Step { layers: layers.to_vec(), upper, process: process.clone(), scratch, names, kept })
+        let Sandbox { ulimits, shm_size, .. } = std::mem::take(&mut wanted.sandbox);
+        wanted.sandbox = Sandbox { ulimits, shm_size, ..Sandbox::default() };
+        wanted.upper = upper;
+        Ok(Step { wanted, scratch, names, made })
     }
 
     fn begin(&self, core: &Core, io: &ExecIo) -> Result<Guarded> {
         let failed = |e: io::Error| host("cannot prepare a build step", e);
+        let BuildStep { layers, upper, process, mounts, sandbox, offline } = &self.wanted;
         let (work, mount_point) = (self.scratch.join("work"), self.scratch.join("root"));
         fs::create_dir_all(&work).and_then(|()| fs::create_dir_all(&mount_point)).map_err(failed)?;
-        start::write_name_files(&self.upper, &self.layers, &self.names).map_err(failed)?;
-        let layers = Layers::new(Some(&self.upper), &self.layers);
-        let identity = core.ground.identity(&self.process.user, &[], &layers)?;
+        start::write_name_files(upper, layers, &self.names).map_err(failed)?;
+        let seen = Layers::new(Some(upper), layers);
+        let identity = core.ground.identity(&process.user, &[], &seen)?;
         let root = Root {
-            layers: &self.layers,
+            layers,
             disk: None,
-            upper: &self.upper,
+            upper,
             work: &work,
             mount_point: &mount_point,
             skeleton: None,
             read_only: false,
             volatile: true,
-            mounts: &[],
+            mounts,
             private: &|_| PathBuf::new(),
-            sys: plan::Sys::Host,
-            sandbox: &Sandbox::default(),
+            sys: if *offline { plan::Sys::Own } else { plan::Sys::Host },
+            sandbox,
             cgroup2: false,
         };
         let mut ops = vec![Op::TakeDescriptors(descriptors(io))];
@@ -298,35 +325,42 @@ impl Step {
         ops.extend(plan::beginning(&[])?);
         ops.extend(plan::root(&core.ground, &root)?);
         ops.push(Op::HostName(STEP_HOST_NAME.into()));
-        ops.extend(plan::ending(
-            &Confinement::plain(&core.ground),
-            &self.process,
-            &identity,
-            STEP_HOST_NAME,
-            false,
-        )?);
+        let mut namespaces = STEP_NAMESPACES | plan::user_namespace(&identity);
+        if *offline {
+            namespaces |= libc::CLONE_NEWNET;
+            let (batch, requests) = legs_up(&[]);
+            ops.push(Op::NetworkUp { batch, requests });
+        }
+        let confinement = Confinement::new(&core.ground, sandbox)?;
+        ops.extend(plan::ending(&confinement, process, &identity, STEP_HOST_NAME, false)?);
         let started = core
             .spawner
-            .spawn(core.ground.job(STEP_NAMESPACES | plan::user_namespace(&identity), ops))
+            .spawn(core.ground.job(namespaces, ops))
             .map_err(|failure| failed_start("a build step", &[], failure))?;
         let job = started.job();
         started
             .finish()
             .map(|(_, pidfd)| Guarded::new(pidfd))
-            .map_err(|failure| explain("a build step", &job.ops, failure, &self.process, &layers))
+            .map_err(|failure| explain("a build step", &job.ops, failure, process, &seen))
     }
 
     /// Takes out of the layer what the engine put there and the step left as it was.
     fn clean(&self) -> io::Result<()> {
+        let upper = &self.wanted.upper;
         for (name, content) in &self.names {
-            let path = self.upper.join("etc").join(name);
+            let path = upper.join("etc").join(name);
             if fs::read_to_string(&path).is_ok_and(|text| text == *content) {
                 fs::remove_file(path)?;
             }
         }
-        for folder in MADE.iter().filter(|f| !self.kept.contains(f)) {
+        for place in self.made.iter().rev() {
+            let place = upper.join(place);
             // Stays if the step wrote into it.
-            let _ = fs::remove_dir(self.upper.join(folder));
+            let _ = match fs::symlink_metadata(&place) {
+                Ok(found) if found.is_dir() => fs::remove_dir(place),
+                Ok(found) if found.is_file() && found.len() == 0 => fs::remove_file(place),
+                _ => Ok(()),
+            };
         }
         state::remove_tree(&self.scratch)
     }

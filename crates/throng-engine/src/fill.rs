@@ -30,7 +30,10 @@ pub fn fill(core: &Core, replica: &Replica, bytes: Option<u64>) -> Result<u64> {
         Err(RuntimeError::new(ErrorKind::Invalid, format!("{}: {why}", replica.id)).hint(hint))
     };
     if !core.contained() {
-        return refuse("a plain process has no writable layer".into(), "run the app with --isolation container");
+        return refuse(
+            "a plain process has no writable layer".into(),
+            "run the app with --isolation container",
+        );
     }
     let spec = replica.inner().spec.clone();
     let (Some(spec), Some(pid)) = (spec, replica.pid()) else {
@@ -57,7 +60,10 @@ pub fn fill(core: &Core, replica: &Replica, bytes: Option<u64>) -> Result<u64> {
         }
         (None, None) => {
             let why = "its writable layer has no limit up to which it could be filled".into();
-            return refuse(why, "say how much, as in --size 64m, or give the service a limit: storage_opt: {size: 64m}");
+            return refuse(
+                why,
+                "say how much, as in --size 64m, or give the service a limit: storage_opt: {size: 64m}",
+            );
         }
     };
     let file = nameless(&root).map_err(failed)?;

@@ -51,6 +51,7 @@ mod wire;
 mod wires;
 
 pub use delegation::delegate;
-pub use network::bridge_name;
 pub use engine::{Engine, EngineOptions, Isolation, IsolationChoice};
+pub use exec::BuildStep;
+pub use network::bridge_name;
 pub use state::{layers_in_use, recorded_networks};

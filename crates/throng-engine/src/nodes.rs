@@ -62,6 +62,20 @@ impl Core {
             let least = |own: f64| capacity.cpus.map_or(own, |cpus| own.min(cpus));
             resources.cpus = resources.cpus.map(least);
         }
+        if resources.cores.is_some() && !self.cgroups.limits_cores() {
+            resources.cores = None;
+            self.lose(
+                "replicas are not held to some of the cores (cpuset: the kernel has no such controller here)",
+            );
+        }
+        if !self.cgroups.tunes_memory() {
+            if resources.swappiness.take().is_some() {
+                self.lose("mem_swappiness has no effect (control groups of version 2 have none)");
+            }
+            if std::mem::take(&mut resources.oom_kill_disable) {
+                self.lose("oom_kill_disable has no effect (control groups of version 2 cannot do that)");
+            }
+        }
         resources
     }
 
@@ -115,7 +129,9 @@ impl Core {
                 }
                 Err(error) => {
                     self.fabric.note_broken_links(&project);
-                    let message = format!("the helper that carries their packets was killed, and nothing passes: {error}");
+                    let message = format!(
+                        "the helper that carries their packets was killed, and nothing passes: {error}"
+                    );
                     if !told.insert(project.clone()) {
                         continue;
                     }

@@ -43,7 +43,8 @@ fn freezer() -> Option<&'static Path> {
 fn mounted() -> Option<PathBuf> {
     let mounts = fs::read_to_string("/proc/self/mountinfo").ok()?;
     let place = |line: &str| {
-        let (place, (kind, options)) = line.split_once(" - ").map(|(a, b)| (a, b.split_once(' ').unwrap_or((b, ""))))?;
+        let (place, (kind, options)) =
+            line.split_once(" - ").map(|(a, b)| (a, b.split_once(' ').unwrap_or((b, ""))))?;
         let stops = kind == "cgroup" && options.split([' ', ',']).any(|option| option == "freezer");
         stops.then(|| place.split(' ').nth(4).map(PathBuf::from))?
     };

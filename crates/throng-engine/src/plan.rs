@@ -459,7 +459,8 @@ pub fn restrictions(confinement: &Confinement, identity: &Identity) -> Vec<Op> {
         let (uid, gid, groups) = (identity.uid, identity.gid, identity.groups.clone());
         ops.push(Op::User { uid, gid, groups });
     }
-    ops.extend([Op::SetCapabilities(kept), Op::NoNewPrivileges, Op::Filter(confinement.filter.clone())]);
+    ops.extend([Op::SetCapabilities(kept), Op::NoNewPrivileges]);
+    ops.extend(confinement.filter.clone().map(Op::Filter));
     ops
 }
 

@@ -175,8 +175,9 @@ impl Runtime for Engine {
         self.core.load(project).await?;
         let core = self.core.clone();
         let replicas = core.of_project(project);
-        let observed = move |replica: &Arc<Replica>| {
-            Observed { paused: pause::is_paused(&core, replica), ..replica.observed() }
+        let observed = move |replica: &Arc<Replica>| Observed {
+            paused: pause::is_paused(&core, replica),
+            ..replica.observed()
         };
         blocking(move || replicas.iter().map(observed).collect()).await
     }

@@ -1,5 +1,6 @@
 //! Starting one replica: what the parent prepares, what it does while the child prepares itself, and what is recorded.
 
+use crate::cgroup::missing_core;
 use crate::child::{DISK, INIT, Job, Op, SHARED_SYS};
 use crate::confine::{self, Confinement};
 use crate::disk::{self, Disk};
@@ -25,6 +26,9 @@ use throng_runtime::{ErrorKind, Result, RuntimeError};
 
 /// Of every replica, beside its mounts.
 pub const NAMESPACES: i32 = libc::CLONE_NEWPID | libc::CLONE_NEWNET | libc::CLONE_NEWUTS | libc::CLONE_NEWIPC;
+
+/// The pipe in a replica's folder that is its input, if that stays open.
+const INPUT: &str = "input";
 
 /// Folders of a replica.
 pub fn upper(folder: &Path) -> PathBuf {
@@ -117,6 +121,10 @@ struct Attempt<'a> {
 
 impl<'a> Attempt<'a> {
     fn prepare(core: &'a Core, replica: &'a Replica, spec: &'a ReplicaSpec) -> Result<Self> {
+        if let Some((core, online)) = spec.resources.cores.and_then(missing_core) {
+            let message = format!("cannot start {}: this host has no core {core} (cpuset)", spec.id);
+            return Err(RuntimeError::new(ErrorKind::Invalid, message).hint(format!("it has {online}")));
+        }
         let networks =
             spec.networks.iter().map(|leg| core.network(&leg.network)).collect::<Result<Vec<_>>>()?;
         let started_at = SystemTime::now();
@@ -200,6 +208,20 @@ impl<'a> Attempt<'a> {
             .map_err(|e| host(format_args!("cannot open the log of {}", self.spec.id), e))
     }
 
+    /// The pipe for an input that stays open, if it is to.
+    fn open_input(&self) -> Result<Option<Op>> {
+        use rustix::fs::{CWD, FileType, Mode, mknodat};
+        if !self.spec.sandbox.stdin_open {
+            return Ok(None);
+        }
+        let pipe = self.replica.folder.join(INPUT);
+        match mknodat(CWD, &pipe, FileType::Fifo, Mode::RUSR | Mode::WUSR, 0) {
+            // Of an earlier start.
+            Ok(()) | Err(rustix::io::Errno::EXIST) => Ok(Some(Op::OpenInput { pipe: text(&pipe)? })),
+            Err(error) => Err(host(format_args!("cannot make the input of {}", self.spec.id), error)),
+        }
+    }
+
     fn limit(&self) -> Result<()> {
         let Some(group) = &self.group else { return Ok(()) };
         group
@@ -216,7 +238,9 @@ impl<'a> Attempt<'a> {
         let mut ops = self.core.loopback_ops(spec)?;
         ops.push(Op::OwnDescriptors);
         ops.extend(plan::beginning(&lists)?);
-        ops.extend([Op::Output { log: text(folder.join(LOG))? }, Op::AwaitGo]);
+        ops.push(Op::Output { log: text(folder.join(LOG))? });
+        ops.extend(self.open_input()?);
+        ops.push(Op::AwaitGo);
         ops.extend(crate::process::ending(&self.core.ground, spec, &spec.process)?);
         let layers = Layers::new(None, &spec.root.layers);
         let starting =
@@ -299,6 +323,7 @@ impl<'a> Attempt<'a> {
         ops.extend(plan::beginning(&lists)?);
         ops.extend(confine::oom_score(&spec.sandbox)?);
         ops.push(Op::Output { log: text(folder.join(LOG))? });
+        ops.extend(self.open_input()?);
         let cgroup2 = self.group.as_ref().is_some_and(|g| g.is_v2());
         if cgroup2 {
             ops.push(Op::Unshare(libc::CLONE_NEWCGROUP));

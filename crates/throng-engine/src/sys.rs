@@ -283,6 +283,15 @@ pub fn standard_output(log: &CStr) -> Outcome {
     }
 }
 
+/// Standard input from a named pipe, opened for both directions: it has a writer as long as it has a reader (fifo(7)).
+pub fn open_input(pipe: &CStr) -> Outcome {
+    // SAFETY: the path is a C string; the descriptors are the child's own.
+    unsafe {
+        let fd = descriptor(libc::open(pipe.as_ptr(), libc::O_RDWR | libc::O_NOCTTY | libc::O_CLOEXEC))?;
+        check(libc::dup2(fd, 0))
+    }
+}
+
 pub fn unshare(flags: i32) -> Outcome {
     // SAFETY: used for namespaces only; it concerns the calling task.
     check(unsafe { libc::unshare(flags) })

@@ -54,8 +54,11 @@ impl Wires {
     /// Projects whose links went with their helper since this was last asked.
     pub fn take_broken(&self) -> BTreeSet<String> {
         let mut helpers = self.helpers();
-        let gone: Vec<String> =
-            helpers.iter().filter(|(_, helper)| helper.is_gone()).map(|(project, _)| project.clone()).collect();
+        let gone: Vec<String> = helpers
+            .iter()
+            .filter(|(_, helper)| helper.is_gone())
+            .map(|(project, _)| project.clone())
+            .collect();
         let mut broken = std::mem::take(&mut *self.broken());
         for project in gone {
             // Buries it, if it was a child of this process.

@@ -344,6 +344,11 @@ async fn what_cannot_start_says_why() {
     bench.end().await;
 }
 
+fn build_step(upper: &std::path::Path, process: throng_model::replica::Process) -> throng_engine::BuildStep {
+    let (layers, upper) = (vec![common::layer()], upper.to_owned());
+    throng_engine::BuildStep { layers, upper, process, ..Default::default() }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_build_step_leaves_only_what_it_wrote() {
     needs_root!("a_build_step_leaves_only_what_it_wrote");
@@ -357,8 +362,7 @@ async fn a_build_step_leaves_only_what_it_wrote() {
     };
     let (io, _reader) = common::pipe_io();
     let step = process(&["write", "made", "text"]);
-    let exit =
-        bench.engine.run_step(&[common::layer()], &upper, &step, io, Some(PATIENCE)).await.expect("ran");
+    let exit = bench.engine.run_step(build_step(&upper, step), io, Some(PATIENCE)).await.expect("ran");
     assert_eq!(exit, Exit::Code { code: 0 });
     assert_eq!(std::fs::read_to_string(upper.join("work/dir/made")).expect("written"), "text");
     let names: Vec<_> =
@@ -371,7 +375,7 @@ async fn a_build_step_leaves_only_what_it_wrote() {
     assert!(!beside.iter().any(|n| n.to_string_lossy().ends_with(".step")), "{beside:?}");
     let (io, _reader) = common::pipe_io();
     let failing = process(&["exit", "3"]);
-    let exit = bench.engine.run_step(&[common::layer()], &upper, &failing, io, None).await.expect("ran");
+    let exit = bench.engine.run_step(build_step(&upper, failing), io, None).await.expect("ran");
     assert_eq!(exit, Exit::Code { code: 3 });
     bench.end().await;
 }
@@ -391,8 +395,7 @@ async fn what_nobody_waits_for_any_more_ends() {
         let upper = bench.folder.path().join(format!("step-{instant}"));
         std::fs::create_dir_all(&upper).expect("a folder");
         let step = throng_model::replica::Process { args: forever(), cwd: "/".into(), ..Default::default() };
-        let layers = [common::layer()];
-        let running = bench.engine.run_step(&layers, &upper, &step, io, None);
+        let running = bench.engine.run_step(build_step(&upper, step), io, None);
         tokio::time::timeout(patience, running).await.expect_err("it sleeps");
         let (io, command_ended) = common::pipe_io();
         let command = throng_runtime::ExecSpec { args: forever(), ..Default::default() };

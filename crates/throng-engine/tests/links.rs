@@ -329,11 +329,16 @@ async fn replicas_of_a_node_share_its_memory() {
         let text = v1.or_else(|_| v2()).unwrap_or_default();
         let kills = text.lines().find_map(|line| line.strip_prefix("oom_kill ")?.parse::<u64>().ok());
         kills.unwrap_or(0)
-            + ids.iter().map(|id| {
-                let own = format!("{}/{}/memory.oom_control", group("memory"), id.name());
-                let text = std::fs::read_to_string(own).unwrap_or_default();
-                text.lines().find_map(|line| line.strip_prefix("oom_kill ")?.parse::<u64>().ok()).unwrap_or(0)
-            }).sum::<u64>()
+            + ids
+                .iter()
+                .map(|id| {
+                    let own = format!("{}/{}/memory.oom_control", group("memory"), id.name());
+                    let text = std::fs::read_to_string(own).unwrap_or_default();
+                    text.lines()
+                        .find_map(|line| line.strip_prefix("oom_kill ")?.parse::<u64>().ok())
+                        .unwrap_or(0)
+                })
+                .sum::<u64>()
     };
     while failures() == 0 {
         assert!(Instant::now() < deadline, "80 MB are held on a node with 64 MiB");

@@ -1,6 +1,9 @@
 //! What a Compose file says once every default is filled in and every path is absolute.
 
 use crate::autoscale::{Autoscale, Vertical};
+pub use crate::build::Build;
+use crate::build::PullPolicy;
+use crate::cores::CoreSet;
 use crate::job::Job;
 use crate::node::{Node, Placement};
 use crate::replica::LogPolicy;
@@ -41,6 +44,12 @@ pub struct Service {
     /// Image reference as written; with only `build`, `<project>-<service>`.
     pub image: String,
     pub build: Option<Build>,
+    /// When the image is asked for at its registry.
+    #[serde(default, skip_serializing_if = "PullPolicy::is_default")]
+    pub pull: PullPolicy,
+    /// A name of its own for the only replica, beside the one that follows from the service's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub container_name: Option<String>,
     /// Replaces the image's CMD.
     pub command: Option<Vec<String>>,
     /// Replaces the image's ENTRYPOINT; an empty list resets it.
@@ -51,6 +60,9 @@ pub struct Service {
     pub user: Option<String>,
     pub hostname: Option<String>,
     pub labels: BTreeMap<String, String>,
+    /// Labels of the service alone, which its replicas do not have.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub deploy_labels: BTreeMap<String, String>,
     pub ports: Vec<Port>,
     /// Ports that only other services use. They are reachable anyway; this says which ones are meant.
     #[serde(default)]
@@ -147,17 +159,6 @@ pub enum FileKind {
     Secret,
 }
 
-/// How to build a service's image.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
-pub struct Build {
-    /// Absolute path of the build context.
-    pub context: PathBuf,
-    /// Path of the Dockerfile, absolute.
-    pub dockerfile: PathBuf,
-    pub target: Option<String>,
-    pub args: BTreeMap<String, String>,
-}
-
 /// Limits of one replica.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
 pub struct Resources {
@@ -182,6 +183,15 @@ pub struct Resources {
     /// Bytes of swap beside the limit of memory; `None` means none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub swap: Option<Swap>,
+    /// The only cores that it runs on; `None` means all.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cores: Option<CoreSet>,
+    /// From 0 to 100: how readily the kernel moves its memory to swap.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub swappiness: Option<u8>,
+    /// At its limit of memory it waits for some instead of being killed.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub oom_kill_disable: bool,
 }
 
 impl Resources {

@@ -37,7 +37,8 @@ impl FromStr for Portion {
         if text.contains('%') {
             return parse_percent(text).map(Portion::Share);
         }
-        let wrong = |_| UnitError(format!("{text:?} is neither a share, as in 30%, nor a number of replicas"));
+        let wrong =
+            |_| UnitError(format!("{text:?} is neither a share, as in 30%, nor a number of replicas"));
         text.trim().parse().map(Portion::Count).map_err(wrong)
     }
 }
@@ -104,16 +105,22 @@ impl fmt::Display for Victims {
 #[serde(rename_all = "snake_case")]
 pub enum ReplicaFault {
     /// Sends its process a signal. One that ends by that has crashed, as its restart policy sees it.
-    Kill { signal: i32 },
+    Kill {
+        signal: i32,
+    },
     /// Lets its requests end, asks it to leave, and keeps it down. `grace` stands in for its own grace period.
-    Stop { grace: Option<Duration> },
+    Stop {
+        grace: Option<Duration>,
+    },
     /// Has a stopped one start again.
     Start,
     /// Keeps all of its processes from running.
     Pause,
     Unpause,
     /// Takes the room in its writable layer: so many bytes, or all up to the layer's limit.
-    Fill { bytes: Option<u64> },
+    Fill {
+        bytes: Option<u64>,
+    },
     /// Gives that room back.
     Empty,
 }

@@ -2,7 +2,9 @@
 //!
 //! - [`app`]: what a Compose file says, fully resolved: an [`app::App`] of services, networks, volumes.
 //! - [`autoscale`]: what is asked of a service's autoscaler.
+//! - [`build`]: how a service's image comes to be here.
 //! - [`chance`]: what a seed draws.
+//! - [`cores`]: which cores of a host something may run on.
 //! - [`fault`]: what is done to replicas on purpose.
 //! - [`job`]: services that run to completion.
 //! - [`node`]: virtual nodes, their links, and where replicas may be.
@@ -16,7 +18,9 @@
 
 pub mod app;
 pub mod autoscale;
+pub mod build;
 pub mod chance;
+pub mod cores;
 pub mod diagnostic;
 pub mod fault;
 pub mod job;

@@ -36,6 +36,12 @@ pub struct Sandbox {
     pub pre_stop: Vec<Hook>,
     /// The first process is one that hands signals on and waits for the children of others, and starts the program.
     pub init: bool,
+    /// Standard input stays open and empty, instead of being at its end from the beginning.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub stdin_open: bool,
+    /// Without the filter of system calls.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub unfiltered: bool,
     /// Notes for other programs, kept and not read.
     pub annotations: BTreeMap<String, String>,
 }

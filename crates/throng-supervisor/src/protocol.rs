@@ -109,22 +109,52 @@ pub struct Exec {
 #[serde(tag = "reply", rename_all = "snake_case")]
 pub enum Reply {
     Done,
-    Error { error: Refusal },
-    Readiness { services: BTreeMap<String, Readiness> },
-    Status { status: Box<Status> },
-    Endpoint { address: SocketAddr },
-    LogFiles { files: Vec<(String, Vec<PathBuf>)> },
-    Metrics { text: String },
-    Targets { targets: Vec<Target> },
-    Description { description: Box<Description> },
+    Error {
+        error: Refusal,
+    },
+    Readiness {
+        services: BTreeMap<String, Readiness>,
+    },
+    Status {
+        status: Box<Status>,
+    },
+    Endpoint {
+        address: SocketAddr,
+    },
+    LogFiles {
+        files: Vec<(String, Vec<PathBuf>)>,
+    },
+    Metrics {
+        text: String,
+    },
+    Targets {
+        targets: Vec<Target>,
+    },
+    Description {
+        description: Box<Description>,
+    },
     SendDescriptors,
-    Exited { exit: Exit },
-    Event { event: Event },
-    Counts { at: SystemTime, services: BTreeMap<String, Readiness> },
-    Samples { at: SystemTime, samples: Vec<ReplicaSample> },
-    Nodes { nodes: Vec<NodeStatus> },
+    Exited {
+        exit: Exit,
+    },
+    Event {
+        event: Event,
+    },
+    Counts {
+        at: SystemTime,
+        services: BTreeMap<String, Readiness>,
+    },
+    Samples {
+        at: SystemTime,
+        samples: Vec<ReplicaSample>,
+    },
+    Nodes {
+        nodes: Vec<NodeStatus>,
+    },
     /// Names of replicas.
-    Befallen { replicas: Vec<String> },
+    Befallen {
+        replicas: Vec<String>,
+    },
 }
 
 /// The running replicas of one service.

@@ -5,6 +5,7 @@ use crate::failure::{Failure, Kind, Result};
 use crate::terminal::Style;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
 use throng_compose::{LoadOptions, Loaded};
 use throng_experiment::schema::MAX_REPLICAS;
 use throng_model::app::App;
@@ -49,11 +50,26 @@ impl Context {
             directory,
             project_name: self.project.project_name.clone(),
             profiles: self.project.profile.clone(),
+            input: self.input()?,
             environment,
         })
         .map_err(|diagnostics| self.missing_file(&here).unwrap_or_else(|| diagnostics.into()))?;
         warn(&loaded.warnings);
         Ok(loaded)
+    }
+
+    /// Standard input, if it is one of the files.
+    fn input(&self) -> Result<Option<String>> {
+        // It can be read once only, and some commands look at the file twice.
+        static READ: OnceLock<String> = OnceLock::new();
+        if !self.project.file.iter().any(|file| file == Path::new("-")) {
+            return Ok(None);
+        }
+        if let Some(text) = READ.get() {
+            return Ok(Some(text.clone()));
+        }
+        let text = read_input("Compose file")?;
+        Ok(Some(READ.get_or_init(|| text).clone()))
     }
 
     /// A file that was named and is not there.
@@ -88,6 +104,7 @@ impl Context {
             directory: std::env::current_dir()
                 .map_err(|error| crate::failure::io("tell the current folder", &error))?,
             profiles: vec!["*".into()],
+            input: self.input()?,
             environment: std::env::vars().collect(),
             ..LoadOptions::default()
         };
@@ -135,6 +152,29 @@ impl Context {
         say_notes(&client);
         Ok(client)
     }
+}
+
+/// Largest text that is read from standard input, in bytes.
+const MAX_INPUT: u64 = throng_compose::yaml::MAX_FILE_BYTES;
+
+/// A text from standard input.
+///
+/// # Errors
+/// It cannot be read, is longer than [`MAX_INPUT`], or is not UTF-8.
+pub fn read_input(what: &str) -> Result<String> {
+    use std::io::Read;
+    let mut bytes = Vec::new();
+    let read = std::io::stdin().lock().take(MAX_INPUT + 1).read_to_end(&mut bytes);
+    read.map_err(|error| crate::failure::io(&format!("read the {what} from standard input"), &error))?;
+    if bytes.len() as u64 > MAX_INPUT {
+        let message =
+            format!("the {what} on standard input is larger than {MAX_INPUT} bytes, the most that is read");
+        return Err(Failure::new(Kind::Input, message).hint("write it to files"));
+    }
+    String::from_utf8(bytes).map_err(|_| {
+        Failure::new(Kind::Input, format!("the {what} on standard input is not UTF-8 text"))
+            .hint("save it as UTF-8")
+    })
 }
 
 /// Prints findings to standard error.

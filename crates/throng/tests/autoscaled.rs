@@ -60,7 +60,9 @@ fn a_load_step_is_served_by_new_replicas_within_a_period_and_a_second() {
     // How often a busy machine may be late before it is the autoscaler's fault.
     const TRIES: u32 = 3;
     let name = "a_load_step_is_served_by_new_replicas_within_a_period_and_a_second";
-    let Some(bench) = Bench::with_app(name, &by_requests(100, 125, "2s", "deploy: {replicas: 100}")) else { return };
+    let Some(bench) = Bench::with_app(name, &by_requests(100, 125, "2s", "deploy: {replicas: 100}")) else {
+        return;
+    };
     bench.ok(&["up", "-d", "--wait"]);
     let address = bench.address("web");
     let mut took = Vec::new();
@@ -86,7 +88,12 @@ fn a_load_step_is_served_by_new_replicas_within_a_period_and_a_second() {
 
 #[test]
 fn a_service_that_nobody_uses_sleeps_and_a_request_wakes_it_up() {
-    let Some(bench) = Bench::with_app("a_service_that_nobody_uses_sleeps_and_a_request_wakes_it_up", &by_requests(0, 3, "500ms", "")) else { return };
+    let Some(bench) = Bench::with_app(
+        "a_service_that_nobody_uses_sleeps_and_a_request_wakes_it_up",
+        &by_requests(0, 3, "500ms", ""),
+    ) else {
+        return;
+    };
     bench.ok(&["up", "-d", "--wait"]);
     let address = bench.address("web");
     for _ in 0..2 {

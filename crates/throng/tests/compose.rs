@@ -215,3 +215,110 @@ services:
     bench.ok(&["down"]);
     bench.assert_clean();
 }
+
+#[test]
+fn an_only_replica_has_a_name_of_its_own() {
+    let Some(bench) = Bench::with_probe("an_only_replica_has_a_name_of_its_own") else { return };
+    let text = "
+services:
+  web: {image: probe, command: [say, here], container_name: the.site}
+  guest: {image: probe, command: [sleep, '600']}
+";
+    bench.compose(text);
+    bench.ok(&["up", "-d", "--wait"]);
+    let shown = bench.ok(&["ps", "--format", "json", "the.site"]).json();
+    assert_eq!(
+        shown.iter().map(|r| r["Name"].as_str().unwrap_or_default()).collect::<Vec<_>>(),
+        ["the.site"]
+    );
+    bench.ok(&["ps"]).prints("the.site").prints(&format!("{}-guest-1", bench.project));
+    let address = inside(&bench, "guest", &["resolve", "web"]);
+    assert_eq!(inside(&bench, "guest", &["resolve", "the.site"]), address);
+    assert_ne!(address.trim(), "");
+    assert_eq!(inside(&bench, "the.site", &["where"]), "/\n");
+    until("it has said so", || bench.ok(&["logs", "the.site"]).out.contains("the.site | here").then_some(()));
+    bench.fails(2, &["scale", "web=2"]).says("2 replicas of web cannot all be called the.site").says("hint:");
+    bench.fails(2, &["up", "-d", "--scale", "web=2"]).says("cannot all be called the.site");
+    // Another name is no other replica.
+    let pids = bench.pids("web-1");
+    assert!(!pids.is_empty());
+    bench.compose(&text.replace("the.site", "site"));
+    bench.ok(&["up", "-d", "--wait"]);
+    assert_eq!(bench.pids("web-1"), pids);
+    assert_eq!(inside(&bench, "guest", &["resolve", "site"]), address);
+    bench.ok(&["down"]);
+    bench.assert_clean();
+}
+
+#[test]
+fn cores_memory_and_privileges_are_as_the_file_says() {
+    let Some(bench) = Bench::with_probe("cores_memory_and_privileges_are_as_the_file_says") else { return };
+    bench.compose(
+        "
+services:
+  one:
+    image: probe
+    command: [sleep, '600']
+    cpuset: '0'
+    mem_limit: 64m
+    mem_swappiness: 7
+    oom_kill_disable: true
+    security_opt: ['no-new-privileges:true', 'seccomp:unconfined']
+  plain: {image: probe, command: [sleep, '600']}
+  waits: {image: probe, command: [cat], stdin_open: true}
+  ends: {image: probe, command: [cat]}
+",
+    );
+    let up = bench.ok(&["up", "-d"]);
+    assert!(!up.err.contains("\" of a service has no effect"), "{}", up.err);
+    let state = |service: &str| {
+        let replicas = bench.ok(&["ps", "--all", "--format", "json"]).json();
+        let found = replicas.iter().find(|replica| replica["Service"] == service);
+        found.map(|replica| replica["State"].as_str().unwrap_or_default().to_owned()).unwrap_or_default()
+    };
+    for service in ["one", "plain", "waits"] {
+        until("it runs", || (state(service) == "running").then_some(()));
+    }
+    let field = |service: &str, name: &str| {
+        let status = inside(&bench, service, &["read", "/proc/1/status"]);
+        status_field(&status, name)
+    };
+    let own = std::fs::read_to_string("/proc/self/status").expect("a status");
+    assert_eq!(field("one", "Cpus_allowed_list"), "0");
+    assert_eq!(field("plain", "Cpus_allowed_list"), status_field(&own, "Cpus_allowed_list"));
+    // A command inside is held to them as well.
+    let command = inside(&bench, "one", &["read", "/proc/self/status"]);
+    assert_eq!(status_field(&command, "Cpus_allowed_list"), "0");
+    assert_eq!((field("one", "Seccomp"), field("plain", "Seccomp")), ("0".to_owned(), "2".to_owned()));
+    assert_eq!(field("one", "NoNewPrivs"), "1");
+    let group = format!("/sys/fs/cgroup/memory/throng/{}/one-1", bench.project);
+    if std::path::Path::new(&group).exists() {
+        let read = |file: &str| std::fs::read_to_string(format!("{group}/{file}")).expect("a control file");
+        assert_eq!(read("memory.swappiness").trim(), "7");
+        assert!(read("memory.oom_control").contains("oom_kill_disable 1"));
+    } else {
+        bench.ok(&["up", "-d"]).says("mem_swappiness has no effect").says("oom_kill_disable has no effect");
+    }
+    // An input that stays open keeps who reads it; one that is at its end does not.
+    until("the other one has ended", || (state("ends") == "exited").then_some(()));
+    assert_eq!(state("waits"), "running");
+    bench.ok(&["down"]);
+    bench.assert_clean();
+}
+
+/// A field of a process' status (proc_pid_status(5)).
+fn status_field(status: &str, name: &str) -> String {
+    let line = status.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'));
+    line.map(str::trim).unwrap_or_default().to_owned()
+}
+
+#[test]
+fn a_core_that_is_not_there_is_said() {
+    let Some(bench) = Bench::with_probe("a_core_that_is_not_there_is_said") else { return };
+    bench.compose("services:\n  web: {image: probe, command: [sleep, '600'], cpuset: '1000'}\n");
+    let done = bench.run(&["up", "-d", "--wait"]);
+    assert_ne!(done.code, 0);
+    done.says("1000").says("cpuset");
+    bench.ok(&["down"]);
+    bench.assert_clean();
+}

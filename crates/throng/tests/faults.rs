@@ -73,7 +73,10 @@ fn replicas_that_are_paused_leave_the_balancer_and_come_back_the_same() {
     assert_eq!(paused.len(), 2, "{:?}", bench.states());
     bench.ok(&["ps"]).prints("(Paused)");
     let index = paused[0].trim_start_matches("web-");
-    bench.fails(2, &["exec", "--index", index, "web", "/probe", "print", "x"]).says("is paused").says("unpause");
+    bench
+        .fails(2, &["exec", "--index", index, "web", "/probe", "print", "x"])
+        .says("is paused")
+        .says("unpause");
     until("they leave the balancer", || (of_health(&bench, "unhealthy") == 2).then_some(()));
     let address = bench.address("web");
     for _ in 0..8 {

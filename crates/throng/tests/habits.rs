@@ -65,7 +65,9 @@ fn an_app_is_printed_in_parts_and_into_a_file() {
 
 #[test]
 fn listings_have_the_flags_and_fields_that_scripts_read() {
-    let Some(bench) = Bench::with_app("listings_have_the_flags_and_fields_that_scripts_read", APP) else { return };
+    let Some(bench) = Bench::with_app("listings_have_the_flags_and_fields_that_scripts_read", APP) else {
+        return;
+    };
     bench.ok(&["up", "-d", "--wait", "--remove-orphans"]);
     until("it has ended", || bench.states().contains(&("once-1".into(), "exited".into())).then_some(()));
     for (flags, lines) in [
@@ -161,7 +163,9 @@ fn exec_takes_the_flags_of_scripts() {
 
 #[test]
 fn up_recreates_leaves_alone_and_hurries_as_it_is_told() {
-    let Some(bench) = Bench::with_app("up_recreates_leaves_alone_and_hurries_as_it_is_told", APP) else { return };
+    let Some(bench) = Bench::with_app("up_recreates_leaves_alone_and_hurries_as_it_is_told", APP) else {
+        return;
+    };
     bench.fails(2, &["up", "--no-deps"]).says("<SERVICES>");
     bench.ok(&["up", "-d", "--wait", "--no-deps", "web"]);
     assert_eq!(bench.ok(&["ps", "-a", "--services"]).out, "web\n", "it does not wait for db either");

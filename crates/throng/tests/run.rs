@@ -102,7 +102,11 @@ fn an_app_comes_through_its_faults_or_the_run_fails() {
         let each = stages[stage]["thresholds"].as_array().expect("thresholds");
         each.iter().map(|threshold| threshold["held"] == true).collect()
     };
-    assert_eq!((held(1), held(2), held(3)), (vec![true, true], vec![true], vec![false, false]), "{stages:#?}");
+    assert_eq!(
+        (held(1), held(2), held(3)),
+        (vec![true, true], vec![true], vec![false, false]),
+        "{stages:#?}"
+    );
     let faults = |stage: usize| stages[stage]["faults"].as_array().expect("faults").clone();
     let whats: Vec<String> =
         (1..=3).flat_map(faults).map(|fault| fault["what"].as_str().expect("words").to_owned()).collect();
@@ -115,7 +119,8 @@ fn an_app_comes_through_its_faults_or_the_run_fails() {
     assert!(measured.contains(" of "), "{measured}");
     let page = std::fs::read_to_string(bench.folder.join("out/report.html")).expect("a page");
     assert!(page.contains("class=\"fault\"") && page.contains("pause 1 of web for 2s"));
-    let killed = run["events"].as_array().expect("events").iter().filter(|event| event["message"] == "killed");
+    let killed =
+        run["events"].as_array().expect("events").iter().filter(|event| event["message"] == "killed");
     assert_eq!(killed.count(), 2);
     bench.assert_clean();
 }

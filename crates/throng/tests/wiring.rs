@@ -274,7 +274,8 @@ fn a_service_has_the_address_that_it_asks_for() {
     assert_eq!(addresses("web").len(), 1);
 
     // Whoever else wants that subnet is told where it asks for it.
-    let other = Bench::with_app(name, &ADDRESSED.replace("10.79.41.0/24", "10.79.0.0/16")).expect("as the first");
+    let other =
+        Bench::with_app(name, &ADDRESSED.replace("10.79.41.0/24", "10.79.0.0/16")).expect("as the first");
     other
         .fails(2, &["up", "-d"])
         .says("compose.yaml:10:20: the subnet 10.79.0.0/16 of network front overlaps 10.79.41.0/24")

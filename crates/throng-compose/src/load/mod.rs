@@ -14,6 +14,9 @@ use throng_model::diagnostic::Diagnostic;
 /// Most files of one project, those that are extended or included among them.
 pub const MAX_FILES: usize = 500;
 
+/// The name by which people ask for standard input.
+pub const INPUT: &str = "-";
+
 pub(crate) type Lookup<'a> = dyn Fn(&str) -> Option<String> + 'a;
 
 /// The surroundings of some files: the project's own, or those of an include.
@@ -31,13 +34,15 @@ pub(crate) struct Loader<'a> {
     project: &'a Path,
     /// All files that were read, in order.
     files: Vec<PathBuf>,
+    /// What [`INPUT`] among the project's own files holds.
+    input: Option<&'a str>,
     /// Nodes that `extends` may still add to what the files hold.
     nodes_left: usize,
 }
 
 impl<'a> Loader<'a> {
-    pub fn new(project: &'a Path, findings: &'a mut Findings) -> Self {
-        Loader { findings, project, files: Vec::new(), nodes_left: yaml::MAX_NODES }
+    pub fn new(project: &'a Path, input: Option<&'a str>, findings: &'a mut Findings) -> Self {
+        Loader { findings, project, files: Vec::new(), input, nodes_left: yaml::MAX_NODES }
     }
 
     /// Reads and merges the project's files. The second part is every file that had a say.
@@ -67,7 +72,10 @@ impl<'a> Loader<'a> {
             self.findings.push(Diagnostic::error(message).hint("merge some of them"));
             return None;
         }
-        let text = yaml::read_file(path).map_err(|e| self.findings.push(e)).ok()?;
+        let text = match self.input.filter(|_| path.file_name() == Some(INPUT.as_ref())) {
+            Some(input) => input.to_owned(),
+            None => yaml::read_file(path).map_err(|e| self.findings.push(e)).ok()?,
+        };
         self.files.push(path.to_owned());
         let file: Arc<Path> = path.into();
         let mut tree = yaml::parse(&file, &text).map_err(|e| self.findings.push(e)).ok()?;

@@ -38,6 +38,12 @@ fn of_service(service: &mut Node, directory: &Path) {
     {
         join(context, directory);
     }
+    let further = service.get_mut("build").and_then(|build| build.get_mut("additional_contexts"));
+    for further in further.map(entries).into_iter().flatten() {
+        if !further.value.scalar().is_some_and(|text| is_remote(text) || text.starts_with("service:")) {
+            join(&mut further.value, directory);
+        }
+    }
     for key in ["env_file", "label_file"] {
         for item in service.get_mut(key).map(items).into_iter().flatten() {
             join(item, directory);

@@ -5,6 +5,7 @@ use crate::yaml::{Findings, Position};
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use throng_model::app::{Condition, Dependency, Mount, MountSource, Port};
+use throng_model::build::BuildContext;
 use throng_model::diagnostic::Diagnostic;
 
 /// Gives each service the mounts of those that its `volumes_from` names, unless it has something there itself.
@@ -212,4 +213,54 @@ fn overlap(a: &Port, b: &Port) -> bool {
     let address = |port: &Port| port.host_ip.unwrap_or(IpAddr::from([127, 0, 0, 1]));
     let (x, y) = (address(a), address(b));
     a.protocol == b.protocol && (x == y || x.is_unspecified() || y.is_unspecified())
+}
+
+/// A name is one replica's alone.
+pub(super) fn check_container_names(services: &BTreeMap<String, Placed>, findings: &mut Findings) {
+    let mut holders: BTreeMap<&str, (&str, &Position)> = BTreeMap::new();
+    for (service, placed) in services {
+        let (Some(name), Some(at)) = (&placed.service.container_name, &placed.name_at) else { continue };
+        match holders.get(name.as_str()) {
+            None => {
+                holders.insert(name, (service, at));
+            }
+            Some((holder, holder_at)) => findings.push(
+                Diagnostic::error(format!(
+                    "the containers of {holder} and of {service} are both called {name}"
+                ))
+                .at(at.location())
+                .related(holder_at.location(), format!("{holder} is called so here"))
+                .hint("give one of them another container_name"),
+            ),
+        }
+    }
+}
+
+/// Services whose images are built from each other's must not do so in a circle.
+pub(super) fn check_build_order(services: &BTreeMap<String, Placed>, findings: &mut Findings) {
+    let needs = |name: &str| -> Vec<&str> {
+        let build = services.get(name).and_then(|placed| placed.service.build.as_ref());
+        let contexts = build.into_iter().flat_map(|build| build.contexts.values());
+        contexts
+            .filter_map(|context| match context {
+                BuildContext::Service(name) => Some(name.as_str()),
+                BuildContext::Folder(_) | BuildContext::Image(_) => None,
+            })
+            .collect()
+    };
+    for (name, placed) in services {
+        let mut seen = BTreeSet::new();
+        let mut waiting = needs(name);
+        while let Some(next) = waiting.pop() {
+            if next == name {
+                let message = format!("the image of {name} is built from itself");
+                let hint = "remove service: from one of the additional_contexts";
+                findings.error_with_hint(&placed.key_at, message, hint);
+                break;
+            }
+            if seen.insert(next) {
+                waiting.extend(needs(next));
+            }
+        }
+    }
 }

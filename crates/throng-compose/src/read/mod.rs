@@ -5,6 +5,7 @@
 
 mod across;
 mod autoscale;
+mod build;
 mod files;
 mod health;
 mod mounts;
@@ -45,6 +46,8 @@ pub(crate) const DEFAULT_NETWORK: &str = "default";
 struct Placed {
     service: Service,
     key_at: Position,
+    /// Of its `container_name`.
+    name_at: Option<Position>,
     /// One for each of the service's ports, in the same order.
     ports_at: Vec<Position>,
     dependencies_at: BTreeMap<String, Position>,
@@ -142,6 +145,8 @@ fn assemble(
     across::check_dependencies(&mut enabled, &disabled, findings);
     across::check_cycles(&enabled, findings);
     across::check_host_ports(&enabled, findings);
+    across::check_container_names(&enabled, findings);
+    across::check_build_order(&enabled, findings);
     if enabled.is_empty() && !disabled.is_empty() && !findings.has_errors() {
         let at = disabled.values().map(|placed| &placed.key_at).min_by_key(|at| at.line);
         if let Some(at) = at {

@@ -216,7 +216,11 @@ fn own_address(
     }
     if let Some((name, _)) = network.reserved.iter().find(|(_, reserved)| **reserved == address) {
         let message = format!("{address} is kept for {name:?} in the network {key}");
-        findings.error_with_hint(&node.position, message, "take another one, or remove it from aux_addresses");
+        findings.error_with_hint(
+            &node.position,
+            message,
+            "take another one, or remove it from aux_addresses",
+        );
         return None;
     }
     Some(address)
@@ -228,7 +232,8 @@ pub(super) fn check_addresses(services: &Node, app: &App, findings: &mut Finding
     for (name, service) in &app.services {
         for (key, attachment) in &service.networks {
             let Some(address) = attachment.address else { continue };
-            let said = services.get(name).and_then(|node| node.get("networks")?.get(key)?.get("ipv4_address"));
+            let said =
+                services.get(name).and_then(|node| node.get("networks")?.get(key)?.get("ipv4_address"));
             let Some(at) = said.map(|node| &node.position) else { continue };
             check_is_ones(name, service, address, at, findings);
             match holders.get(&(key.as_str(), address)) {
@@ -260,14 +265,23 @@ fn check_is_ones(
     } else if service.autoscale.is_some() {
         (format!("{name} is autoscaled, and its replicas cannot all have {address}"), "remove autoscale")
     } else if service.placement.on_each {
-        (format!("{name} has a replica on each node, and they cannot all have {address}"), "remove mode: global")
+        (
+            format!("{name} has a replica on each node, and they cannot all have {address}"),
+            "remove mode: global",
+        )
     } else if first(&service.update) || first(&service.rollback) {
         (
-            format!("with start-first two replicas of {name} are there at a time, which cannot both have {address}"),
+            format!(
+                "with start-first two replicas of {name} are there at a time, which cannot both have {address}"
+            ),
             "write order: stop-first",
         )
     } else {
         return;
     };
-    findings.error_with_hint(at, message, format!("{hint}, or remove ipv4_address and use the service's name"));
+    findings.error_with_hint(
+        at,
+        message,
+        format!("{hint}, or remove ipv4_address and use the service's name"),
+    );
 }

@@ -320,14 +320,18 @@ mod tests {
     fn links_are_printed_as_a_person_would_write_them() {
         let printed = |one: Link| link(&one).to_string();
         let ms = Duration::from_millis;
-        let all = Link { latency: ms(5), jitter: ms(1), loss: 0.001, bandwidth: Some(100_000_000), up: false };
+        let all =
+            Link { latency: ms(5), jitter: ms(1), loss: 0.001, bandwidth: Some(100_000_000), up: false };
         assert_eq!(
             printed(all),
             r#"{"bandwidth":"100mbit","jitter":"1ms","latency":"5ms","loss":"0.1%","up":false}"#
         );
         let odd = Link { latency: Duration::from_micros(1_500), bandwidth: Some(8_001), ..Link::default() };
         assert_eq!(printed(odd), r#"{"bandwidth":"8001bit","latency":"1500us"}"#);
-        assert_eq!((time(Duration::from_secs(60)), time(Duration::from_nanos(3))), ("60s".into(), "3ns".into()));
+        assert_eq!(
+            (time(Duration::from_secs(60)), time(Duration::from_nanos(3))),
+            ("60s".into(), "3ns".into())
+        );
         assert_eq!((percent(1.0), percent(0.000_000_1)), ("100%".into(), "0.00001%".into()));
     }
 }

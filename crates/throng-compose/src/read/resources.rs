@@ -4,6 +4,7 @@ use super::{nodes, updates};
 use crate::keys::Section;
 use crate::yaml::{Findings, Node};
 use throng_model::app::{Resources, Service, Swap};
+use throng_model::cores::CoreSet;
 use throng_model::diagnostic::Diagnostic;
 
 /// Most replicas that can be asked for; ordinals and addresses are sized for far less.
@@ -69,7 +70,36 @@ pub(super) fn read(section: &mut Section<'_>, service: &mut Service, findings: &
         memory_reservation,
         cpu_reservation: deploy.cpu_reservation.and_then(|node| cpus(node, findings)),
         swap,
+        cores: section.take("cpuset").and_then(|node| cores(node, findings)),
+        swappiness: section.take("mem_swappiness").and_then(|node| swappiness(node, findings)),
+        oom_kill_disable: oom_kill_disable(section, memory, findings),
     };
+}
+
+fn cores(node: &Node, findings: &mut Findings) -> Option<CoreSet> {
+    let text = node.nonempty(findings)?;
+    let hint = "write numbers of cores from 0, as in 0-3 or 0,2";
+    text.parse().map_err(|message: String| findings.error_with_hint(&node.position, message, hint)).ok()
+}
+
+/// -1 means the host's own, as it does to Docker.
+fn swappiness(node: &Node, findings: &mut Findings) -> Option<u8> {
+    const WHAT: &str = "a whole number from 0 to 100, or -1 for the host's";
+    let number: i64 = node.number(WHAT, findings)?;
+    if !(-1..=100).contains(&number) {
+        node.mismatch(WHAT, findings);
+    }
+    u8::try_from(number).ok().filter(|number| *number <= 100)
+}
+
+fn oom_kill_disable(section: &mut Section<'_>, memory: Option<u64>, findings: &mut Findings) -> bool {
+    let Some(node) = section.take("oom_kill_disable") else { return false };
+    let wanted = node.boolean(findings).unwrap_or_default();
+    if wanted && memory.is_none() {
+        let hint = "add the limit of memory: without one only the host itself can run short";
+        findings.warn_with_hint(&node.position, "oom_kill_disable has no effect without mem_limit", hint);
+    }
+    wanted && memory.is_some()
 }
 
 fn read_deploy<'a>(node: &'a Node, service: &mut Service, findings: &mut Findings) -> Option<Deploy<'a>> {
@@ -89,6 +119,8 @@ fn read_deploy<'a>(node: &'a Node, service: &mut Service, findings: &mut Finding
         update.and_then(|node| updates::read_policy("services.*.deploy.update_config", node, findings));
     service.rollback =
         rollback.and_then(|node| updates::read_policy("services.*.deploy.rollback_config", node, findings));
+    service.deploy_labels =
+        section.take("labels").and_then(|node| node.text_map(findings)).unwrap_or_default();
     let resources = section.take("resources");
     section.close(findings);
     let mut deploy = Deploy { replicas, ..Deploy::default() };

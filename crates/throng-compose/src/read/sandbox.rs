@@ -21,7 +21,7 @@ pub(super) fn read(
     }
     sandbox.groups = section.take("group_add").map(|node| words(node, findings)).unwrap_or_default();
     if let Some(node) = section.take("ulimits") {
-        sandbox.ulimits = ulimits(node, findings);
+        sandbox.ulimits = ulimits("services.*.ulimits.*", node, findings);
     }
     if let Some(node) = section.take("sysctls") {
         sandbox.sysctls = sysctls(node, findings);
@@ -66,10 +66,49 @@ pub(super) fn read(
         }
     }
     sandbox.init = section.take("init").and_then(|node| node.boolean(findings)).unwrap_or_default();
+    sandbox.stdin_open =
+        section.take("stdin_open").and_then(|node| node.boolean(findings)).unwrap_or_default();
+    if let Some(node) = section.take("security_opt") {
+        read_security(node, &mut sandbox, findings);
+    }
     if let Some(node) = section.take("annotations") {
         sandbox.annotations = node.text_map(findings).unwrap_or_default();
     }
     sandbox
+}
+
+/// `security_opt`, as `NAME:VALUE` or `NAME=VALUE`. What holds anyway needs no word.
+fn read_security(node: &Node, sandbox: &mut Sandbox, findings: &mut Findings) {
+    for item in elements(node, findings) {
+        let Some(text) = item.nonempty(findings) else { continue };
+        let (name, value) = text.split_once([':', '=']).unwrap_or((text, ""));
+        let (message, hint) = match (name, value) {
+            ("no-new-privileges", "" | "true") | ("seccomp", "builtin") => continue,
+            // Nobody has such a label or profile here.
+            ("label", "disable") | ("apparmor", "unconfined") => continue,
+            ("seccomp", "unconfined") => {
+                sandbox.unfiltered = true;
+                continue;
+            }
+            ("no-new-privileges", _) => (
+                format!("{text:?} has no effect"),
+                "replicas never get new privileges; give them with cap_add",
+            ),
+            ("seccomp", _) => (
+                format!("{text:?} has no effect: replicas have the default filter of system calls"),
+                "seccomp:unconfined switches it off",
+            ),
+            ("label" | "apparmor", _) => (
+                format!("{text:?} has no effect"),
+                "replicas have no label of SELinux and no profile of AppArmor",
+            ),
+            ("systempaths", _) => {
+                (format!("{text:?} has no effect"), "parts of /proc and /sys are always hidden from replicas")
+            }
+            _ => (format!("{text:?} is no security option that is known here"), "see docs/compose.md"),
+        };
+        findings.warn_with_hint(&item.position, message, hint);
+    }
 }
 
 fn elements<'a>(node: &'a Node, findings: &mut Findings) -> &'a [Node] {
@@ -116,7 +155,8 @@ fn capabilities(node: &Node, findings: &mut Findings) -> Vec<String> {
     names
 }
 
-fn ulimits(node: &Node, findings: &mut Findings) -> BTreeMap<String, Ulimit> {
+/// `path` is where the table of keys has one of them in its long form.
+pub(super) fn ulimits(path: &'static str, node: &Node, findings: &mut Findings) -> BTreeMap<String, Ulimit> {
     let mut limits = BTreeMap::new();
     for entry in node.map(findings).unwrap_or_default() {
         if !ULIMITS.iter().any(|(name, _)| *name == entry.key) {
@@ -128,14 +168,14 @@ fn ulimits(node: &Node, findings: &mut Findings) -> BTreeMap<String, Ulimit> {
             findings.error_with_hint(&entry.key_at, format!("{:?} is not a limit", entry.key), hint);
             continue;
         }
-        if let Some(limit) = ulimit(entry, findings) {
+        if let Some(limit) = ulimit(path, entry, findings) {
             limits.insert(entry.key.clone(), limit);
         }
     }
     limits
 }
 
-fn ulimit(entry: &Entry, findings: &mut Findings) -> Option<Ulimit> {
+fn ulimit(path: &'static str, entry: &Entry, findings: &mut Findings) -> Option<Ulimit> {
     let bound = |node: &Node, findings: &mut Findings| -> Option<Option<u64>> {
         const WHAT: &str = "a whole number, or -1 for no limit";
         let number: i64 = node.number(WHAT, findings)?;
@@ -149,7 +189,7 @@ fn ulimit(entry: &Entry, findings: &mut Findings) -> Option<Ulimit> {
         let both = bound(&entry.value, findings)?;
         return Some(Ulimit { soft: both, hard: both });
     }
-    let mut section = Section::open("services.*.ulimits.*", &entry.value, findings)?;
+    let mut section = Section::open(path, &entry.value, findings)?;
     let (soft, hard) = (section.take("soft"), section.take("hard"));
     section.close(findings);
     let (Some(soft_at), Some(hard_at)) = (soft, hard) else {
@@ -183,7 +223,7 @@ fn sysctls(node: &Node, findings: &mut Findings) -> BTreeMap<String, String> {
     sysctls
 }
 
-fn hosts(node: &Node, findings: &mut Findings) -> Vec<(String, HostAddress)> {
+pub(super) fn hosts(node: &Node, findings: &mut Findings) -> Vec<(String, HostAddress)> {
     let mut hosts: Vec<(String, HostAddress)> = Vec::new();
     for entry in node.map(findings).unwrap_or_default() {
         if !names::is_host(&entry.key) {

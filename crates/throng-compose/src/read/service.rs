@@ -2,18 +2,18 @@
 
 use super::mounts::Mounts;
 use super::{
-    Context, Declared, Other, Placed, default_attachment, files, health, host_path, names, networks, ports, resources,
-    sandbox, x_throng,
+    Context, Declared, Other, Placed, build, default_attachment, files, health, host_path, names, networks,
+    ports, resources, sandbox, x_throng,
 };
 use crate::dotenv;
 use crate::keys::Section;
-use crate::load::paths::is_remote;
 use crate::yaml::{self, Entry, Findings, Node, Position, Value, nearest};
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
-use throng_model::app::{Build, Condition, Dependency, FileKind, RestartPolicy, Service};
+use throng_model::app::{Condition, Dependency, FileKind, RestartPolicy, Service};
+use throng_model::build::PullPolicy;
 use throng_model::replica::LogPolicy;
 
 /// The specification's default.
@@ -33,9 +33,12 @@ pub(super) fn read(
     }
     let mut section = Section::open("services.*", node, findings)?;
     let mut service = Service { name: entry.key.clone(), ..Service::default() };
-    read_image(&mut section, &mut service, entry, project, context, findings);
+    read_image(&mut section, &mut service, entry, project, (context, declared), findings);
     read_process(&mut section, &mut service, context, findings);
     read_lifecycle(&mut section, &mut service, findings);
+    if let Some(node) = section.take("container_name") {
+        service.container_name = container_name(node, service.replicas, findings);
+    }
     let (ports, ports_at): (_, Vec<Position>) =
         section.take("ports").map(|node| ports::read(node, findings)).unwrap_or_default().into_iter().unzip();
     service.ports = ports;
@@ -80,7 +83,31 @@ pub(super) fn read(
     if let Some(node) = node.get("x-throng") {
         x_throng::read_service(node, &mut service, declared, findings);
     }
-    Some(Placed { service, key_at: entry.key_at.clone(), ports_at, dependencies_at, volumes_from, links })
+    if let (Some(name), Some(_)) = (node.get("container_name"), &service.autoscale) {
+        let message = "a service whose replicas come and go cannot have the name of one";
+        findings.error_with_hint(&name.position, message, "remove container_name, or autoscale");
+    }
+    let name_at = node.get("container_name").map(|node| node.position.clone());
+    let key_at = entry.key_at.clone();
+    Some(Placed { service, key_at, name_at, ports_at, dependencies_at, volumes_from, links })
+}
+
+/// A name that is one replica's alone. It is a DNS name too, which some names that Docker takes are not.
+fn container_name(node: &Node, replicas: u32, findings: &mut Findings) -> Option<String> {
+    let name = node.nonempty(findings)?;
+    let good = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '.' | '-');
+    let begins = name.starts_with(|c: char| c.is_ascii_alphanumeric());
+    if !begins || name.len() < 2 || !name.chars().all(good) {
+        let hint = "use letters, digits, _, . and -, two at least, and begin with a letter or digit";
+        findings.error_with_hint(&node.position, format!("{name:?} is not the name of a container"), hint);
+        return None;
+    }
+    if replicas > 1 {
+        let message = format!("{replicas} replicas cannot all be called {name}");
+        findings.error_with_hint(&node.position, message, "remove container_name, or have one replica");
+        return None;
+    }
+    Some(name.to_owned())
 }
 
 /// Whether replicas have a network at all. The other modes would give a replica an address that is not its own.
@@ -130,12 +157,20 @@ fn read_image(
     service: &mut Service,
     entry: &Entry,
     project: &str,
-    context: &Context<'_>,
+    (context, declared): (&Context<'_>, &Declared),
     findings: &mut Findings,
 ) {
     let image = section.take("image");
     let build = section.take("build");
-    service.build = build.and_then(|node| read_build(node, context, findings));
+    service.build = build.and_then(|node| build::read(node, context, declared, findings));
+    service.pull = build::read_pull_policy(section, findings);
+    if let (PullPolicy::Build, None, Some(policy)) = (service.pull, build, entry.value.get("pull_policy"))
+        && entry.value.get("extends").is_none()
+    {
+        let message = format!("the service {:?} has nothing to build", entry.key);
+        let hint = "add build: with a folder, or change pull_policy";
+        findings.error_with_hint(&policy.position, message, hint);
+    }
     if let Some(node) = image {
         let Some(text) = node.nonempty(findings) else { return };
         if matches!(&node.value, Value::Scalar(scalar) if scalar.plain && text.parse::<i64>().is_ok()) {
@@ -157,34 +192,6 @@ fn read_image(
     } else if entry.value.get("extends").is_none() {
         missing_image(&entry.key, &entry.key_at, findings);
     }
-}
-
-fn read_build(node: &Node, context: &Context<'_>, findings: &mut Findings) -> Option<Build> {
-    let mut section = Section::open("services.*.build", node, findings)?;
-    let place = section.take("context");
-    let dockerfile = section.take("dockerfile").and_then(|node| node.nonempty(findings));
-    let target = section.take("target").and_then(|node| node.nonempty(findings)).map(str::to_owned);
-    let args = section.take("args").map(|node| variables(node, context, findings)).unwrap_or_default();
-    section.close(findings);
-    let text = match place {
-        Some(node) => {
-            let text = node.nonempty(findings)?;
-            if is_remote(text) {
-                let hint = "clone it and name the folder";
-                findings.error_with_hint(
-                    &node.position,
-                    "a build from a remote repository is not supported",
-                    hint,
-                );
-                return None;
-            }
-            text
-        }
-        None => ".",
-    };
-    let folder = host_path(text, context);
-    let dockerfile = super::clean(&folder.join(dockerfile.unwrap_or("Dockerfile")));
-    Some(Build { context: folder, dockerfile, target, args })
 }
 
 fn read_process(
@@ -371,7 +378,7 @@ fn optional_variables(
         }
         let value = match &entry.value.value {
             Value::Null => (context.environment)(&entry.key),
-            _ => entry.value.text(findings).map(str::to_owned),
+            _ => entry.value.as_text(findings),
         };
         if value.as_ref().is_some_and(|value| value.contains('\0')) {
             findings.error(&entry.value.position, "a value cannot contain the character 0");

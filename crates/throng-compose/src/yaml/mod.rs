@@ -10,6 +10,7 @@
 //! Limits: [`MAX_FILE_BYTES`], [`MAX_DEPTH`], [`MAX_NODES`] (after expansion of aliases), [`MAX_FINDINGS`].
 
 mod links;
+mod numbers;
 mod parse;
 mod syntax;
 pub mod values;
@@ -158,24 +159,30 @@ impl Findings {
 /// It cannot be read, is larger, or is not UTF-8; the message names it.
 pub fn read_file(path: &Path) -> Result<String, Diagnostic> {
     let name = path.display();
+    let at = |line: usize, column: usize| Location { file: path.to_owned(), line, column, length: 1 };
     let cannot = |e: std::io::Error| Diagnostic::error(format!("cannot read {name}: {e}"));
     let file = std::fs::File::open(path).map_err(cannot)?;
-    if file.metadata().map_err(cannot)?.is_dir() {
-        return Err(Diagnostic::error(format!("{name} is a folder, not a file")));
+    let metadata = file.metadata().map_err(cannot)?;
+    if metadata.is_dir() {
+        let error = Diagnostic::error(format!("{name} is a folder, not a file"));
+        return Err(error.at(at(1, 1)).hint("name a file in it"));
     }
     let mut bytes = Vec::new();
     file.take(MAX_FILE_BYTES + 1).read_to_end(&mut bytes).map_err(cannot)?;
     if bytes.len() as u64 > MAX_FILE_BYTES {
         let limit = units::format_bytes(MAX_FILE_BYTES);
         return Err(Diagnostic::error(format!("{name} is larger than {limit}, the most that is read"))
+            .at(at(1, 1))
             .hint("split it into several files"));
     }
     String::from_utf8(bytes).map_err(|e| {
-        let before = &e.as_bytes()[..e.utf8_error().valid_up_to()];
-        let line = before.iter().filter(|byte| **byte == b'\n').count() + 1;
+        let before = String::from_utf8_lossy(&e.as_bytes()[..e.utf8_error().valid_up_to()]);
+        let line = before.matches('\n').count() + 1;
+        let column = before.rsplit('\n').next().unwrap_or_default().chars().count() + 1;
         Diagnostic::error(format!(
             "{name} is not UTF-8 text: line {line} has a byte that no character starts with"
         ))
+        .at(at(line, column))
         .hint("save it as UTF-8")
     })
 }
@@ -196,9 +203,10 @@ impl Node {
             Value::Null => "nothing",
             Value::List(_) => "a list",
             Value::Map(_) => "a mapping",
-            Value::Scalar(scalar) if scalar.plain && scalar.text.parse::<f64>().is_ok() => "a number",
-            Value::Scalar(scalar) if scalar.plain && matches!(&*scalar.text, "true" | "false") => "a boolean",
-            Value::Scalar(_) => "a text",
+            Value::Scalar(scalar) if scalar.is_text() => "a text",
+            Value::Scalar(scalar) if scalar.text.eq_ignore_ascii_case("true") => "a boolean",
+            Value::Scalar(scalar) if scalar.text.eq_ignore_ascii_case("false") => "a boolean",
+            Value::Scalar(_) => "a number",
         }
     }
 
@@ -225,6 +233,16 @@ impl Node {
             self.mismatch("a text", findings);
         }
         text
+    }
+
+    /// What Compose makes of a value that is to be a text: a number is written anew, which is said if it shows.
+    pub fn as_text(&self, findings: &mut Findings) -> Option<String> {
+        let text = self.text(findings)?;
+        let Value::Scalar(scalar) = &self.value else { return None };
+        let Some(read) = scalar.as_read() else { return Some(text.to_owned()) };
+        let message = format!("YAML reads {text} as {}, which becomes the text {read}", self.kind());
+        findings.warn_with_hint(&self.position, message, "quote it to keep it as it is written");
+        Some(read)
     }
 
     /// A text that has at least one character other than white space.
@@ -375,12 +393,12 @@ impl Node {
         found.map(|(_, value)| *value)
     }
 
-    /// A mapping of texts; numbers and booleans count as the text they are written as, nothing as an empty text.
+    /// A mapping of texts ([`Node::as_text`]); nothing counts as an empty text.
     pub fn text_map(&self, findings: &mut Findings) -> Option<BTreeMap<String, String>> {
         let mut map = BTreeMap::new();
         for entry in self.map(findings)? {
-            let text = if entry.value.is_null() { Some("") } else { entry.value.text(findings) };
-            map.insert(entry.key.clone(), text.unwrap_or_default().to_owned());
+            let text = if entry.value.is_null() { None } else { entry.value.as_text(findings) };
+            map.insert(entry.key.clone(), text.unwrap_or_default());
         }
         Some(map)
     }

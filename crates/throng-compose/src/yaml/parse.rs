@@ -60,6 +60,12 @@ struct Builder<'a> {
 impl Builder<'_> {
     /// What the parser cannot read.
     fn fault(&self, error: &ScanError) -> Diagnostic {
+        // The parser's own bound, which it reaches before what is nested there can be counted.
+        if error.info().contains("recursion limit") {
+            let at = self.position_of(error.marker().line(), error.marker().col(), 1);
+            let finding = Diagnostic::error(format!("nested more than {MAX_DEPTH} levels deep"));
+            return finding.at(at.location()).hint("nothing in a Compose file is nested so deeply");
+        }
         // Where a bracket stays open the parser finds out much later, at the end of the file say.
         if let Some(Bracket { line, column, closed_by }) = syntax::unclosed(&self.lines) {
             let at = self.position_of(line + 1, column, 1);

@@ -33,8 +33,8 @@ impl Case<'_> {
             files: yaml.map(|name| name.into()).collect(),
             environment: self.environment.iter().map(|(n, v)| (n.to_string(), v.to_string())).collect(),
             profiles: self.profiles.iter().map(|profile| profile.to_string()).collect(),
-            project_name: None,
             directory: directory.clone(),
+            ..LoadOptions::default()
         };
         (load(&options), directory.to_string_lossy().into_owned())
     }

@@ -145,8 +145,8 @@ fn keys_that_are_unknown_without_effect_or_refused() {
         r#"compose.yaml:4:14: warning: unknown key "replica" under deploy (hint: did you mean "replicas"?)"#,
     );
     check_service(
-        "deploy: {mode: replicated, labels: {a: b}}",
-        r#"compose.yaml:4:32: warning: "labels" under deploy has no effect (hint: put them under `labels` of the service)"#,
+        "deploy: {mode: replicated, endpoint_mode: dnsrr}",
+        r#"compose.yaml:4:32: warning: "endpoint_mode" under deploy has no effect (hint: a name of a service leads to all of its ready replicas in turn)"#,
     );
     check_service("ports: [{target: 80, mode: host}, {target: 81, mode: ingress}]", "");
     check_service(

@@ -584,6 +584,93 @@ const PAIRS: &[(&str, &str, &str)] = &[
         "{services: {web: {deploy: {placement: {max_replicas_per_node: 2}}}}, x-throng: {nodes: {a: {cpus: 1}}}}",
     ),
     ("services.*.volumes_from", "web: {volumes_from: [db]}", "web: {volumes_from: ['db:ro']}"),
+    ("services.*.deploy.labels", "web: {deploy: {labels: {a: b}}}", "web: {deploy: {labels: [a=c]}}"),
+    ("services.*.container_name", "web: {container_name: aa}", "web: {container_name: bb}"),
+    ("services.*.cpuset", "web: {cpuset: 0-1}", "web: {cpuset: '0'}"),
+    ("services.*.mem_swappiness", "web: {mem_swappiness: 0}", "web: {mem_swappiness: -1}"),
+    (
+        "services.*.oom_kill_disable",
+        "web: {mem_limit: 64m, oom_kill_disable: true}",
+        "web: {mem_limit: 64m, oom_kill_disable: false}",
+    ),
+    ("services.*.pull_policy", "web: {pull_policy: always}", "web: {pull_policy: every_12h}"),
+    (
+        "services.*.pull_refresh_after",
+        "web: {pull_policy: refresh, pull_refresh_after: 1d}",
+        "web: {pull_policy: refresh, pull_refresh_after: 2d}",
+    ),
+    (
+        "services.*.security_opt",
+        "web: {security_opt: ['seccomp:unconfined']}",
+        "web: {security_opt: ['no-new-privileges:true']}",
+    ),
+    ("services.*.stdin_open", "web: {stdin_open: true}", "web: {stdin_open: false}"),
+    (
+        "services.*.build.additional_contexts",
+        "web: {build: {additional_contexts: {a: ./x}}}",
+        "web: {build: {additional_contexts: [a=service:db]}}",
+    ),
+    (
+        "services.*.build.dockerfile_inline",
+        "web: {build: {dockerfile_inline: FROM a}}",
+        "web: {build: {dockerfile_inline: FROM b}}",
+    ),
+    (
+        "services.*.build.extra_hosts",
+        "web: {build: {extra_hosts: ['a:1.1.1.1']}}",
+        "web: {build: {extra_hosts: {a: 2.2.2.2}}}",
+    ),
+    ("services.*.build.labels", "web: {build: {labels: {a: b}}}", "web: {build: {labels: [a=c]}}"),
+    ("services.*.build.network", "web: {build: {network: none}}", "web: {build: {network: host}}"),
+    ("services.*.build.no_cache", "web: {build: {no_cache: true}}", "web: {build: {no_cache: false}}"),
+    ("services.*.build.pull", "web: {build: {pull: true}}", "web: {build: {pull: false}}"),
+    ("services.*.build.secrets", "web: {build: {secrets: [token]}}", "web: {build: {secrets: []}}"),
+    (
+        "services.*.build.secrets.*.source",
+        "web: {build: {secrets: [{source: token, target: x}]}}",
+        "web: {build: {secrets: [{source: other, target: x}]}}",
+    ),
+    (
+        "services.*.build.secrets.*.target",
+        "web: {build: {secrets: [{source: token, target: x}]}}",
+        "web: {build: {secrets: [{source: token}]}}",
+    ),
+    (
+        "services.*.build.secrets.*.uid",
+        "web: {build: {secrets: [{source: token, uid: '1'}]}}",
+        "web: {build: {secrets: [{source: token, uid: 2}]}}",
+    ),
+    (
+        "services.*.build.secrets.*.gid",
+        "web: {build: {secrets: [{source: token, gid: '1'}]}}",
+        "web: {build: {secrets: [{source: token, gid: 2}]}}",
+    ),
+    (
+        "services.*.build.secrets.*.mode",
+        "web: {build: {secrets: [{source: token, mode: 0400}]}}",
+        "web: {build: {secrets: [{source: token, mode: 0o440}]}}",
+    ),
+    ("services.*.build.shm_size", "web: {build: {shm_size: 1m}}", "web: {build: {shm_size: 2m}}"),
+    (
+        "services.*.build.tags",
+        "web: {build: {tags: [a]}}",
+        "web: {build: {tags: ['a:1', 'reg.example:5000/b']}}",
+    ),
+    (
+        "services.*.build.ulimits",
+        "web: {build: {ulimits: {nofile: 10}}}",
+        "web: {build: {ulimits: {nofile: 20}}}",
+    ),
+    (
+        "services.*.build.ulimits.*.soft",
+        "web: {build: {ulimits: {nofile: {soft: 1, hard: 9}}}}",
+        "web: {build: {ulimits: {nofile: {soft: 2, hard: 9}}}}",
+    ),
+    (
+        "services.*.build.ulimits.*.hard",
+        "web: {build: {ulimits: {nofile: {soft: 1, hard: 9}}}}",
+        "web: {build: {ulimits: {nofile: {soft: 1, hard: 8}}}}",
+    ),
 ];
 
 fn load(change: &str) -> App {

@@ -5,12 +5,15 @@
 mod autoscale;
 mod common;
 mod findings;
+mod images;
 mod keys;
 mod loading;
 mod merging;
 mod networks;
 mod nodes;
 mod peers;
+mod peers_files;
+mod peers_generated;
 mod probes;
 mod properties;
 mod rendering;

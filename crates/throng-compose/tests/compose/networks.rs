@@ -30,7 +30,11 @@ networks:
     assert_eq!(front.range, "10.9.0.64/26".parse().ok());
     assert_eq!(front.gateway, "10.9.0.254".parse().ok());
     assert_eq!(front.reserved["router"].to_string(), "10.9.0.5");
-    assert!(front.subnet_at.0.as_ref().is_some_and(|at| at.ends_with("compose.yaml:8:19")), "{:?}", front.subnet_at);
+    assert!(
+        front.subnet_at.0.as_ref().is_some_and(|at| at.ends_with("compose.yaml:8:19")),
+        "{:?}",
+        front.subnet_at
+    );
     assert_eq!(app.services["web"].networks["front"].address, "10.9.0.7".parse().ok());
     assert_eq!(load(&throng_compose::to_yaml(&app)), app);
 }

@@ -70,6 +70,29 @@ services:
       restart_policy: {condition: on-failure, delay: 2s, max_attempts: 4, window: 1m}
     x-throng: {restart: {initial: 500ms, factor: 1.5, max: 1m}}
   alone: {image: a, network_mode: none}
+  named:
+    container_name: the-one
+    build:
+      context: ./web
+      dockerfile_inline: "FROM a\nRUN $$x"
+      tags: [a, 'reg.example/b:1']
+      labels: {a: b}
+      no_cache: true
+      pull: true
+      additional_contexts: {one: ./x, two: 'docker-image://y', three: 'service:db'}
+      secrets: [token, {source: token, target: t, uid: 1, gid: '2', mode: 0400}]
+      extra_hosts: ['a:1.2.3.4']
+      shm_size: 1m
+      ulimits: {nofile: {soft: 1, hard: 2}}
+      network: none
+    pull_policy: every_1w2d
+    cpuset: 0-1,3
+    mem_limit: 64m
+    mem_swappiness: 10
+    oom_kill_disable: true
+    stdin_open: true
+    security_opt: ['seccomp:unconfined']
+    deploy: {labels: {c: d}}
   job: {image: job, healthcheck: {disable: true}, profiles: [never]}
 networks:
   front: {internal: true, labels: {l: m}, ipam: {config: [{subnet: 10.1.0.0/16}]}}
@@ -117,7 +140,7 @@ fn a_rich_file_comes_back_the_same() {
     let good = RICH.replace("my data", "my-data");
     let case = Case { files: &[("compose.yaml", &good)], ..Case::default() };
     let loaded = case.load().0.unwrap_or_else(|findings| panic!("{}", render(&findings, false)));
-    assert_eq!(loaded.app.services.len(), 4);
+    assert_eq!(loaded.app.services.len(), 5);
     let messages: Vec<&str> = loaded.warnings.iter().map(|warning| warning.message.as_str()).collect();
     assert_eq!(messages, ["/m of db belongs to each of its replicas alone"]);
     round_trip(&good).unwrap();

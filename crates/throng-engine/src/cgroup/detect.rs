@@ -1,6 +1,6 @@
 //! Which hierarchies of control groups this host offers, and which of them may be written.
 
-use super::{CONTROLLERS, Cgroups, SUBTREE, SUPERVISOR};
+use super::{CONTROLLERS, Cgroups, SUBTREE, SUPERVISOR, cores};
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -22,7 +22,8 @@ impl Cgroups {
             })
             .collect();
         if !v1.is_empty() {
-            return Self::writable_v1(v1);
+            let cores = mounts.iter().find(|m| m.controllers.iter().any(|c| c == cores::CORES));
+            return Self::writable_v1(v1, cores.map(|mount| mount.path.as_path()));
         }
         match mounts.iter().find(|m| m.version == 2) {
             Some(mount) => Self::writable_v2(&mount.path, own),
@@ -30,12 +31,15 @@ impl Cgroups {
         }
     }
 
-    fn writable_v1(mounts: Vec<(String, PathBuf)>) -> Self {
+    fn writable_v1(mut mounts: Vec<(String, PathBuf)>, cores: Option<&Path>) -> Self {
         for (_, path) in &mounts {
             if let Err(error) = own_folder(&path.join(SUBTREE)) {
                 return Cgroups::None(format!("{} cannot be written: {error}", path.display()));
             }
         }
+        let cores = cores
+            .filter(|path| cores::stands_alone(path, &mounts) && own_folder(&path.join(SUBTREE)).is_ok());
+        mounts.extend(cores.map(|path| (cores::CORES.to_owned(), path.to_owned())));
         Cgroups::V1(mounts)
     }
 

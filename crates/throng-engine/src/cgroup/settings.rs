@@ -31,6 +31,9 @@ pub(super) fn settings(version: u8, controller: &str, resources: &Resources) -> 
     if let Some(pids) = resources.pids.filter(|_| wants("pids")) {
         settings.push(("pids.max", pids.to_string()));
     }
+    if let Some(cores) = resources.cores.filter(|_| wants("cpuset")) {
+        settings.push(("cpuset.cpus", cores.to_string()));
+    }
     settings
 }
 
@@ -55,6 +58,11 @@ fn memory_settings(version: u8, resources: &Resources, settings: &mut Vec<(&'sta
             settings.push(("memory.limit_in_bytes", memory.to_string()));
             settings.push(("memory.memsw.limit_in_bytes", both));
         }
+    }
+    if version == 1 {
+        let swappiness = resources.swappiness.map(|share| ("memory.swappiness", share.to_string()));
+        let patient = resources.oom_kill_disable.then(|| ("memory.oom_control", "1".to_owned()));
+        settings.extend(swappiness.into_iter().chain(patient));
     }
     if let Some(reservation) = resources.memory_reservation {
         settings.push(match version {
@@ -112,6 +120,12 @@ mod tests {
         assert!(settings(1, "memory", &endless).contains(&("memory.memsw.limit_in_bytes", "-1".into())));
         assert_eq!((weight(2), weight(262_144)), (1, 10_000));
         assert!(settings(2, "", &Resources::default()).is_empty());
+        let cores = Resources { cores: "0-1".parse().ok(), swappiness: Some(0), ..Resources::default() };
+        assert_eq!(settings(1, "cpuset", &cores), [("cpuset.cpus", "0-1".to_owned())]);
+        assert_eq!(settings(1, "memory", &cores), [("memory.swappiness", "0".to_owned())]);
+        assert_eq!(settings(2, "", &cores), [("cpuset.cpus", "0-1".to_owned())]);
+        let patient = Resources { memory: Some(100), oom_kill_disable: true, ..Resources::default() };
+        assert!(settings(1, "memory", &patient).contains(&("memory.oom_control", "1".into())));
         let tiny = Resources { cpus: Some(0.000_1), ..Resources::default() };
         assert_eq!(settings(2, "", &tiny)[0].1, "1000 100000");
     }

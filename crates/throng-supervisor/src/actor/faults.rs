@@ -125,7 +125,9 @@ impl Actor {
     pub(super) fn befallen(&mut self, fault: &ReplicaFault, done: Vec<(ReplicaId, u64, u64)>) {
         for (id, generation, bytes) in done {
             let key = (id.service, id.ordinal);
-            let Some((view, detail)) = Self::replica(&mut self.world, &mut self.details, &key) else { continue };
+            let Some((view, detail)) = Self::replica(&mut self.world, &mut self.details, &key) else {
+                continue;
+            };
             // It has ended meanwhile, and what held it with it.
             if detail.generation != generation || !view.runs() {
                 continue;

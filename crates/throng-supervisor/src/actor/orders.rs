@@ -43,10 +43,10 @@ pub enum Order {
         ordinal: Option<u32>,
         reply: oneshot::Sender<Result<ReplicaId, Refusal>>,
     },
-    /// Replicas of these services (all if empty), running or not.
+    /// Replicas of these services (all if empty), running or not, and what people call them.
     List {
         services: Vec<String>,
-        reply: oneshot::Sender<Result<Vec<ReplicaId>, Refusal>>,
+        reply: oneshot::Sender<Result<Vec<(ReplicaId, String)>, Refusal>>,
     },
     /// In Prometheus' format.
     Metrics {
@@ -252,7 +252,9 @@ impl Actor {
         }
     }
 
-    pub(super) fn list(&self, services: &[String]) -> Result<Vec<ReplicaId>, Refusal> {
+    pub(super) fn list(&self, services: &[String]) -> Result<Vec<(ReplicaId, String)>, Refusal> {
+        let service = |name: &String| self.service_called(name).map_or_else(|| name.clone(), str::to_owned);
+        let services: Vec<String> = services.iter().map(service).collect();
         let there =
             |name: &&String| self.durable.app.services.contains_key(*name) || self.world.contains_key(*name);
         if let Some(unknown) = services.iter().find(|name| !there(name)) {
@@ -261,7 +263,11 @@ impl Actor {
         let chosen = |service: &String| services.is_empty() || services.contains(service);
         let found =
             self.details.iter().filter(|(service, _)| chosen(service)).flat_map(|(service, details)| {
-                details.keys().map(move |ordinal| self.id(&(service.clone(), *ordinal)))
+                details.keys().map(move |ordinal| {
+                    let id = self.id(&(service.clone(), *ordinal));
+                    let name = self.called(service).cloned().unwrap_or_else(|| id.name());
+                    (id, name)
+                })
             });
         Ok(found.collect())
     }
@@ -337,6 +343,10 @@ impl Actor {
         let mut before = BTreeMap::new();
         for (name, count) in &replicas {
             let service = durable.app.services.get_mut(name).ok_or_else(|| self.no_service(name))?;
+            if let Some(called) = service.container_name.as_ref().filter(|_| *count > 1) {
+                let message = format!("{count} replicas of {name} cannot all be called {called}");
+                return Err(Refusal::new(RefusalKind::Invalid, message).hint("remove its container_name"));
+            }
             if let Some(refusal) = own_address(service, *count) {
                 return Err(refusal);
             }
@@ -420,7 +430,24 @@ impl Actor {
         Ok(address)
     }
 
+    /// The service of this name, or the one whose only replica has it.
+    pub(super) fn service_called<'a>(&'a self, name: &'a str) -> Option<&'a str> {
+        if self.prepared.contains_key(name) {
+            return Some(name);
+        }
+        let named =
+            |(_, prepared): &(&String, &Prepared)| prepared.service.container_name.as_deref() == Some(name);
+        self.prepared.iter().find(named).map(|(service, _)| service.as_str())
+    }
+
+    /// What people call a replica: by its service and ordinal, unless it is the only one and has a name of its own.
+    pub(super) fn called(&self, service: &str) -> Option<&String> {
+        let service = &self.prepared.get(service)?.service;
+        service.container_name.as_ref().filter(|_| service.replicas <= 1)
+    }
+
     pub(super) fn pick(&self, name: &str, ordinal: Option<u32>) -> Result<ReplicaId, Refusal> {
+        let name = self.service_called(name).unwrap_or(name);
         let replicas = self.world.get(name).ok_or_else(|| self.no_service(name))?;
         let running = |view: &ReplicaView| matches!(view.phase, Phase::Running { .. });
         let found = match ordinal {

@@ -10,6 +10,13 @@ pub(super) struct Told {
     door: Option<bool>,
 }
 
+/// Those of a service are its replicas' and its own.
+fn labels(service: &throng_model::app::Service) -> BTreeMap<String, String> {
+    let mut labels = service.labels.clone();
+    labels.extend(service.deploy_labels.clone());
+    labels
+}
+
 impl Actor {
     pub(super) fn event(&mut self, kind: &str, subject: &str, message: &str) {
         tracing::info!("{kind} {subject}: {message}");
@@ -112,7 +119,8 @@ impl Actor {
             for (key, attachment) in &prepared.service.networks {
                 let Some(network) = self.durable.networks.get(key) else { continue };
                 let names = networks.entry(network.name.clone()).or_default();
-                for name in attachment.aliases.iter().chain([service]) {
+                let own = prepared.service.container_name.as_ref();
+                for name in attachment.aliases.iter().chain([service]).chain(own) {
                     names.entry(name.clone()).or_default().insert(service.clone());
                 }
             }
@@ -163,7 +171,7 @@ impl Actor {
                     readiness: self.service_readiness(name),
                     published: published.collect(),
                     limits: prepared.service.resources,
-                    labels: prepared.service.labels.clone(),
+                    labels: labels(&prepared.service),
                 };
                 (name.clone(), status)
             })
@@ -175,7 +183,8 @@ impl Actor {
                     let id = self.id(&(service.clone(), *ordinal));
                     let status = listing::replica(&id, view, detail, wanted, self.now());
                     let node = || self.fixed.runtime.machine_of(&id);
-                    throng_model::status::ReplicaStatus { node: status.node.or_else(node), ..status }
+                    let name = self.called(service).cloned().unwrap_or(status.name);
+                    throng_model::status::ReplicaStatus { name, node: status.node.or_else(node), ..status }
                 })
             });
         // Last, since others go through those that are there in their order.

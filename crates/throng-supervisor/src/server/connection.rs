@@ -193,10 +193,10 @@ impl Connection {
     async fn log_files(&mut self, services: Vec<String>) -> Result<Reply, Refusal> {
         let ids = self.ask(|reply| Order::List { services, reply }).await??;
         let mut files = Vec::new();
-        for id in ids {
+        for (id, name) in ids {
             // A replica that has left between the two questions has no log any more.
             if let Ok(paths) = self.fixed.runtime.log_files(&id).await {
-                files.push((id.name(), paths));
+                files.push((name, paths));
             }
         }
         Ok(Reply::LogFiles { files })

@@ -27,6 +27,9 @@ pub struct UpArguments {
     /// Do not build images that are missing
     #[arg(long, conflicts_with = "build")]
     pub no_build: bool,
+    /// When images are pulled [default: as each service's pull_policy says]
+    #[arg(long, value_name = "POLICY", value_enum)]
+    pub pull: Option<super::PullArgument>,
     /// Replace replicas even if nothing about them has changed
     #[arg(long)]
     pub force_recreate: bool,

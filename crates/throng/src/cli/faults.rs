@@ -88,7 +88,8 @@ pub struct EmptyArguments {
 }
 
 fn signal(text: &str) -> Result<i32, String> {
-    throng_supervisor::signal_number(text).ok_or_else(|| "write a name as in SIGHUP, or a number from 1 to 64".into())
+    throng_supervisor::signal_number(text)
+        .ok_or_else(|| "write a name as in SIGHUP, or a number from 1 to 64".into())
 }
 
 pub fn lasting(text: &str) -> Result<Duration, String> {

@@ -23,6 +23,57 @@ pub struct BuildArguments {
     /// Carry out every instruction again
     #[arg(long)]
     pub no_cache: bool,
+    /// Fetch the images that the build begins with anew, even if they are here
+    #[arg(long)]
+    pub pull: bool,
+    /// What RUN --mount=type=secret finds: id=NAME,src=FILE or id=NAME,env=VARIABLE
+    #[arg(long, value_name = "SECRET", requires = "tag")]
+    pub secret: Vec<String>,
+    /// What FROM, COPY --from and RUN --mount find by name: NAME=FOLDER or NAME=docker-image://IMAGE
+    #[arg(long, value_name = "NAME=SOURCE", requires = "tag")]
+    pub build_context: Vec<String>,
+    /// Label of the image
+    #[arg(long, value_name = "NAME=VALUE", requires = "tag")]
+    pub label: Vec<String>,
+    /// Further line of /etc/hosts in RUN
+    #[arg(long, value_name = "NAME=ADDRESS", requires = "tag")]
+    pub add_host: Vec<String>,
+    /// Network of RUN
+    #[arg(long, value_name = "NETWORK", value_enum, default_value_t, requires = "tag")]
+    pub network: NetworkArgument,
+    /// How the build is shown: in one moving line, or each step on lines of its own
+    #[arg(long, value_name = "HOW", value_enum, default_value_t)]
+    pub progress: ProgressArgument,
+    /// Show nothing but the image's id
+    #[arg(short, long)]
+    pub quiet: bool,
+}
+
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, ValueEnum)]
+pub enum ProgressArgument {
+    #[default]
+    Auto,
+    Tty,
+    Plain,
+    Quiet,
+}
+
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, ValueEnum)]
+pub enum NetworkArgument {
+    /// The host's
+    #[default]
+    Default,
+    /// The host's
+    Host,
+    None,
+}
+
+/// When images are asked for at their registries.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum PullArgument {
+    Always,
+    Missing,
+    Never,
 }
 
 #[derive(Debug, Args)]

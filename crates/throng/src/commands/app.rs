@@ -1,6 +1,6 @@
 //! Bringing an app up and down, scaling it, and running commands in it.
 
-use super::{images, interrupted, without_terminal};
+use super::{build, images, interrupted, without_terminal};
 use crate::cli::{DownArguments, ExecArguments, RmiArgument, ScaleArguments, UpArguments};
 use crate::failure::{Failure, Kind, Result};
 use crate::project::{Context, parse_scale, say_notes};
@@ -8,6 +8,7 @@ use crate::terminal::{Progress, Style};
 use std::collections::BTreeMap;
 use std::process::ExitCode;
 use std::time::{Duration, Instant, SystemTime};
+use throng_model::app::Service;
 use throng_model::replica::Exit;
 use throng_model::status::{Event, Readiness};
 use throng_model::update::UpdateState;
@@ -20,16 +21,17 @@ pub async fn up(context: &Context, arguments: UpArguments) -> Result<ExitCode> {
     let (mut app, files) = (loaded.app, loaded.files);
     for (service, count) in parse_scale(&arguments.scale, Some(&app))? {
         if let Some(service) = app.services.get_mut(&service) {
+            may_have(service, count)?;
             service.replicas = count;
         }
     }
     let policy = match (arguments.build, arguments.no_build) {
-        (true, _) => images::BuildPolicy::Always,
-        (false, true) => images::BuildPolicy::Never,
-        (false, false) => images::BuildPolicy::Missing,
+        (true, _) => build::BuildPolicy::Always,
+        (false, true) => build::BuildPolicy::Never,
+        (false, false) => build::BuildPolicy::Missing,
     };
     tokio::select! {
-        result = images::provide(context, &app, policy) => result?,
+        result = build::provide(context, &app, policy, arguments.pull) => result?,
         () = interrupted.cancelled() => return Err(Failure::new(Kind::Interrupted, "stopped before the start")),
     }
     let client = Client::start(&context.paths, &app.name, &context.choice()).await?;
@@ -70,6 +72,17 @@ pub async fn up(context: &Context, arguments: UpArguments) -> Result<ExitCode> {
     drop(lease);
     followed?;
     Ok(if interrupted.is_cancelled() { ExitCode::from(Kind::Interrupted.code()) } else { ExitCode::SUCCESS })
+}
+
+/// A name that is one replica's alone cannot be several replicas'.
+fn may_have(service: &Service, count: u32) -> Result<()> {
+    match &service.container_name {
+        Some(name) if count > 1 => {
+            let message = format!("{count} replicas of {} cannot all be called {name}", service.name);
+            Err(Failure::new(Kind::Input, message).hint("remove its container_name"))
+        }
+        _ => Ok(()),
+    }
 }
 
 /// Waits with a bar for what has just been applied.

@@ -23,10 +23,11 @@ pub async fn ps(context: &Context, arguments: PsArguments) -> Result<()> {
         }
     };
     let status = client.status().await?;
-    check_services(&status, &arguments.services)?;
+    let services = services_called(&status, &arguments.services);
+    check_services(&status, &services)?;
     let states: Vec<_> = arguments.status.iter().chain(&arguments.filter).collect();
     let shown = |replica: &&ReplicaStatus| {
-        let chosen = arguments.services.is_empty() || arguments.services.contains(&replica.service);
+        let chosen = services.is_empty() || services.contains(&replica.service);
         let lives =
             ["pending", "running", "paused", "starting", "restarting", "leaving"].contains(&&*replica.state);
         let asked = states.iter().any(|state| state.is(&replica.state));
@@ -60,6 +61,16 @@ pub async fn ps(context: &Context, arguments: PsArguments) -> Result<()> {
 /// Whether replicas run on the embedded engine; a supervisor of before there was a choice does not say.
 fn is_local(status: &Status) -> bool {
     matches!(status.on.as_str(), "" | "local")
+}
+
+/// The services that are meant, be it by the name of their only container.
+fn services_called(status: &Status, names: &[String]) -> Vec<String> {
+    let service = |name: &String| {
+        let of_replica = status.replicas.iter().find(|replica| replica.name == *name);
+        let is_service = status.services.contains_key(name);
+        of_replica.filter(|_| !is_service).map_or_else(|| name.clone(), |replica| replica.service.clone())
+    };
+    names.iter().map(service).collect()
 }
 
 pub fn check_services(status: &Status, services: &[String]) -> Result<()> {

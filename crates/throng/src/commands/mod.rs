@@ -2,6 +2,7 @@
 
 mod app;
 mod autoscale;
+mod build;
 mod ceiling;
 mod describe;
 mod doctor;
@@ -102,7 +103,7 @@ async fn dispatch(context: &Context, command: Command) -> Result<ExitCode> {
         Command::Runs(arguments) => runs::list(context, arguments)?,
         Command::Report(arguments) => runs::report(context, arguments)?,
         Command::Compare(arguments) => runs::compare(context, arguments)?,
-        Command::Build(arguments) => stoppable(images::build(context, arguments)).await?,
+        Command::Build(arguments) => stoppable(build::run(context, arguments)).await?,
         Command::Pull(arguments) => stoppable(images::pull(context, arguments)).await?,
         Command::Push(arguments) => stoppable(images::push(context, arguments)).await?,
         Command::Images(arguments) => images::list(context, arguments)?,

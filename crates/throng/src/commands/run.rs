@@ -1,6 +1,6 @@
 //! `throng run`: an experiment from its file to its report, with everything cleaned up whatever happens.
 
-use super::{app, app::counts, images, load, room::Room, runs};
+use super::{app, app::counts, build, images, load, room::Room, runs};
 use crate::cli::RunArguments;
 use crate::failure::{Failure, Kind, Result};
 use crate::project::{Context, warn};
@@ -34,9 +34,9 @@ pub async fn run(context: &Context, arguments: RunArguments) -> Result<ExitCode>
             .hint(format!("take it down first: throng -p {} down", app.name)));
     }
     let room = Room::make(arguments.out.as_deref().unwrap_or(Path::new(runs::FOLDER)))?;
-    let policy = if arguments.no_build { images::BuildPolicy::Never } else { images::BuildPolicy::Always };
+    let policy = if arguments.no_build { build::BuildPolicy::Never } else { build::BuildPolicy::Always };
     tokio::select! {
-        result = images::provide(context, &app, policy) => result?,
+        result = build::provide(context, &app, policy, None) => result?,
         () = interrupted.cancelled() => return Err(Failure::new(Kind::Interrupted, "stopped before the start")),
     }
     let client = Client::start(&context.paths, &app.name, &context.choice()).await?;

@@ -6,21 +6,25 @@
 use crate::cli::{Arguments, IsolationArgument, OnArgument};
 use crate::failure::{Failure, Kind, Result, io};
 use serde::{Deserialize, Serialize};
+use std::io::{BufRead, Read};
 use std::os::fd::AsFd;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 use throng_control::Limits;
-use throng_engine::{Engine, EngineOptions, IsolationChoice};
-use throng_model::replica::Process;
+use throng_engine::{BuildStep, Engine, EngineOptions, IsolationChoice};
+use throng_model::replica::{Process, ResolvedMount};
+use throng_model::sandbox::Sandbox;
 use throng_runtime::{ErrorKind, ExecIo, RuntimeError};
 use throng_supervisor::paths::Paths;
 use throng_supervisor::{On, ServeOptions, serve};
+use tokio::io::{AsyncWrite, AsyncWriteExt};
 
-/// Carries a [`Step`] to the process that runs it.
-pub const STEP_VARIABLE: &str = "THRONG_BUILD_STEP";
 /// Exit code of the build step when the command could not be run at all.
 pub const STEP_NOT_RUN: i32 = 125;
+
+/// Longest build step, in bytes: a Dockerfile at most, with some for the layers' paths.
+const MAX_STEP: u64 = 64 << 20;
 
 /// Steps handed out at once: enough to keep the engine, which has its own bound on what starts at the same time, busy
 /// until the next plan; retiring mostly waits.
@@ -86,12 +90,23 @@ fn choice(isolation: Option<IsolationArgument>) -> IsolationChoice {
     }
 }
 
-/// One RUN instruction, ready to be carried out.
+/// One RUN instruction, ready to be carried out: the first line of the input of the process that runs it. It may hold
+/// secrets, which others could read in variables or arguments.
 #[derive(Serialize, Deserialize)]
 pub struct Step {
     pub layers: Vec<PathBuf>,
     pub upper: PathBuf,
     pub process: Process,
+    pub mounts: Vec<ResolvedMount>,
+    pub sandbox: Sandbox,
+    pub offline: bool,
+}
+
+/// Hands a step to the process that runs it.
+pub async fn send_step(input: &mut (impl AsyncWrite + Unpin), request: &[u8]) -> std::io::Result<()> {
+    input.write_all(request).await?;
+    input.write_all(b"\n").await?;
+    input.flush().await
 }
 
 pub fn build_step() -> Result<ExitCode> {
@@ -99,10 +114,13 @@ pub fn build_step() -> Result<ExitCode> {
         eprintln!("error: {message}");
         Ok(ExitCode::from(STEP_NOT_RUN as u8))
     };
-    let text = std::env::var(STEP_VARIABLE).unwrap_or_default();
-    let step: Step = match serde_json::from_str(&text) {
+    let mut request = Vec::new();
+    if let Err(error) = std::io::stdin().lock().take(MAX_STEP).read_until(b'\n', &mut request) {
+        return not_run(format!("cannot read the build step: {error}"));
+    }
+    let step: Step = match serde_json::from_slice(&request) {
         Ok(step) => step,
-        Err(error) => return not_run(format!("no build step in {STEP_VARIABLE}: {error}")),
+        Err(error) => return not_run(format!("no build step on standard input: {error}")),
     };
     let _ = rustix::thread::set_name(c"throng");
     let paths = Paths::discover();
@@ -135,8 +153,10 @@ pub fn build_step() -> Result<ExitCode> {
             stdout: copy(std::io::stdout().as_fd())?,
             stderr: copy(std::io::stderr().as_fd())?,
         };
+        let Step { layers, upper, process, mounts, sandbox, offline } = step;
+        let wanted = BuildStep { layers, upper, process, mounts, sandbox, offline };
         tokio::select! {
-            result = engine.run_step(&step.layers, &step.upper, &step.process, output, None) => result,
+            result = engine.run_step(wanted, output, None) => result,
             () = end_of_input() => Err(host("nobody waits for this step any more".into())),
         }
     });
@@ -148,7 +168,6 @@ pub fn build_step() -> Result<ExitCode> {
 
 /// Returns when the process that started this one has closed its end, be it by ending.
 async fn end_of_input() {
-    use std::io::Read;
     let (ended, end) = tokio::sync::oneshot::channel::<()>();
     // A thread of its own, which a process that ends does not wait for.
     std::thread::spawn(move || {

@@ -6,6 +6,7 @@
 #![allow(dead_code)] // each test file uses a part of it
 
 pub mod leftovers;
+pub mod registry;
 pub mod web;
 
 use rustix::process::{Pid, Signal};
