@@ -1,7 +1,7 @@
 //! The cases. Each is one promise of the [`throng_runtime::Runtime`] trait.
 
 use crate::{Bench, Case, PATIENCE, command, pipes};
-use std::io::Write;
+use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::os::fd::OwnedFd;
 use std::time::{Duration, Instant};
@@ -31,6 +31,7 @@ cases![
     another_definition_needs_a_stop,
     commands_run_inside,
     commands_end_in_time,
+    who_is_paused_does_not_run,
     use_is_counted,
     networks_are_made_once,
     replicas_reach_each_other,
@@ -245,6 +246,45 @@ async fn commands_end_in_time(bench: &Bench<'_>) {
     assert!(error.kind == ErrorKind::Invalid && error.message.contains("nothing"), "{error}");
     let error = refused(&bench.spec("nobody", 2, &[]), &["/probe"]).await;
     assert_eq!(error.kind, ErrorKind::NotFound);
+}
+
+async fn who_is_paused_does_not_run(bench: &Bench<'_>) {
+    let (runtime, spec) = (&bench.runtime, bench.spec("web", 1, &["serve"]));
+    let pid = bench.launch(&spec).await;
+    let address = spec.networks[0].address;
+    assert_eq!(dial(address, PATIENCE).expect("an answer"), "ok\n");
+    runtime.pause(&spec.id, 1).await.expect("paused");
+    let mut waiting =
+        TcpStream::connect_timeout(&(address, 80).into(), PATIENCE).expect("the kernel accepts");
+    waiting.set_read_timeout(Some(Duration::from_millis(300))).expect("a limit");
+    waiting.read_to_string(&mut String::new()).expect_err("nobody answers");
+    drop(waiting);
+    let null: OwnedFd = std::fs::File::open("/dev/null").expect("/dev/null").into();
+    let (io, _reader) = pipes(null);
+    let refused = runtime.exec(&spec.id, &command(&["/probe", "exit", "0"]), io).await;
+    assert!(!refused.is_ok_and(|exit| exit.is_success()), "a command ran beside what is paused");
+    // As the next supervisor sees it.
+    let observed = bench.lab.open().await.observe(&bench.project).await.expect("observed");
+    assert!(observed[0].paused && matches!(observed[0].state, ReplicaState::Running { .. }), "{observed:?}");
+    for _ in 0..2 {
+        runtime.unpause(&spec.id, 1).await.expect("goes on");
+    }
+    assert_eq!(dial(address, PATIENCE).expect("an answer"), "ok\n");
+    assert_eq!(runtime.start(&spec.id, 1).await.expect("running"), pid, "the same process");
+    assert!(!bench.lab.open().await.observe(&bench.project).await.expect("observed")[0].paused);
+
+    // Who is paused can be killed, and stopped in time.
+    let mut events = runtime.watch();
+    runtime.pause(&spec.id, 1).await.expect("paused");
+    runtime.signal(&spec.id, 1, 9).await.expect("killed");
+    assert_eq!(bench.end_of(&mut events, &spec.id).await, Exit::Signal { signal: 9 });
+    runtime.signal(&spec.id, 1, 9).await.expect("nobody is there to be killed");
+    runtime.pause(&spec.id, 1).await.expect_err("it does not run");
+    runtime.start(&spec.id, 2).await.expect("started again");
+    runtime.pause(&spec.id, 2).await.expect("paused");
+    let begin = Instant::now();
+    runtime.stop(&spec.id, 2, 9, PATIENCE).await.expect("stopped");
+    assert!(begin.elapsed() < PATIENCE / 2, "{:?}", begin.elapsed());
 }
 
 async fn use_is_counted(bench: &Bench<'_>) {

@@ -113,8 +113,8 @@ impl ReplicaView {
         let readiness = checks.readiness.as_ref();
         let readiness = readiness.map(|check| (self.health.next_probe(check, since), Question::Readiness));
         let liveness = checks.liveness.as_ref();
-        let liveness = liveness
-            .and_then(|check| within(self.liveness.next_liveness(check, since), Question::Liveness));
+        let liveness =
+            liveness.and_then(|check| within(self.liveness.next_liveness(check, since), Question::Liveness));
         readiness.into_iter().chain(liveness).min()
     }
 

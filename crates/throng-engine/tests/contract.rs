@@ -83,6 +83,7 @@ contract![
     another_definition_needs_a_stop,
     commands_run_inside,
     commands_end_in_time,
+    who_is_paused_does_not_run,
     use_is_counted,
     networks_are_made_once,
     replicas_reach_each_other,

@@ -97,7 +97,8 @@ impl Recorder {
     /// How many replicas of these services were as they are to be, and how many there were to be.
     pub fn replicas(&self, services: &[String]) -> Vec<Replicas> {
         let recording = self.lock();
-        let of = |map: &BTreeMap<String, Vec<(f64, u32)>>, service| map.get(service).cloned().unwrap_or_default();
+        let of =
+            |map: &BTreeMap<String, Vec<(f64, u32)>>, service| map.get(service).cloned().unwrap_or_default();
         let one = |service| Replicas {
             ready: of(&recording.good, service),
             wanted: of(&recording.wanted, service),

@@ -63,7 +63,8 @@ impl Evidence {
 
     /// Whether the load, if it failed after `from`, answered well from `moment` on.
     fn answers_after(&self, from: f64, moment: f64) -> bool {
-        let failed = self.timeline.iter().any(|point| point.errors > 0 && point.at + point.width / 2.0 > from);
+        let failed =
+            self.timeline.iter().any(|point| point.errors > 0 && point.at + point.width / 2.0 > from);
         let well = |point: &TimelinePoint| point.errors == 0 && point.requests > 0 && point.at >= moment;
         !failed || self.timeline.iter().any(well)
     }
@@ -117,7 +118,9 @@ mod tests {
     #[test]
     fn every_service_counts() {
         let mut evidence = one_falls();
-        evidence.services.push(Replicas { ready: vec![(0.0, 1), (11.0, 0), (17.5, 1)], wanted: vec![(0.0, 1)] });
+        evidence
+            .services
+            .push(Replicas { ready: vec![(0.0, 1), (11.0, 0), (17.5, 1)], wanted: vec![(0.0, 1)] });
         assert_eq!(after(&evidence, 10.0, 5.0), Some(7.5));
         evidence.services.push(Replicas { ready: vec![], wanted: vec![(0.0, 1)] });
         assert_eq!(after(&evidence, 10.0, 5.0), None, "one that never was ready");
@@ -135,7 +138,8 @@ mod tests {
     #[test]
     fn a_load_that_ends_must_have_answered_well_before() {
         let mut evidence = one_falls();
-        let load = |last: u32| (0..=last).map(|n| second(n, 100, u64::from((10..=17).contains(&n)))).collect();
+        let load =
+            |last: u32| (0..=last).map(|n| second(n, 100, u64::from((10..=17).contains(&n)))).collect();
         evidence.timeline = load(17);
         assert_eq!(after(&evidence, 10.0, 5.0), None, "it failed to its end");
         evidence.timeline = load(18);

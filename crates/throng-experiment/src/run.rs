@@ -348,9 +348,9 @@ impl Runner<'_> {
             let replicas = self.recorder.replicas(&services);
             let evidence =
                 Evidence { services: replicas, timeline: timeline.clone(), known: now - COUNTS_LATE };
-            let each = faults.iter().map(|(over, what)| {
-                (recovered(&evidence, *over, steady.as_secs_f64()), what.as_str())
-            });
+            let each = faults
+                .iter()
+                .map(|(over, what)| (recovered(&evidence, *over, steady.as_secs_f64()), what.as_str()));
             let each: Vec<(Option<f64>, &str)> = each.collect();
             if each.iter().all(|(time, _)| time.is_some()) || now >= deadline || self.cancel.is_cancelled() {
                 return came_through(text, within, &each);
@@ -451,7 +451,9 @@ fn came_through(text: &str, within: Duration, each: &[(Option<f64>, &str)]) -> T
     let (measured, held) = match slowest {
         None => ("no fault befell the app".to_owned(), false),
         Some((None, what)) => (format!("not seen, after: {what}"), false),
-        Some((Some(time), what)) if each.len() == 1 => (format!("{time:.1} s after: {what}"), *time <= within),
+        Some((Some(time), what)) if each.len() == 1 => {
+            (format!("{time:.1} s after: {what}"), *time <= within)
+        }
         Some((Some(time), what)) => (format!("at most {time:.1} s, after: {what}"), *time <= within),
     };
     ThresholdResult { expression: text.into(), measured, held }

@@ -110,8 +110,17 @@ const REGION: Field = field("region", Kind::Text, "All nodes of this region.");
 const LABELS: Field = field("labels", Kind::TextMap, "All nodes that have all of these labels.");
 const LASTS: Field = field("for", Kind::Duration, "After this it ends by itself; by default it lasts on.");
 const SERVICE: Field = field("service", Kind::Text, "A service of the Compose file. Required.");
-const SHARE: Field = with_default("share", Kind::Text, "100%", "How many of the replicas that it can befall: a share such as `30%`, rounded up, or a number.");
-const SEED: Field = field("seed", Kind::Count(0, u64::MAX), "Chance chooses them, the same ones for the same seed; by default those with the lowest numbers.");
+const SHARE: Field = with_default(
+    "share",
+    Kind::Text,
+    "100%",
+    "How many of the replicas that it can befall: a share such as `30%`, rounded up, or a number.",
+);
+const SEED: Field = field(
+    "seed",
+    Kind::Count(0, u64::MAX),
+    "Chance chooses them, the same ones for the same seed; by default those with the lowest numbers.",
+);
 
 #[rustfmt::skip] // One key a line: these are tables.
 pub static CUT: Group = Group { title: "cut", fields: &[NODES, REGION, LABELS, LASTS] };

@@ -269,11 +269,7 @@ fn faults_mean_what_they_say() {
         ("kill: {service: web}", of(victims(Portion::ALL, None), ReplicaFault::KILL, None), "kill web"),
         (
             "stop: {service: web, share: 2, seed: 7, for: 20s}",
-            of(
-                victims(Portion::Count(2), Some(7)),
-                ReplicaFault::Stop { grace: None },
-                Some(seconds(20)),
-            ),
+            of(victims(Portion::Count(2), Some(7)), ReplicaFault::Stop { grace: None }, Some(seconds(20))),
             "stop 2 of web for 20s",
         ),
         (
@@ -281,15 +277,15 @@ fn faults_mean_what_they_say() {
             of(victims(Portion::Share(0.3), None), ReplicaFault::Pause, None),
             "pause 30 % of web",
         ),
-        ("unpause: {service: web}", of(victims(Portion::ALL, None), ReplicaFault::Unpause, None), "unpause web"),
+        (
+            "unpause: {service: web}",
+            of(victims(Portion::ALL, None), ReplicaFault::Unpause, None),
+            "unpause web",
+        ),
         ("start: {service: web}", of(victims(Portion::ALL, None), ReplicaFault::Start, None), "start web"),
         (
             "fill: {service: web, size: 64m, for: 1m}",
-            of(
-                victims(Portion::ALL, None),
-                ReplicaFault::Fill { bytes: Some(64 << 20) },
-                Some(seconds(60)),
-            ),
+            of(victims(Portion::ALL, None), ReplicaFault::Fill { bytes: Some(64 << 20) }, Some(seconds(60))),
             "fill 64.0 MiB of the disks of web for 1m",
         ),
         (
@@ -320,16 +316,23 @@ fn faults_mean_what_they_say() {
     let load = "{load: {service: web, rate: 1, duration: 9s}, during: [{at: 5s, pause: {service: web, for: 1s}}, \
                 {at: 2s, cut: {nodes: [far]}}], require: [errors<1%, no request lost, recovered within 30s]}";
     let read = fault_stage(load).expect(load);
-    let times: Vec<(u64, bool)> = read.during.iter().map(|(at, fault)| (at.as_secs(), fault.harms())).collect();
+    let times: Vec<(u64, bool)> =
+        read.during.iter().map(|(at, fault)| (at.as_secs(), fault.harms())).collect();
     assert_eq!((times, read.require.len()), (vec![(2, true), (5, true)], 3));
-    assert_eq!(fault_stage("{kill: {service: web}, require: [recovered within 9s]}").expect("read").require.len(), 1);
+    assert_eq!(
+        fault_stage("{kill: {service: web}, require: [recovered within 9s]}").expect("read").require.len(),
+        1
+    );
 }
 
 #[test]
 fn wrong_faults() {
     for (stage, expected) in [
         ("kill: {}", "3:11: error: kill without service"),
-        ("pause: {service: wbe}", "3:22: error: the app has no service \"wbe\" (hint: did you mean \"web\"?)"),
+        (
+            "pause: {service: wbe}",
+            "3:22: error: the app has no service \"wbe\" (hint: did you mean \"web\"?)",
+        ),
         (
             "stop: {service: web, share: some}",
             "3:33: error: \"some\" is neither a share, as in 30%, nor a number of replicas",
@@ -342,7 +345,10 @@ fn wrong_faults() {
             "3:21: error: the disks of web have no limit up to which they could be filled (hint: add size: such as 64m",
         ),
         ("fill: {service: db, size: 0}", "3:31: error: nothing fills no disk"),
-        ("cut: {}", "3:10: error: a fault that befalls no node (hint: give nodes: as a list of names, region: or"),
+        (
+            "cut: {}",
+            "3:10: error: a fault that befalls no node (hint: give nodes: as a list of names, region: or",
+        ),
         ("cut: {labels: {kind: egde}}", "3:19: error: the app has no node with kind=egde"),
         ("cut: {region: shde}", "3:19: error: the app has no region \"shde\" (hint: did you mean \"shed\"?)"),
         ("slow: {nodes: [far]}", "3:11: error: a link that is slowed by nothing"),

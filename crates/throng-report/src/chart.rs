@@ -107,11 +107,13 @@ pub enum Mark {
         label: String,
         ink: Ink,
     },
-    /// A span of the x axis in which something was amiss on purpose; one that is over at once is a line.
+    /// A span of the x axis in which something was amiss on purpose; one that is over at once is a line. `row` staggers
+    /// the texts of those that overlap.
     Fault {
         from: f64,
         to: f64,
         text: String,
+        row: u8,
     },
     /// Something that happened at a moment, drawn in the lane at the foot of the plot.
     Moment {

@@ -291,6 +291,8 @@ pub fn grave(event: &throng_model::run::Event) -> bool {
     matches!(event.kind.as_str(), "fault" | "warning" | "error")
 }
 
+/// Texts of faults that stand one below the other.
+const FAULT_ROWS: u8 = 3;
 /// Marks of events on a time axis; more than this are thinned, the grave ones last.
 const MAX_MOMENTS: usize = 40;
 
@@ -308,11 +310,16 @@ fn surroundings(data: &Data) -> Vec<Mark> {
             marks.push(Mark::Span { from, to: to.max(from), label: stage.name.clone(), ink });
         }
     }
+    let mut faults: Vec<(f64, f64)> = Vec::new();
     for fault in data.run.stages.iter().flat_map(|stage| &stage.faults) {
         let Some(from) = crate::data::time(fault.begin) else { continue };
         // One that nothing ended lasted to the end.
-        let to = fault.end.and_then(crate::data::time).unwrap_or(data.horizon).clamp(from, data.horizon.max(from));
-        marks.push(Mark::Fault { from, to, text: fault.what.clone() });
+        let to =
+            fault.end.and_then(crate::data::time).unwrap_or(data.horizon).clamp(from, data.horizon.max(from));
+        let beside = faults.iter().filter(|other| other.0 < to && other.1 > from).count();
+        let row = u8::try_from(beside).unwrap_or(u8::MAX) % FAULT_ROWS;
+        faults.push((from, to));
+        marks.push(Mark::Fault { from, to, text: fault.what.clone(), row });
     }
     let moments: Vec<_> =
         data.run.events.iter().filter(|e| e.kind != "stage" && crate::data::time(e.at).is_some()).collect();

@@ -57,6 +57,28 @@ fn check(html: &str) -> usize {
 }
 
 #[test]
+fn every_fault_is_marked_from_its_beginning_to_its_end() {
+    let mut run = classic(CLASSIC);
+    let begin = run.stages[2].begin;
+    let fault = |what: &str, begin: f64, end| FaultSpan { what: what.into(), begin, end };
+    run.stages[2].faults = vec![
+        fault("pause <30 %> of web for 1s", begin, Some(begin + 1.0)),
+        fault("kill web", begin + 0.5, Some(begin + 0.5)),
+        fault("cut far off", begin + 0.7, None),
+        // A record that somebody has changed.
+        fault("nonsense", f64::NAN, Some(f64::INFINITY)),
+        fault("backwards", begin, Some(begin - 9.0)),
+    ];
+    let html = throng_report::html(&run);
+    check(&html);
+    // Latency, throughput and replicas, each in two sizes.
+    assert_eq!(html.matches("class=\"fault\"").count(), 4 * 6);
+    assert!(html.contains("<title>pause &lt;30 %&gt; of web for 1s</title>"), "every one is named");
+    assert!(html.contains("done to the app on purpose"), "the key explains them");
+    assert!(!throng_report::html(&classic(CLASSIC)).contains("on purpose"));
+}
+
+#[test]
 fn the_report_has_every_picture_and_reaches_for_nothing() {
     let html = throng_report::html(&classic(CLASSIC));
     // Eight full-width drawings in two sizes, and seven cells.

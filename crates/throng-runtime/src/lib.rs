@@ -54,9 +54,17 @@ pub type Result<T> = std::result::Result<T, RuntimeError>;
 /// Something that happened without being asked for.
 #[derive(Debug, Clone, PartialEq)]
 pub enum RuntimeEvent {
-    Exited { id: ReplicaId, generation: u64, exit: Exit },
+    Exited {
+        id: ReplicaId,
+        generation: u64,
+        exit: Exit,
+    },
     /// Something that people should know, about a part of a project that is no replica.
-    Warned { project: String, subject: String, message: String },
+    Warned {
+        project: String,
+        subject: String,
+        message: String,
+    },
 }
 
 /// A command to run inside a running replica.

@@ -10,7 +10,7 @@ use std::net::TcpStream;
 use std::os::unix::fs::{PermissionsExt, chown};
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use support::{Done, pdfmagic, probe, skip, until};
 
 const CONTAINERS: &str = "
@@ -338,6 +338,42 @@ fn a_user_with_granted_ids_runs_containers() {
     if let Some(user) = User::with_ids(NAME) {
         life_in_containers(NAME, &user);
     }
+}
+
+/// A node behind a link of 40 ms.
+const ON_A_NODE: &str = "
+services:
+  web: {image: probe, build: ., command: [serve, '8123'], ports: ['127.0.0.1::8123']}
+x-throng:
+  nodes: {far: {replicas: 5, link: {latency: 40ms}}}
+";
+
+#[test]
+fn nodes_of_an_ordinary_user_have_links_and_plain_processes_say_that_they_have_none() {
+    const NAME: &str = "nodes_of_an_ordinary_user_have_links_and_plain_processes_say_that_they_have_none";
+    let Some(user) = User::new(NAME, 54_407) else { return };
+    user.app(ON_A_NODE, PLAIN_DOCKERFILE);
+    let plain = user.ok(&["--isolation", "process", "up", "-d", "--wait"]);
+    plain.says("links of nodes are not there");
+    user.ok(&["down"]);
+    if !Path::new("/dev/net/tun").exists() {
+        return skip(NAME, "this kernel has no TAP interfaces");
+    }
+    let up = user.ok(&["up", "-d", "--wait"]);
+    if !contained(NAME, &up) {
+        return;
+    }
+    assert!(!up.err.contains("links of nodes"), "{}", up.err);
+    let begin = Instant::now();
+    assert!(answers(&user.published()));
+    // There and back, for the connection and for the answer.
+    assert!(begin.elapsed() >= Duration::from_millis(160), "{:?}", begin.elapsed());
+    user.ok(&["node", "set", "far", "latency=0ms"]);
+    let begin = Instant::now();
+    assert!(answers(&user.published()));
+    assert!(begin.elapsed() < Duration::from_millis(160), "{:?}", begin.elapsed());
+    user.ok(&["down"]);
+    user.assert_clean();
 }
 
 #[test]

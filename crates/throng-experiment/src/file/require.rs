@@ -8,7 +8,8 @@ use throng_model::units::parse_duration;
 /// How long an app must be whole to count as recovered, unless the file says otherwise.
 pub const STEADY: Duration = Duration::from_secs(5);
 
-const HINT: &str = "write a threshold such as p95<200ms or errors<1%, \"no request lost\", or \"recovered within 30s\"";
+const HINT: &str =
+    "write a threshold such as p95<200ms or errors<1%, \"no request lost\", or \"recovered within 30s\"";
 
 #[derive(Debug, Clone, PartialEq)]
 pub enum Requirement {
@@ -16,7 +17,10 @@ pub enum Requirement {
     /// Every request got an answer that counts as success.
     NoRequestLost,
     /// After each fault the app was whole again within this time, and stayed so for `steady`.
-    Recovered { within: Duration, steady: Duration },
+    Recovered {
+        within: Duration,
+        steady: Duration,
+    },
 }
 
 /// A text that is no requirement.
@@ -77,8 +81,16 @@ mod tests {
         assert_eq!(read("recovered within 1m for 10s"), recovered(60 * second, 10 * second));
         assert!(matches!(read("p95<200ms"), Ok(Requirement::Measured(_))));
         for wrong in [
-            "", "no request", "no requests kept", "recovered", "recovered within", "recovered within 30",
-            "recovered within 0s", "recovered within 3s for 0s", "recovered within 3s in 2s", "p95",
+            "",
+            "no request",
+            "no requests kept",
+            "recovered",
+            "recovered within",
+            "recovered within 30",
+            "recovered within 0s",
+            "recovered within 3s for 0s",
+            "recovered within 3s in 2s",
+            "p95",
         ] {
             assert!(read(wrong).is_err(), "{wrong}");
         }

@@ -11,8 +11,8 @@ use throng_model::units::format_duration;
 
 /// The keys of a stage of which it has exactly one.
 const ACTIONS: [&str; 14] = [
-    "up", "scale", "load", "wait", "pause", "cut", "slow", "heal", "kill", "stop", "start", "unpause", "fill",
-    "empty",
+    "up", "scale", "load", "wait", "pause", "cut", "slow", "heal", "kill", "stop", "start", "unpause",
+    "fill", "empty",
 ];
 /// How long a condition is waited for unless the file says otherwise.
 const WAIT_TIMEOUT: Duration = Duration::from_secs(60);
@@ -83,10 +83,9 @@ fn read(item: &Node, app: &App, repetitions: u32, findings: &mut Findings) -> Op
     if require.is_some() && !is_load && !is_fault {
         findings.error(require_at, "\"require\" is only for stages with a load or a fault");
     }
-    for (given, at, word) in [
-        (repeat.is_some(), repeat_at, "repeat"),
-        (during.is_some(), during_at, "during"),
-    ] {
+    for (given, at, word) in
+        [(repeat.is_some(), repeat_at, "repeat"), (during.is_some(), during_at, "during")]
+    {
         if given && !is_load {
             findings.error(at, format!("{word:?} is only for stages with a load"));
         }

@@ -42,7 +42,7 @@ impl Chart {
     }
 
     /// Over the stages and under the lines, with what it was at the top of the plot where there is room.
-    fn fault(&self, out: &mut String, frame: Frame, from: f64, to: f64, text: &str) {
+    fn fault(&self, out: &mut String, frame: Frame, (from, to): (f64, f64), text: &str, row: u8) {
         let (x0, x1) = (self.x_at(frame, from), self.x_at(frame, to));
         let wide = (x1 - x0).max(1.5);
         let _ = write!(
@@ -62,7 +62,7 @@ impl Chart {
                 out,
                 "<text class=\"spanname\" x=\"{}\" y=\"{}\">{}</text>",
                 coordinate(x0 + 3.0),
-                coordinate(frame.top + 14.0),
+                coordinate(frame.top + 14.0 + 13.0 * f64::from(row)),
                 escape(&shorten(text, room))
             );
         }
@@ -130,7 +130,7 @@ impl Chart {
                     escape(text)
                 );
             }
-            Mark::Fault { from, to, text } => self.fault(out, frame, *from, *to, text),
+            Mark::Fault { from, to, text, row } => self.fault(out, frame, (*from, *to), text, *row),
             Mark::Span { .. } => {}
         }
     }
