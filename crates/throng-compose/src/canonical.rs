@@ -1,6 +1,6 @@
 //! The canonical form: what `docker compose config` prints, under its key names.
 
-use crate::read::nodes;
+use crate::read::{job, nodes};
 use serde_json::{Map, Value, json};
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -170,6 +170,9 @@ fn x_throng(service: &Service) -> Option<Value> {
             json!({ "initial": initial, "factor": factor, "max": max, "reset": reset }),
         );
     }
+    let job = service.job.as_ref();
+    let job = job.map(|job| job::canonical(job, service.replicas, service.placement.on_each, duration));
+    set(&mut map, "job", job);
     if let Some(autoscale) = &service.autoscale {
         map.insert("autoscale".into(), autoscale.spec.clone());
         map.insert("autoscaler".into(), autoscaler(autoscale));
@@ -461,10 +464,17 @@ fn health_check(check: &HealthCheck) -> Value {
 
 fn deploy(service: &Service) -> Value {
     let mut map = Map::new();
-    match service.placement.on_each {
-        true => map.insert("mode".into(), json!("global")),
-        false => map.insert("replicas".into(), json!(service.replicas)),
+    let all_at_once = service.job.as_ref().map(|job| job.parallelism.is_none());
+    let mode = match (service.placement.on_each, all_at_once) {
+        (true, None) => Some("global"),
+        (true, Some(_)) => Some("global-job"),
+        (false, Some(true)) => Some("replicated-job"),
+        (false, _) => None,
     };
+    set(&mut map, "mode", mode);
+    if !service.placement.on_each {
+        map.insert("replicas".into(), json!(service.replicas));
+    }
     set(&mut map, "labels", texts(&service.deploy_labels));
     set(&mut map, "placement", nodes::canonical_placement(&service.placement));
     let mut limits = Map::new();

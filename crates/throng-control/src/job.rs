@@ -25,6 +25,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 pub use throng_model::job::JobState;
 use throng_model::job::{Concurrency, Job, JobStatus};
+use throng_model::replica::Exit;
 
 /// Runs of one job under way at a time, whatever its schedule asks for.
 pub const RUNS_MOST: usize = 16;
@@ -259,6 +260,11 @@ pub fn definition_of(mark: &str) -> &str {
     split(mark).0
 }
 
+/// Whether a replica is one of a job.
+pub fn is_of_job(mark: &str) -> bool {
+    mark.contains(MARK)
+}
+
 impl End {
     fn is_failure(&self) -> bool {
         self.failed.is_some()
@@ -297,8 +303,10 @@ impl Run {
     fn count(&mut self, hash: &str, replicas: &Replicas, now: Time, clock: Duration) -> bool {
         let mut ends: Vec<(Time, u32, bool, u64)> = self
             .views(replicas)
-            .filter(|(_, view)| self.is_own(hash, view) && !view.busy && !view.leaving)
+            .filter(|(_, view)| self.is_own(hash, view) && !view.busy && !view.leaving && !view.stopped)
             .filter_map(|(index, view)| match view.phase {
+                // Nobody has seen how it ended, which is neither its failure nor its success: it runs again.
+                Phase::Exited { exit: Exit::Unknown, .. } => None,
                 Phase::Exited { at, .. } => Some((at, index, view.succeeded(), view.generation)),
                 _ => None,
             })
@@ -378,7 +386,9 @@ impl Run {
             match view {
                 None if held.contains(&ordinal) => continue,
                 None => next.launch.push(ordinal),
-                Some(view) if !self.is_own(hash, view) || view.busy || view.leaving => continue,
+                Some(view) if !self.is_own(hash, view) || view.busy || view.leaving || view.stopped => {
+                    continue;
+                }
                 Some(view) if view.succeeded() => continue,
                 Some(ReplicaView { phase: Phase::Running { .. }, .. }) => continue,
                 Some(ReplicaView { phase: Phase::Failed { at, .. }, tries, .. }) => {

@@ -1,6 +1,7 @@
 //! How an app is doing now, whatever runs it: readiness, listings, events, samples.
 
 use crate::app::Resources;
+use crate::job::{JobState, JobStatus};
 use crate::replica::{Exit, Statistics};
 use crate::update::UpdateState;
 use serde::{Deserialize, Serialize};
@@ -29,6 +30,9 @@ pub struct Readiness {
     /// Set while replicas are being replaced, and after they could not be.
     #[serde(default)]
     pub update: Option<Update>,
+    /// How far it is, if it runs to completion; `wanted` are then those that must succeed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub job: Option<JobStatus>,
 }
 
 /// The replacement of a service's replicas by those of another definition.
@@ -44,8 +48,17 @@ pub struct Update {
 }
 
 impl Readiness {
-    /// All wanted replicas ready (or completed), none too many and none to be replaced.
+    /// All wanted replicas ready (or completed), none too many and none to be replaced. Of a job it is enough that it is
+    /// under way or waits for its time, as of any service whose replicas have been started.
     pub fn settled(&self) -> bool {
+        if let Some(job) = &self.job {
+            return match job.state {
+                JobState::Running => job.running + job.completed + job.failed > 0,
+                JobState::Waiting => self.waiting.is_none() && job.next.is_some(),
+                JobState::Complete | JobState::Suspended => true,
+                JobState::Failed => job.next.is_some(),
+            };
+        }
         let updating = self.update.as_ref().is_some_and(|update| update.state != UpdateState::RolledBack);
         self.ready + self.completed >= self.wanted && self.present == self.wanted && !updating
     }

@@ -7,6 +7,7 @@ mod begin;
 mod faults;
 mod figures;
 mod given;
+mod jobs;
 mod nodes;
 mod orders;
 mod outcomes;
@@ -78,6 +79,8 @@ pub struct Detail {
     pub command: String,
     pub exit: Option<Exit>,
     pub error: Option<String>,
+    /// Once it has succeeded it is not started again.
+    pub of_job: bool,
     /// What it was ended for, if that was not its own doing.
     pub ended_for: Option<String>,
     /// The virtual node that it is on, and whether that has been cut off for so long that nobody is sent there.
@@ -259,6 +262,7 @@ impl Actor {
         detail.node.clone_from(&replica.node);
         detail.paused = replica.paused;
         (detail.restarts, detail.given) = (life.restarts, life.given);
+        detail.of_job = throng_control::job::is_of_job(&replica.config_hash);
         if let Some(node) = replica.node {
             self.field.remember((replica.id.service.clone(), replica.id.ordinal), node);
         }
@@ -285,7 +289,9 @@ impl Actor {
         let stopped = stopped.is_some_and(|stopped| stopped.contains(&replica.id.ordinal));
         let stopped = stopped && !matches!(phase, Phase::Running { .. });
         let key = (replica.id.service, replica.id.ordinal);
-        let mut view = ReplicaView { stopped, ..ReplicaView::new(replica.config_hash, phase, false) };
+        let generation = replica.generation;
+        let mut view =
+            ReplicaView { stopped, generation, ..ReplicaView::new(replica.config_hash, phase, false) };
         view.tries = life.tries();
         self.insert(key, view, detail);
     }
@@ -434,6 +440,7 @@ impl Detail {
             command: String::new(),
             exit: None,
             error: None,
+            of_job: false,
             ended_for: None,
             node: None,
             cut_off: false,

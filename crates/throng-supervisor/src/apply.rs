@@ -181,6 +181,7 @@ async fn prepare_app(
         service_addresses,
         recreated,
         rollouts: BTreeMap::new(),
+        jobs: BTreeMap::new(),
         nodes,
         stopped,
         files: Vec::new(),

@@ -76,6 +76,11 @@ pub fn prepare(
         Some(check) => Some(check.clone()),
         None => image.config.healthcheck.as_ref().and_then(image_health_check),
     };
+    if let Some(job) = service.job.clone() {
+        throng_control::job::Work::new(job).map_err(|error| {
+            Refusal::new(RefusalKind::Invalid, format!("{}: {error}", service.name)).hint(error.hint())
+        })?;
+    }
     let config_hash = config_hash(service, &image.id, &networks, &marks);
     let ports = known_ports(service, &image, health.as_ref());
     let service = service.clone();

@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use throng_control::Rollout;
+use throng_control::job::Progress;
 use throng_model::app::App;
 use throng_model::node::LinkChange;
 use throng_model::replica::NetworkSpec;
@@ -38,6 +39,9 @@ pub struct Durable {
     /// Services on their way to another definition, and those whose last way there was taken back.
     #[serde(default)]
     pub rollouts: BTreeMap<String, Kept>,
+    /// How far jobs are.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub jobs: BTreeMap<String, KeptJob>,
     /// What has been said about nodes since the definition.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub nodes: BTreeMap<String, NodeOverride>,
@@ -58,6 +62,13 @@ pub struct Kept {
     pub image_id: String,
     pub rollout: Option<Rollout>,
     pub earlier: Option<Earlier>,
+}
+
+/// How far the job of one definition is.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct KeptJob {
+    pub hash: String,
+    pub progress: Progress,
 }
 
 /// A definition that a service may go back to.

@@ -203,6 +203,8 @@ pub enum Command {
     Logs(LogsArguments),
     /// Run a command inside a running replica
     Exec(ExecArguments),
+    /// Wait until replicas have ended, and end with their exit code
+    Wait(WaitArguments),
     /// Show what services and replicas use: a live screen on a terminal
     Top(TopArguments),
     /// Print the app's figures for Prometheus, or serve them and the addresses of replicas to scrape

@@ -8,6 +8,7 @@ mod autoscale;
 mod build;
 mod files;
 mod health;
+pub(crate) mod job;
 mod mounts;
 mod names;
 mod networks;

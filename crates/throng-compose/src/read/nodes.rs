@@ -1,8 +1,8 @@
 //! Virtual nodes (`x-throng.nodes` at the top of a file) and where replicas may be: `deploy.placement`, `deploy.mode`, and
 //! `x-throng.node` of a service.
 
-use super::names;
 use super::x_throng::entries;
+use super::{job, names};
 use crate::keys::Section;
 use crate::yaml::{Entry, Findings, Node, Value, nearest};
 use std::collections::BTreeMap;
@@ -212,18 +212,20 @@ pub(super) fn read_mode(
 ) {
     match node.scalar() {
         Some("replicated") => {}
-        Some("global") => {
+        Some(mode @ ("global" | "global-job")) => {
             service.placement.on_each = true;
+            service.job = (mode == "global-job").then(job::of_mode);
             if let Some(node) = replicas {
                 let hint = "there is one on each node: remove replicas, or mode";
-                findings.warn_with_hint(&node.position, "\"replicas\" has no effect with mode: global", hint);
+                findings.warn_with_hint(
+                    &node.position,
+                    format!("\"replicas\" has no effect with mode: {mode}"),
+                    hint,
+                );
             }
         }
-        Some(mode @ ("replicated-job" | "global-job")) => {
-            let hint = "replicas that end stay so with restart_policy: {condition: none}";
-            findings.warn_with_hint(&node.position, format!("the mode {mode} has no effect"), hint);
-        }
-        _ => node.mismatch("one of replicated, global", findings),
+        Some("replicated-job") => service.job = Some(job::of_mode()),
+        _ => node.mismatch("one of replicated, global, replicated-job, global-job", findings),
     }
 }
 

@@ -2,8 +2,8 @@
 
 use super::mounts::Mounts;
 use super::{
-    Context, Declared, Other, Placed, build, default_attachment, files, health, host_path, names, networks,
-    ports, resources, sandbox, x_throng,
+    Context, Declared, Other, Placed, build, default_attachment, files, health, host_path, job, names,
+    networks, ports, resources, sandbox, x_throng,
 };
 use crate::dotenv;
 use crate::keys::Section;
@@ -83,6 +83,7 @@ pub(super) fn read(
     if let Some(node) = node.get("x-throng") {
         x_throng::read_service(node, &mut service, declared, findings);
     }
+    job::read(node, &mut service, findings);
     if let (Some(name), Some(_)) = (node.get("container_name"), &service.autoscale) {
         let message = "a service whose replicas come and go cannot have the name of one";
         findings.error_with_hint(&name.position, message, "remove container_name, or autoscale");

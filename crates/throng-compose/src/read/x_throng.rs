@@ -12,8 +12,8 @@ use throng_model::app::Service;
 /// Keys of the app's `x-throng`.
 const APP_KEYS: [&str; 2] = ["nodes", "unreachable_after"];
 /// Keys of a service's `x-throng`.
-const SERVICE_KEYS: [&str; 8] =
-    ["autoscale", "autoscaler", "liveness", "node", "readiness", "restart", "startup", "vertical"];
+const SERVICE_KEYS: [&str; 9] =
+    ["autoscale", "autoscaler", "job", "liveness", "node", "readiness", "restart", "startup", "vertical"];
 
 /// What `x-throng` says at the top of a file.
 #[derive(Default)]

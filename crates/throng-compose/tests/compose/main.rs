@@ -6,6 +6,7 @@ mod autoscale;
 mod common;
 mod findings;
 mod images;
+mod jobs;
 mod keys;
 mod loading;
 mod merging;

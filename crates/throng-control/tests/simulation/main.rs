@@ -6,6 +6,7 @@
 
 #![allow(clippy::unwrap_used, reason = "tests may fail")]
 
+mod jobs;
 mod random;
 mod runtime;
 mod supervisor;
@@ -199,7 +200,8 @@ fn schedule(seed: u64, tally: &Tally) {
 }
 
 /// The first seed that fails.
-fn first_failure(seeds: std::ops::Range<u64>, tally: &Tally) -> Option<u64> {
+fn first_failure(seeds: std::ops::Range<u64>, schedule: impl Fn(u64) + Sync) -> Option<u64> {
+    let schedule = &schedule;
     let (next, failed) = (AtomicU64::new(seeds.start), AtomicU64::new(u64::MAX));
     let threads = std::thread::available_parallelism().map_or(1, usize::from);
     std::thread::scope(|scope| {
@@ -210,7 +212,7 @@ fn first_failure(seeds: std::ops::Range<u64>, tally: &Tally) -> Option<u64> {
                     if seed >= seeds.end || failed.load(Ordering::Relaxed) < u64::MAX {
                         return;
                     }
-                    if catch_unwind(AssertUnwindSafe(|| schedule(seed, tally))).is_err() {
+                    if catch_unwind(AssertUnwindSafe(|| schedule(seed))).is_err() {
                         failed.fetch_min(seed, Ordering::Relaxed);
                     }
                 }
@@ -227,12 +229,30 @@ fn whatever_happens_all_becomes_as_wanted() {
         return schedule(seed.parse().expect("THRONG_SIM_SEED is a number"), &tally);
     }
     let begin = Instant::now();
-    if let Some(seed) = first_failure(0..SCHEDULES, &tally) {
+    if let Some(seed) = first_failure(0..SCHEDULES, |seed| schedule(seed, &tally)) {
         panic!(
             "schedule {seed} fails; run it alone: THRONG_SIM_SEED={seed} cargo test -p throng-control --test simulation"
         );
     }
     println!("{SCHEDULES} schedules of {TROUBLE:?} of trouble each took {:.1?}", begin.elapsed());
+    for (what, count, least) in tally.all() {
+        let count = count.load(Ordering::Relaxed);
+        println!("{count} {what}");
+        assert!(count >= least, "{what} came about {count} times only");
+    }
+}
+
+#[test]
+fn jobs_end_and_keep_their_promises() {
+    let tally = jobs::Tally::default();
+    if let Ok(seed) = std::env::var("THRONG_SIM_SEED") {
+        return jobs::schedule(seed.parse().expect("THRONG_SIM_SEED is a number"), &tally);
+    }
+    if let Some(seed) = first_failure(0..SCHEDULES, |seed| jobs::schedule(seed, &tally)) {
+        panic!(
+            "job {seed} fails; run it alone: THRONG_SIM_SEED={seed} cargo test -p throng-control --test simulation jobs"
+        );
+    }
     for (what, count, least) in tally.all() {
         let count = count.load(Ordering::Relaxed);
         println!("{count} {what}");

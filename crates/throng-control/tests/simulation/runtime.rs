@@ -20,6 +20,10 @@ pub enum Nature {
     Broken,
     /// It runs, but its health check never succeeds.
     Sick,
+    /// It ends well after a while, or badly.
+    Works {
+        fails_one_in: u64,
+    },
     /// It runs, but hangs: its liveness check never succeeds.
     Hangs,
 }
@@ -97,6 +101,7 @@ pub struct SimRuntime {
 enum Due {
     Start { key: Key, generation: u64, fails: Option<bool> },
     End { key: Key, generation: u64 },
+    Done { key: Key, generation: u64, exit: Exit },
     Probe { key: Key, generation: u64, question: Question, fails: bool },
     Ended { key: Key, generation: u64 },
     Removed { key: Key, generation: u64, fails: bool },
@@ -172,7 +177,7 @@ impl SimRuntime {
 
     /// Steps are the supervisor's and die with it, wherever they are; processes go on.
     pub fn forget_steps(&mut self) {
-        self.queue.retain(|_, due| matches!(due, Due::End { .. }));
+        self.queue.retain(|_, due| matches!(due, Due::End { .. } | Due::Done { .. }));
     }
 
     pub fn next(&self) -> Option<Time> {
@@ -199,11 +204,24 @@ impl SimRuntime {
                     return Some(Told::Launched { key, generation, result: Err(permanent) });
                 }
                 replica.state = State::Running;
-                if replica.nature == Nature::Crashes {
+                if let Nature::Works { fails_one_in } = replica.nature {
+                    let code = i32::from(random.one_in(fails_one_in));
+                    let takes = Duration::from_millis(100 + random.below(5_000));
+                    let exit = Exit::Code { code };
+                    self.at(at + takes, Due::Done { key: key.clone(), generation, exit });
+                } else if replica.nature == Nature::Crashes {
                     let lives = Duration::from_millis(100 + random.below(3_000));
                     self.at(at + lives, Due::End { key: key.clone(), generation });
                 }
                 Some(Told::Launched { key, generation, result: Ok(()) })
+            }
+            Due::Done { key, generation, exit } => {
+                let running = |replica: &&mut Replica| {
+                    replica.generation == generation && replica.state == State::Running
+                };
+                let replica = self.replicas.get_mut(&key).filter(running)?;
+                replica.state = State::Exited(exit);
+                Some(Told::Exited { key, generation, exit })
             }
             Due::End { key, generation } => {
                 let running = |replica: &&mut Replica| {

@@ -106,14 +106,14 @@ impl Actor {
         services.iter().for_each(|service| self.tell(service));
         for key in ending {
             let id = self.id(&key);
-            let grace = self.grace;
+            let (grace, over) = (self.grace, self.job_over(&key.0));
             let Some((view, detail)) = Self::replica(&mut self.world, &mut self.details, &key) else {
                 continue;
             };
             view.make_end();
             let (signal, own) = detail.stop.unwrap_or((begin::STOP_SIGNAL, begin::STOP_GRACE));
             let (generation, grace) = (detail.generation, grace.unwrap_or(own));
-            let reason = detail.ended_for.clone().unwrap_or_default();
+            let reason = detail.ended_for.get_or_insert_with(|| over.unwrap_or_default()).clone();
             self.tasks.spawn(steps::end(
                 self.fixed.runtime.clone(),
                 key.clone(),

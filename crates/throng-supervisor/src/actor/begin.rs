@@ -30,6 +30,7 @@ impl Actor {
         };
         let unreachable = self.notice_unreachable();
         self.notice_cut();
+        self.look_at_jobs();
         self.place();
         let changes = throng_control::observe(&mut self.wanted, &self.world, now);
         self.follow(changes);
@@ -107,13 +108,15 @@ impl Actor {
         let spec = prepared.replica(self.id(&key), self.generation, networks.clone());
         let given = self.recommended(&prepared.service);
         let resources = given.unwrap_or(spec.resources);
-        let spec = ReplicaSpec { node: node.clone(), resources, ..spec };
+        let spec = self.of_job(&key, ReplicaSpec { node: node.clone(), resources, ..spec });
         let mut detail = Detail::new(self.generation, networks);
         (detail.node, detail.given) = (node, given);
+        detail.of_job = throng_control::job::is_of_job(&spec.config_hash);
         detail.image = prepared.service.image.clone();
         detail.command = spec.process.args.join(" ");
         detail.stop = Some((spec.stop_signal, spec.stop_grace_period));
-        let view = ReplicaView::new(prepared.config_hash.clone(), Phase::Created, full.is_none());
+        let mut view = ReplicaView::new(spec.config_hash.clone(), Phase::Created, full.is_none());
+        view.generation = self.generation;
         self.insert(key.clone(), view, detail);
         self.lives_changed |= given.is_some();
         self.tell_given(&key.0, given);
@@ -186,6 +189,7 @@ impl Actor {
         let given = self.given_again(&origin.service, before);
         self.lives_changed = true;
         self.tell_given(&key.0, given);
+        let spec = self.of_job(&key, spec);
         let Some((view, detail)) = Self::replica(&mut self.world, &mut self.details, &key) else { return };
         let resources = given.unwrap_or(spec.resources);
         let spec = ReplicaSpec { node: detail.node.clone(), resources, ..spec };
@@ -199,6 +203,7 @@ impl Actor {
         detail.finished_at = None;
         detail.restarts = detail.restarts.saturating_add(u32::from(!matches!(view.phase, Phase::Created)));
         view.restarting();
+        view.generation = self.generation;
         detail.stop = Some((spec.stop_signal, spec.stop_grace_period));
         self.begin_launch(key, spec);
     }

@@ -34,7 +34,9 @@ impl Field {
         let mut present = Vec::new();
         for (service, ordinals) in details {
             let usual = need(service);
-            present.extend(ordinals.values().filter_map(|detail| {
+            // What has done its work takes no room any more.
+            let done = |detail: &&Detail| detail.of_job && detail.exit.is_some_and(Exit::is_success);
+            present.extend(ordinals.values().filter(|detail| !done(detail)).filter_map(|detail| {
                 let need = detail.given.as_ref().map_or(usual, Need::of);
                 Some(Present { service, need, node: detail.node.as_deref()? })
             }));
@@ -121,7 +123,9 @@ impl Actor {
             return;
         }
         let wanted = &self.wanted.services;
-        let is_wanted = |key: &Key| wanted.get(&key.0).is_some_and(|service| key.1 <= service.replicas);
+        let is_wanted = |key: &Key| {
+            wanted.get(&key.0).is_some_and(|service| service.job.is_some() || key.1 <= service.replicas)
+        };
         self.field.assigned.retain(|key, _| is_wanted(key));
         let present = self.field.present(&self.details, |service| self.need(service));
         let demands: Vec<Demand<'_>> =
@@ -150,9 +154,9 @@ impl Actor {
     /// Replicas of a service that are wanted and neither there nor on their way.
     fn demand<'a>(&'a self, name: &'a str, wanted: &WantedService) -> Option<Demand<'a>> {
         let placement = self.placement(name)?;
-        let there = self.details.get(name);
-        let missing: Vec<(u32, Option<&str>)> = (1..=wanted.replicas)
-            .filter(|ordinal| there.is_none_or(|there| !there.contains_key(ordinal)))
+        let missing = throng_control::job::missing(wanted, self.world.get(name), self.now());
+        let missing: Vec<(u32, Option<&str>)> = missing
+            .into_iter()
             .map(|ordinal| (name.to_owned(), ordinal))
             .filter(|key| !self.field.assigned.contains_key(key))
             .map(|key| (key.1, self.field.homes.get(&key).map(String::as_str)))

@@ -279,6 +279,7 @@ impl Actor {
         }
         self.keep_autoscaled(&mut applied);
         let next = self.succession(&mut applied);
+        applied.durable.jobs = super::jobs::kept(&next.services);
         applied.durable.rollouts = super::rollouts::kept(&next.services, &applied.prepared, &next.before);
         self.save(&applied.durable)?;
         self.durable = applied.durable;
@@ -343,6 +344,11 @@ impl Actor {
         let mut before = BTreeMap::new();
         for (name, count) in &replicas {
             let service = durable.app.services.get_mut(name).ok_or_else(|| self.no_service(name))?;
+            if service.job.is_some() {
+                let message = format!("{name} is a job: so many replicas of it run as it says");
+                return Err(Refusal::new(RefusalKind::Invalid, message)
+                    .hint("change completions or parallelism under x-throng.job, then run `throng up`"));
+            }
             if let Some(called) = service.container_name.as_ref().filter(|_| *count > 1) {
                 let message = format!("{count} replicas of {name} cannot all be called {called}");
                 return Err(Refusal::new(RefusalKind::Invalid, message).hint("remove its container_name"));
@@ -485,6 +491,7 @@ pub(super) fn wanted(prepared: &Prepared) -> WantedService {
         restart: (&prepared.service).into(),
         depends_on: prepared.service.depends_on.clone(),
         checks: super::asking::checks(prepared),
+        job: super::jobs::work(prepared),
         update: prepared.service.update,
         rollback: prepared.service.rollback,
         ..WantedService::default()

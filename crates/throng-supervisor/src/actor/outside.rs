@@ -148,6 +148,7 @@ impl Actor {
         readiness.update = super::rollouts::update(wanted);
         let wanted = self.wanted.services.get(service).map_or(0, |service| service.replicas);
         readiness.wanted = if self.wanted.going_down { 0 } else { wanted };
+        self.job_readiness(service, &mut readiness);
         if let Some((reason, hopeless)) = self.waiting.get(service) {
             readiness.waiting = Some(reason.clone());
             readiness.hopeless |= *hopeless;

@@ -27,6 +27,10 @@ impl Actor {
         for (name, prepared) in &applied.prepared {
             let mut next = super::orders::wanted(prepared);
             if applied.resumed {
+                let known = self.durable.jobs.get(name).filter(|kept| kept.hash == next.config_hash);
+                if let (Some(work), Some(kept)) = (&mut next.job, known) {
+                    work.progress = kept.progress.clone();
+                }
                 if let Some(kept) = self.durable.rollouts.get(name).filter(|k| k.hash == next.config_hash) {
                     next.rollout = kept.rollout.clone();
                 }
@@ -35,6 +39,7 @@ impl Actor {
             } else if let Some(now) = self.wanted.services.get(name) {
                 if applied.untouched.contains(name) && now.config_hash == next.config_hash {
                     (next.previous, next.rollout) = (now.previous.clone(), now.rollout.clone());
+                    next.job.clone_from(&now.job);
                 } else {
                     next.succeed(now.clone());
                 }
@@ -145,9 +150,10 @@ impl Actor {
 
     /// What a replica was made from, if that is still known.
     pub(super) fn origin(&self, key: &Key) -> Option<&Prepared> {
-        let hash = &self.world.get(&key.0)?.get(&key.1)?.config_hash;
+        let view = self.world.get(&key.0)?.get(&key.1)?;
+        let hash = throng_control::job::definition_of(&view.config_hash);
         let before = self.before.get(&key.0).map(|before| &before.prepared);
-        self.prepared.get(&key.0).into_iter().chain(before).find(|prepared| prepared.config_hash == *hash)
+        self.prepared.get(&key.0).into_iter().chain(before).find(|prepared| prepared.config_hash == hash)
     }
 }
 

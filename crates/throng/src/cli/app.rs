@@ -207,6 +207,16 @@ pub struct ExecArguments {
 }
 
 #[derive(Debug, Args)]
+pub struct WaitArguments {
+    /// Services whose replicas are waited for, or whose jobs
+    #[arg(required = true)]
+    pub services: Vec<String>,
+    /// Take the app down then
+    #[arg(long)]
+    pub down_project: bool,
+}
+
+#[derive(Debug, Args)]
 pub struct TopArguments {
     /// Only these services
     pub services: Vec<String>,

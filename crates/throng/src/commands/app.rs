@@ -62,8 +62,18 @@ pub async fn up(context: &Context, arguments: UpArguments) -> Result<ExitCode> {
     {
         failure.report();
     }
+    let mut failed_jobs = Vec::new();
+    let end = interrupted.child_token();
+    let follow = super::logs::follow(&client, &arguments.services, end.clone());
+    tokio::pin!(follow);
     let followed = tokio::select! {
-        followed = super::logs::follow(&client, &arguments.services, interrupted.clone()) => followed,
+        followed = &mut follow => followed,
+        // As docker compose does: there is nothing left to follow.
+        failed = super::wait::all_over(&client, &arguments.services) => {
+            failed_jobs = failed;
+            end.cancel();
+            follow.await
+        }
         () = warn_of_walls(&client, begin) => Ok(()),
     };
     let mut progress = Progress::new("down");
@@ -71,11 +81,19 @@ pub async fn up(context: &Context, arguments: UpArguments) -> Result<ExitCode> {
     progress.done("everything removed");
     drop(lease);
     followed?;
+    if !failed_jobs.is_empty() {
+        return Err(Failure::new(Kind::NotHeld, failed_jobs.join("; ")));
+    }
     Ok(if interrupted.is_cancelled() { ExitCode::from(Kind::Interrupted.code()) } else { ExitCode::SUCCESS })
 }
 
-/// A name that is one replica's alone cannot be several replicas'.
+/// A name that is one replica's alone cannot be several replicas', and of a job so many run as it says.
 fn may_have(service: &Service, count: u32) -> Result<()> {
+    if service.job.is_some() {
+        let message =
+            format!("--scale {}: it is a job, of which so many replicas run as it says", service.name);
+        return Err(Failure::new(Kind::Input, message).hint("change completions under x-throng.job"));
+    }
     match &service.container_name {
         Some(name) if count > 1 => {
             let message = format!("{count} replicas of {} cannot all be called {name}", service.name);
@@ -139,8 +157,11 @@ pub fn show(progress: &mut Progress, services: &BTreeMap<String, Readiness>) {
 pub fn counts(services: &BTreeMap<String, Readiness>) -> String {
     let each = services.iter().map(|(name, r)| {
         // Replicas that are to leave are ready until their turn comes; they are counted once, with those that leave.
-        let mut text = format!("{name} {}/{} ready", (r.ready + r.completed).min(r.wanted), r.wanted);
-        if r.present > r.wanted {
+        let mut text = match &r.job {
+            Some(job) => format!("{name} {job}"),
+            None => format!("{name} {}/{} ready", (r.ready + r.completed).min(r.wanted), r.wanted),
+        };
+        if r.present > r.wanted && r.job.is_none() {
             text += &format!(", {} still to leave", r.present - r.wanted);
         }
         if let Some(update) = &r.update {
@@ -155,7 +176,7 @@ pub fn counts(services: &BTreeMap<String, Readiness>) -> String {
                 text += &format!(" ({} of {} done)", update.done, r.wanted);
             }
         }
-        match (&r.waiting, &r.trouble) {
+        match (&r.waiting, r.trouble.as_ref().filter(|_| r.job.is_none())) {
             (Some(reason), _) => text + &format!(", waits: {reason}"),
             (None, Some(trouble)) if r.failed > 0 => text + &format!(", {trouble}"),
             (None, _) => text,

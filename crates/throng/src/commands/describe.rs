@@ -9,6 +9,7 @@ use std::fmt::Write as _;
 use std::time::SystemTime;
 use throng_model::app::{HealthCheck, HealthTest};
 use throng_model::autoscale::{AutoscalerStatus, Description, MetricStatus, Recommendation, VerticalStatus};
+use throng_model::job::{JobState, JobStatus};
 use throng_model::status::{Event, ServiceStatus, Status};
 use throng_model::units::{format_bytes, format_duration};
 
@@ -64,6 +65,7 @@ fn as_json(status: &Status, service: &ServiceStatus, description: &Description) 
                 "limits": { "cpus": next.cpus, "memory": next.memory },
             })),
         })),
+        "job": readiness.job,
         "healthcheck": description.health_check,
         "liveness": description.liveness,
         "startup": description.startup,
@@ -123,6 +125,9 @@ fn text(status: &Status, service: &ServiceStatus, description: &Description, now
         readiness.wanted, readiness.present, readiness.running, readiness.ready
     );
     line(&mut out, "Replicas", &counts);
+    if let Some(job) = &readiness.job {
+        job_text(&mut out, job, now);
+    }
     for (name, text) in [("Waiting for", &readiness.waiting), ("Trouble", &readiness.trouble)] {
         if let Some(text) = text {
             line(&mut out, name, text);
@@ -152,6 +157,23 @@ fn text(status: &Status, service: &ServiceStatus, description: &Description, now
     }
     out.push_str(&events_text(&description.events, now));
     out
+}
+
+fn job_text(out: &mut String, job: &JobStatus, now: SystemTime) {
+    let state = match job.state {
+        JobState::Waiting => "waiting",
+        JobState::Running => "running",
+        JobState::Complete => "complete",
+        JobState::Failed => "failed",
+        JobState::Suspended => "suspended",
+    };
+    let run = if job.run > 0 { format!(", run {}", job.run) } else { String::new() };
+    line(out, "Job", &format!("{state}{run}: {job}"));
+    if let Some(next) = job.next {
+        let at = SystemTime::UNIX_EPOCH + std::time::Duration::from_secs(next);
+        let left = at.duration_since(now).unwrap_or_default();
+        line(out, "Next run", &format!("{} (in {})", time_text(at), age(now, now + left)));
+    }
 }
 
 /// By what it has used so far.

@@ -50,6 +50,14 @@ pub async fn ps(context: &Context, arguments: PsArguments) -> Result<()> {
     if !is_local(&status) && arguments.format == Format::Table {
         eprintln!("on {}", status.on);
     }
+    if arguments.format == Format::Table {
+        for (name, service) in &status.services {
+            let chosen = arguments.services.is_empty() || arguments.services.contains(name);
+            if let Some(job) = service.readiness.job.as_ref().filter(|_| chosen) {
+                eprintln!("{name}: {job}");
+            }
+        }
+    }
     let hidden = status.replicas.len() - replicas.len();
     let narrowed = !arguments.services.is_empty() || !states.is_empty();
     if hidden > 0 && arguments.format == Format::Table && !narrowed {
@@ -294,7 +302,7 @@ fn event_json(project: &str, event: &Event, time: &str) -> serde_json::Value {
     });
     let service = match (replica, event.kind.as_str()) {
         (Some((service, _)), _) => service,
-        (None, "scale" | "update") => &event.subject,
+        (None, "scale" | "update" | "job") => &event.subject,
         _ => "",
     };
     let id = replica.map(|_| format!("{project}-{}", event.subject)).unwrap_or_default();

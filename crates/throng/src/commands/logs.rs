@@ -59,9 +59,8 @@ async fn following(
     while !end.is_cancelled() {
         if asked.is_none_or(|asked| asked.elapsed() >= ASK_EVERY) {
             // The supervisor leaves when the app is taken down; its logs have ended then.
-            let Ok(files) = client.log_files(services).await else { return Ok(()) };
-            for (name, files) in files {
-                printer.open(&name, &files)?;
+            if !open_all(client, services, printer).await? {
+                return Ok(());
             }
             asked = Some(tokio::time::Instant::now());
         }
@@ -71,7 +70,18 @@ async fn following(
             () = end.cancelled() => {}
         }
     }
+    // Of those that came and ended since they were asked for last.
+    open_all(client, services, printer).await?;
     printer.new_lines()
+}
+
+/// Begins to read the logs of replicas that are new. Whether there is anybody to ask.
+async fn open_all(client: &Client, services: &[String], printer: &mut Printer) -> Result<bool> {
+    let Ok(files) = client.log_files(services).await else { return Ok(false) };
+    for (name, files) in files {
+        printer.open(&name, &files)?;
+    }
+    Ok(true)
 }
 
 struct Printer {

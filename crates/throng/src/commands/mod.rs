@@ -20,6 +20,7 @@ mod run;
 mod runs;
 mod supervise;
 mod top;
+mod wait;
 mod without_terminal;
 
 use crate::cli::{Arguments, Command};
@@ -59,6 +60,7 @@ async fn dispatch(context: &Context, command: Command) -> Result<ExitCode> {
         Command::Run(arguments) => return run::run(context, arguments).await,
         Command::Up(arguments) => return app::up(context, arguments).await,
         Command::Exec(arguments) => return app::exec(context, arguments).await,
+        Command::Wait(arguments) => return wait::run(context, arguments).await,
         Command::Doctor(arguments) => return doctor::run(context, &arguments),
         Command::Ceiling(arguments) => return ceiling::run(context, &arguments).await,
         Command::Load(arguments) => match &arguments.input {

@@ -122,6 +122,31 @@ fn resolve(name: &str) -> String {
     addresses.join(" ")
 }
 
+/// One index of a job, which notes in a folder what it does. The lowest indexes fail the first time.
+fn work(folder: &str, failing: u32, milliseconds: u64) {
+    let index: u32 = std::env::var("JOB_COMPLETION_INDEX").ok().and_then(|text| text.parse().ok()).expect("an index");
+    let note = |file: &str, text: String| {
+        let file = std::fs::OpenOptions::new().create(true).append(true).open(format!("{folder}/{file}"));
+        file.and_then(|mut file| file.write_all(format!("{text}\n").as_bytes())).expect("a file");
+    };
+    note("starts", index.to_string());
+    let (running, failed) = (format!("{folder}/running"), format!("{folder}/failed-{index}"));
+    std::fs::create_dir_all(&running).expect("a folder");
+    let own = format!("{running}/{index}");
+    std::fs::write(&own, "").expect("a file");
+    note("abreast", std::fs::read_dir(&running).expect("listed").count().to_string());
+    std::thread::sleep(Duration::from_millis(milliseconds));
+    while std::path::Path::new(&format!("{folder}/hold")).exists() {
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    std::fs::remove_file(&own).expect("a file");
+    if index < failing && !std::path::Path::new(&failed).exists() {
+        std::fs::write(&failed, "").expect("a file");
+        std::process::exit(3);
+    }
+    note("done", index.to_string());
+}
+
 fn main() {
     let args: Vec<String> = std::env::args().collect();
     let word = |n: usize| args.get(n).map(String::as_str).unwrap_or_default();
@@ -207,6 +232,7 @@ fn main() {
             let file = std::fs::OpenOptions::new().create(true).append(true).open(word(2));
             file.and_then(|mut file| writeln!(file, "{}", word(3))).expect("a file that can be written");
         }
+        "work" => work(word(2), word(3).parse().expect("a number"), word(4).parse().expect("milliseconds")),
         "env" => println!("{}", std::env::var(word(2)).unwrap_or_else(|_| "unset".into())),
         "where" => println!("{}", std::env::current_dir().expect("a folder").display()),
         other => {
