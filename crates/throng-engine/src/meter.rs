@@ -30,8 +30,8 @@ use std::sync::{Arc, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 use throng_model::replica::{Attachment, ReplicaId, Statistics};
 
-/// CPU time that one time may take. With what the supervisor does with the figures of ten thousand replicas that stays
-/// below a tenth of a core, once a second.
+/// CPU time that one reading may take: three quarters of a tenth of a core, once a second. What the supervisor does with
+/// the figures comes on top; `process_cpu_seconds_total` of its own figures says what all of it takes.
 const BUDGET: Duration = Duration::from_millis(75);
 /// Of it what the rest has at least: the counters of ever more replicas must not leave nothing for it.
 const FULL_READINGS: Duration = Duration::from_millis(20);
