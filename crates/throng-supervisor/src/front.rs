@@ -81,7 +81,10 @@ fn open(port: &Port, at: Option<u16>, seed: u64, dial: Dial) -> Result<Front, Re
 /// A front door at a socket that listens inside a network.
 pub fn open_inside(inside: Inside, listener: TcpListener, dial: Dial) -> Result<Front, Refusal> {
     let listen = SocketAddr::new(IpAddr::V4(inside.address), inside.port);
-    let proxy = Proxy::serve(listener, ProxyConfig::new(listen), Some(dial)).map_err(|error| {
+    // An app may have hundreds of these, most of them idle: one thread each.
+    let limits = Limits { workers: 1, ..Limits::default() };
+    let config = ProxyConfig { limits, ..ProxyConfig::new(listen) };
+    let proxy = Proxy::serve(listener, config, Some(dial)).map_err(|error| {
         Refusal::new(RefusalKind::Host, format!("cannot listen on {listen} in {}: {error}", inside.network))
     })?;
     Ok(Front { port: None, target: inside.port, inside: Some(inside), proxy: Arc::new(proxy) })
