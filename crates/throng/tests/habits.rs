@@ -80,7 +80,7 @@ fn listings_have_the_flags_and_fields_that_scripts_read() {
     ] {
         assert_eq!(bench.ok(&[&["ps"], flags].concat()).out, lines, "{flags:?}");
     }
-    bench.fails(2, &["ps", "--filter", "status=paused"]).says("restarting");
+    bench.fails(2, &["ps", "--filter", "status=dead"]).says("restarting");
     bench.fails(2, &["ps", "--filter", "name=web"]).says("status=STATE");
 
     let replicas = bench.ps();

@@ -340,10 +340,24 @@ fn a_user_with_granted_ids_runs_containers() {
     }
 }
 
+/// Without control groups all processes of a replica are stopped one by one.
+fn is_paused_by_signals(user: &User) {
+    let stopped = || {
+        let programs = user.processes().into_iter().filter(|(_, line)| line.contains("serve"));
+        let stat = |pid: u32| std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+        programs.filter(|(pid, _)| stat(*pid).contains(") T ")).count()
+    };
+    user.ok(&["pause", "web", "--share", "1"]).says("web-1 paused");
+    assert_eq!(stopped(), 1);
+    user.ok(&["unpause", "web"]).says("web-1 goes on");
+    assert_eq!(stopped(), 0);
+    assert!(answers(&user.published()));
+}
+
 /// A node behind a link of 40 ms.
 const ON_A_NODE: &str = "
 services:
-  web: {image: probe, build: ., command: [serve, '8123'], ports: ['127.0.0.1::8123']}
+  web: {image: probe, build: ., command: [serve, '8124'], ports: ['127.0.0.1::8124']}
 x-throng:
   nodes: {far: {replicas: 5, link: {latency: 40ms}}}
 ";
@@ -372,6 +386,7 @@ fn nodes_of_an_ordinary_user_have_links_and_plain_processes_say_that_they_have_n
     let begin = Instant::now();
     assert!(answers(&user.published()));
     assert!(begin.elapsed() < Duration::from_millis(160), "{:?}", begin.elapsed());
+    is_paused_by_signals(&user);
     user.ok(&["down"]);
     user.assert_clean();
 }
@@ -405,6 +420,7 @@ fn an_ordinary_user_runs_plain_processes() {
     plain(&["scale", "web=4"]);
     assert_eq!(user.replicas().len(), 4);
     plain(&["exec", "--index", "1", "web", "/probe", "get", "127.0.0.1:8123", "/"]);
+    is_paused_by_signals(&user);
     plain(&["down"]);
     user.assert_clean();
     assert!(!answers(&format!("{}:8123", replicas[0].1)));
