@@ -165,7 +165,7 @@ pub fn read_input(what: &str) -> Result<String> {
     use std::io::Read;
     let mut bytes = Vec::new();
     let read = std::io::stdin().lock().take(MAX_INPUT + 1).read_to_end(&mut bytes);
-    read.map_err(|error| crate::failure::io(&format!("read the {what} from standard input"), &error))?;
+    read.map_err(|error| crate::failure::io(format!("read the {what} from standard input"), &error))?;
     if bytes.len() as u64 > MAX_INPUT {
         let message =
             format!("the {what} on standard input is larger than {MAX_INPUT} bytes, the most that is read");

@@ -17,7 +17,7 @@ fn refused(bench: &Bench, files: &[(&str, &[u8])], place: &str, texts: &[&str]) 
     }
     for command in [&["config", "-q"][..], &["up", "-d"], &["build"], &["pull"]] {
         let done = bench.fails(2, command);
-        done.says(&format!("{place}")).says("hint:");
+        done.says(place).says("hint:");
         for text in texts {
             done.says(text);
         }

@@ -8,8 +8,8 @@ use crate::failure::{Failure, Kind, Result, chain, io};
 use crate::project::Context;
 use crate::terminal::{Progress, Style, table};
 use std::collections::{BTreeMap, BTreeSet};
-use std::io::{IsTerminal, Write};
-use std::path::{Path, PathBuf};
+use std::io::IsTerminal;
+use std::path::Path;
 use std::sync::Mutex;
 use throng_image::{
     ArchiveFormat, Image, ImageError, PullOptions, PushOptions, Removed, Store, TransferEvent,
