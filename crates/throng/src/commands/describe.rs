@@ -466,8 +466,8 @@ Conditions:
         let next = Resources { cpu_reservation: Some(0.1), memory: Some(256 << 20), ..Resources::default() };
         assert_eq!(
             update_mode(&VerticalStatus { policy, next: Some(next), given: 2 }),
-            "Recreate, who starts now requests cpus 0.1, memory 256 MiB and is limited to memory 256 MiB; 2 \
-             replicas have other amounts than the file says"
+            "Recreate, who starts now requests cpus 0.1, memory 256.0 MiB and is limited to memory 256.0 MiB; \
+             2 replicas have other amounts than the file says"
         );
     }
 
