@@ -133,12 +133,14 @@ fn namespaces_that_others_hold_are_no_wall() {
 
 /// Ethernet pairs in a namespace of somebody else's, for the kernel to take down before those of replicas: it removes
 /// namespaces one batch after the other.
-const PAIRS: u32 = 5_000;
+const PAIRS: u32 = 10_000;
 
 /// A namespace of its own with so many pairs, which goes with the process that holds it.
 fn laden(folder: &std::path::Path, pairs: u32) -> Child {
     let file = folder.join("interfaces");
-    let batch: String = (0..pairs).map(|number| format!("link add v{number} type veth\n")).collect();
+    // Named at both ends: to find a free name the kernel looks through all that there are.
+    let pair = |number: u32| format!("link add v{number} type veth peer name w{number}\n");
+    let batch: String = (0..pairs).map(pair).collect();
     fs::write(&file, batch).expect("a file");
     let script = format!("ip -batch '{}' && echo ready && exec sleep 600", file.display());
     let mut command = Command::new("unshare");
