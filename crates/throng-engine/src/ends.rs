@@ -62,8 +62,9 @@ impl Core {
 /// Waits for ends as long as the engine is there.
 pub async fn follow_exits(core: Weak<Core>) {
     loop {
-        let Some(strong) = core.upgrade() else { return };
-        let next = tokio::time::timeout(std::time::Duration::from_secs(1), strong.exits.next()).await;
+        let Some(exits) = core.upgrade().map(|core| core.exits.clone()) else { return };
+        // Without the engine, which would else outlive its last owner and look after what is its successor's by then.
+        let next = tokio::time::timeout(std::time::Duration::from_secs(1), exits.next()).await;
         let numbers = match next {
             Ok(Ok(numbers)) => numbers,
             Ok(Err(error)) => {
@@ -72,6 +73,7 @@ pub async fn follow_exits(core: Weak<Core>) {
             }
             Err(_) => continue,
         };
+        let Some(strong) = core.upgrade() else { return };
         for number in numbers {
             let Some(replica) = strong.unfollow(number) else { continue };
             let core = strong.clone();

@@ -84,7 +84,7 @@ pub struct Core {
     pub spawner: Spawner,
     pub starting: Semaphore,
     pub ending: Semaphore,
-    pub exits: Exits,
+    pub exits: Arc<Exits>,
     pub events: broadcast::Sender<RuntimeEvent>,
     next_number: AtomicU64,
     /// A writable layer was to have a limit and has none.
@@ -330,7 +330,7 @@ impl Core {
             spawner: Spawner::new().map_err(opened("the threads that start replicas"))?,
             starting: Semaphore::new(MAX_STARTING),
             ending: Semaphore::new(MAX_ENDING),
-            exits: Exits::new().map_err(opened("the set of processes"))?,
+            exits: Arc::new(Exits::new().map_err(opened("the set of processes"))?),
             events: broadcast::channel(EVENT_BACKLOG).0,
             next_number: AtomicU64::new(0),
             unlimited_disk: AtomicBool::new(false),
