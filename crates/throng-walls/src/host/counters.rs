@@ -119,14 +119,14 @@ fn slab(text: &str, name: &str) -> Option<u64> {
 /// The kernel's threads are children of process 2. A worker's name ends in the queue that it works for, after a plus sign
 /// while it does (`wq_worker_comm` in kernel/workqueue.c).
 pub(super) fn removing_namespaces(source: &Source) -> Option<bool> {
+    let name = |pid: &str| source.read(format!("proc/{pid}/comm"));
+    // In a PID namespace of its own process 2 is another one, if there is one.
+    if name("2")?.trim_end() != "kthreadd" {
+        return None;
+    }
     let threads = source.read("proc/2/task/2/children")?;
-    let removes = |pid: &str| {
-        source.read(format!("proc/{pid}/comm")).is_some_and(|name| name.trim_end().ends_with("+netns"))
-    };
-    let mut workers = threads.split_whitespace().peekable();
-    // In a PID namespace of its own process 2 is another one.
-    workers.peek()?;
-    Some(workers.any(removes))
+    let removes = |pid: &str| name(pid).is_some_and(|name| name.trim_end().ends_with("+netns"));
+    Some(threads.split_whitespace().any(removes))
 }
 
 fn port_proxies(source: &Source) -> Option<u64> {
@@ -142,6 +142,27 @@ fn port_proxies(source: &Source) -> Option<u64> {
 mod tests {
     use super::*;
     use proptest::prelude::*;
+
+    #[test]
+    fn only_the_kernels_threads_say_that_it_removes_namespaces() {
+        let removing = |processes: &[(&str, &str)], children: &str| {
+            let folder = tempfile::tempdir().expect("a folder");
+            let put = |file: &str, text: &str| {
+                let path = folder.path().join("proc").join(file);
+                std::fs::create_dir_all(path.parent().expect("a folder")).expect("a folder");
+                std::fs::write(path, text).expect("a file");
+            };
+            processes.iter().for_each(|(pid, name)| put(&format!("{pid}/comm"), &format!("{name}\n")));
+            put("2/task/2/children", children);
+            removing_namespaces(&Source { root: folder.path().into(), state: "/var/lib/throng".into() })
+        };
+        let (idle, at_work) = (("7", "kworker/u8:0-netns"), ("7", "kworker/u8:0+netns"));
+        assert_eq!(removing(&[("2", "kthreadd"), idle], "7 8 "), Some(false));
+        assert_eq!(removing(&[("2", "kthreadd"), at_work], "7 8 "), Some(true));
+        // In a PID namespace of its own.
+        assert_eq!(removing(&[("2", "sh"), idle], "7 "), None);
+        assert_eq!(removing(&[], ""), None);
+    }
 
     #[test]
     fn counters_of_all_cpus_are_added() {

@@ -145,7 +145,8 @@ pub const NAMESPACES: Wall = Wall {
     limit: "`user.max_net_namespaces` and its kin for each user; and time: the kernel makes and removes network \
             namespaces one after another",
     why: "a network namespace is removed by one worker of the kernel, in batches, long after its last process has ended",
-    here: "interfaces of a network are removed all at once, before its namespaces",
+    here: "interfaces of a network are removed all at once, before its namespaces; a removal that lasts is told by \
+           `throng events`, where the kernel's own threads are in sight: not inside a container",
     moves: "a higher limit; smaller steps down",
     reference: "namespaces(7); <https://www.spinics.net/lists/netdev/msg132304.html>",
 };

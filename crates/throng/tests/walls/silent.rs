@@ -4,7 +4,9 @@ use crate::inside::{Group, Setting, inside, inside_after, run};
 use crate::support::{Bench, skip, until};
 use crate::{assert_ceiling, assert_names};
 use std::fs;
+use std::io::{BufRead, BufReader};
 use std::net::{TcpListener, TcpStream};
+use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 use throng_walls::WallId;
 
@@ -125,6 +127,67 @@ fn namespaces_that_others_hold_are_no_wall() {
             !(told + &events).contains("the wall is")
         });
         assert!(quiet, "held namespaces are told as a wall each time");
+        bench.assert_clean();
+    });
+}
+
+/// Ethernet pairs in a namespace of somebody else's, for the kernel to take down before those of replicas: it removes
+/// namespaces one batch after the other.
+const PAIRS: u32 = 10_000;
+
+/// A namespace of its own with so many pairs, which goes with the process that holds it.
+fn laden(folder: &std::path::Path, pairs: u32) -> Child {
+    let file = folder.join("interfaces");
+    // Named at both ends: to find a free name the kernel looks through all that there are.
+    let pair = |number: u32| format!("link add v{number} type veth peer name w{number}\n");
+    let batch: String = (0..pairs).map(pair).collect();
+    fs::write(&file, batch).expect("a file");
+    let script = format!("ip -batch '{}' && echo ready && exec sleep 600", file.display());
+    let mut command = Command::new("unshare");
+    let mut child =
+        command.args(["-n", "sh", "-c", &script]).stdout(Stdio::piped()).spawn().expect("unshare");
+    let mut said = String::new();
+    BufReader::new(child.stdout.take().expect("a pipe")).read_line(&mut said).expect("a line");
+    assert_eq!(said, "ready\n", "its interfaces are there");
+    child
+}
+
+/// What takes one kernel a second another one does at once, so there are twice as many each time.
+#[test]
+fn namespaces_are_removed_slowly() {
+    const REPLICAS: u32 = 150;
+    let name = "silent::namespaces_are_removed_slowly";
+    // Nor does the product see there whether it is at work, and it says nothing then.
+    if fs::read_to_string("/proc/2/comm").unwrap_or_default().trim_end() != "kthreadd" {
+        return skip(name, "the kernel's threads are out of sight in this PID namespace");
+    }
+    inside(name, &["-n", "-m"], |bench| {
+        crate::idle(&bench, "");
+        let told = (0..TRIES).map(|doubled| PAIRS << doubled).find_map(|pairs| {
+            let mut said = bench.ok(&["scale", &format!("web={REPLICAS}")]).err;
+            let mut other = laden(&bench.folder, pairs);
+            let namespace = |ordinal: u32| {
+                let pid = *bench.pids(&format!("web-{ordinal}")).first().expect("a process");
+                fs::File::open(format!("/proc/{pid}/ns/net")).expect("its namespace")
+            };
+            // While the kernel removes the interfaces of one namespace, nobody gets as far as ending replicas.
+            let held: Vec<fs::File> = (1..=REPLICAS).map(namespace).collect();
+            said += &bench.ok(&["scale", "web=0"]).err;
+            other.kill().and_then(|()| other.wait()).expect("its end");
+            std::thread::sleep(Duration::from_millis(50));
+            drop(held);
+            // Looked at five times a second.
+            std::thread::sleep(Duration::from_secs(3));
+            said += &bench.ok(&["events", "--no-follow"]).out;
+            said.contains("the wall is").then_some(said)
+        });
+        let told = told.expect("it is told, however quick the kernel is");
+        assert_names(&told, WallId::Namespaces);
+        assert!(
+            told.contains("network namespaces of replicas that are gone are still being removed"),
+            "{told}"
+        );
+        bench.ok(&["down"]);
         bench.assert_clean();
     });
 }
