@@ -32,8 +32,11 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 pub const NODES_MOST: u32 = 1_000;
 /// Nodes that are made at the same time; a daemon's start keeps a core busy for a second or two.
 const MADE_AT_ONCE: usize = 4;
-/// Nodes that are asked or removed at the same time.
+/// Nodes that are asked at the same time.
 const ASKED_AT_ONCE: usize = 16;
+/// Nodes that are removed at the same time: when many leave a network at once, dockerd 20.10 may lose count of who is in
+/// it, and then keeps the network.
+const REMOVED_AT_ONCE: usize = 4;
 /// How long to wait before a node that could not be made again is tried once more.
 const AGAIN_AFTER: Duration = Duration::from_secs(1);
 /// Events that a slow watcher may be behind before it loses some.
@@ -311,7 +314,7 @@ impl Pool {
             }
         })
         .await?;
-        each(ASKED_AT_ONCE, there.keys().copied(), |ordinal| self.nodes.remove(ordinal)).await?;
+        each(REMOVED_AT_ONCE, there.keys().copied(), |ordinal| self.nodes.remove(ordinal)).await?;
         self.nodes.sweep().await
     }
 
