@@ -1,12 +1,13 @@
 //! Ten thousand replicas of one small server in one network, by the command as people use it: how fast they come, what
 //! each costs the host, whether all of them answer, and how fast they go.
 
+use super::readings::{self, Readings};
 use super::record::{Bar, Better, Comparison, Role, Subject, median};
 use super::{Measured, Session, built, machine, probe};
 use crate::{dist, process};
 use anyhow::{Context, Result, bail};
 use serde::Deserialize;
-use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket};
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
@@ -27,6 +28,8 @@ const ASKING: usize = 32;
 const SINGLES: usize = 30;
 /// Programs started outside containers, to know what the program itself takes.
 const ALONE: usize = 200;
+/// How a wall is named.
+const WALL: &str = "the wall is ";
 /// Replicas of one row of the curve.
 const ROW: usize = 1_000;
 /// How long the kernel gets to give memory back before it is counted.
@@ -50,12 +53,18 @@ pub fn measure(session: &Session) -> Result<Measured> {
     let first = crowd.first_answers(session)?;
     eprintln!("one replica answers after {:.1} ms (median)", median(&first));
     let small = crowd.rise_and_fall(session, sizes.small, own)?;
-    let large = crowd.rise_and_fall(session, sizes.crowd, own)?;
+    let mut read = Vec::new();
+    let large = crowd.rise_and_fall_with(session, sizes.crowd, own, |crowd, listed| {
+        read = readings::measure(session, crowd, listed)?;
+        Ok(())
+    })?;
+    let mut compared = comparisons(&sizes, &first, &small, &large);
+    compared.extend(readings::comparisons(&read, sizes.crowd));
     Ok(Measured {
         busy_before,
         versions: machine::versions(&[]),
-        method: method(&sizes, own),
-        comparisons: comparisons(&sizes, &first, &small, &large),
+        method: method(&sizes, own, &read),
+        comparisons: compared,
     })
 }
 
@@ -80,6 +89,13 @@ pub struct Listed {
     pub state: String,
     ordinal: usize,
     addresses: Vec<Ipv4Addr>,
+}
+
+impl Listed {
+    /// Where its server is.
+    pub fn server(&self) -> Option<SocketAddr> {
+        self.addresses.first().map(|address| SocketAddr::from((*address, PORT)))
+    }
 }
 
 pub struct Crowd {
@@ -152,6 +168,14 @@ impl Crowd {
         text.lines().map(|line| serde_json::from_str(line).context("throng ps gives no JSON")).collect()
     }
 
+    /// Walls that `throng events` names.
+    pub fn walls(&self, session: &Session) -> Result<Vec<String>> {
+        let events = self.throng(session, &["events", "--no-follow"])?;
+        let named = events.lines().filter_map(|line| line.find(WALL).map(|place| line[place..].to_owned()));
+        let walls: std::collections::BTreeSet<String> = named.collect();
+        Ok(walls.into_iter().collect())
+    }
+
     /// Memory that one server takes of the host outside any container.
     pub fn own_memory(&self, session: &Session) -> Result<f64> {
         let program = process::root().join("workloads/hello/dist/hello");
@@ -196,7 +220,7 @@ impl Crowd {
     }
 
     fn rise_and_fall(&self, session: &Session, count: usize, own: f64) -> Result<Seen> {
-        self.rise_and_fall_with(session, count, own, |_| Ok(()))
+        self.rise_and_fall_with(session, count, own, |_, _| Ok(()))
     }
 
     /// `above` does something with the crowd at its largest, before it goes down again.
@@ -205,7 +229,7 @@ impl Crowd {
         session: &Session,
         count: usize,
         own: f64,
-        above: impl FnOnce(&Crowd) -> Result<()>,
+        above: impl FnOnce(&Crowd, &[Listed]) -> Result<()>,
     ) -> Result<Seen> {
         self.throng(session, &["up", "-d", "--scale", "web=0"])?;
         session.children.pause(RECLAIM)?;
@@ -221,7 +245,7 @@ impl Crowd {
             bail!("{} of {count} replicas are listed", listed.len());
         }
         let well = well(&listed)?;
-        above(self)?;
+        above(self, &listed)?;
         let begin = Instant::now();
         self.throng(session, &["down"])?;
         let down = begin.elapsed();
@@ -309,10 +333,10 @@ pub fn well(listed: &[Listed]) -> Result<usize> {
         for _ in 0..ASKING {
             scope.spawn(|| {
                 while let Some(replica) = listed.get(next.fetch_add(1, Relaxed)) {
-                    let Some(address) = replica.addresses.first() else { continue };
+                    let Some(own) = replica.server() else { continue };
                     let name = format!("web-{}", replica.ordinal);
-                    let answers = probe::first_answer(SocketAddr::from((*address, PORT)), ANSWER).is_ok();
-                    if answers && resolve(server, &name).ok() == Some(*address) {
+                    let answers = probe::first_answer(own, ANSWER).is_ok();
+                    if answers && resolve(server, &name).ok().map(IpAddr::V4) == Some(own.ip()) {
                         well.fetch_add(1, Relaxed);
                     }
                 }
@@ -431,16 +455,18 @@ fn curve(rows: &[f64]) -> Comparison {
     }
 }
 
-fn method(sizes: &Sizes, own: f64) -> Vec<String> {
+fn method(sizes: &Sizes, own: f64, read: &[Readings]) -> Vec<String> {
     let (all, few) = (super::page::number(sizes.crowd as f64), super::page::number(sizes.small as f64));
-    vec![
+    let mut said = vec![
         "One service with workloads/hello as its image, FROM scratch with one static binary; one network; no health check, no limits; `throng scale` and `throng down` as people type them.".into(),
         format!("Start: from `throng scale web={few}`, and later `web={all}`, of an app without replicas, until the command returns with all of them ready."),
         "Each replica is then asked for `GET /healthz` at its own address from this host, and its name (`web-17`) at the network's name server, which must give that address.".into(),
         format!("Memory: what MemAvailable has fallen by after all are up, divided by their number, less {:.2} MB, which is what one such server takes of the host outside any container (mean of {ALONE}).", own / 1e6),
         "First answer: from starting the command `throng scale --no-wait` with one more to the 200 of the new replica, tried about every 1.3 ms.".into(),
         "The curve counts control groups every 20 ms.".into(),
-    ]
+    ];
+    said.extend(readings::method(read));
+    said
 }
 
 #[cfg(test)]

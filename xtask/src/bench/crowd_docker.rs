@@ -22,7 +22,7 @@ pub fn measure(session: &Session) -> Result<Measured> {
     let own = crowd.own_memory(session)?;
     let first = crowd.first_answers(session)?;
     let mut more = None;
-    let seen = crowd.rise_and_fall_with(session, count, own, |crowd| {
+    let seen = crowd.rise_and_fall_with(session, count, own, |crowd, _| {
         if count == PORTS {
             more = Some(one_more(session, crowd, count)?);
         }

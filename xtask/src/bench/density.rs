@@ -48,6 +48,8 @@ struct Found {
     down: Duration,
     /// What ended it before all were there.
     stopped: Option<String>,
+    /// What `throng events` says of walls when not all do well.
+    walls: Vec<String>,
 }
 
 pub fn measure(session: &Session) -> Result<Measured> {
@@ -104,14 +106,19 @@ fn one_way(session: &Session, way: &Way) -> Result<Found> {
     let nodes_time = begin.elapsed();
     session.children.pause(RECLAIM)?;
     let with_nodes = available()?;
-    let (replicas_time, stopped) = rise(session, &crowd, way.replicas, begin)?;
+    let (replicas_time, mut stopped) = rise(session, &crowd, way.replicas, begin)?;
     session.children.pause(RECLAIM)?;
     let with_replicas = available()?;
     let mut listed = crowd.listed(session)?;
     listed.retain(|replica| replica.state == "running");
     let well = if listed.is_empty() { 0 } else { well(&listed)? };
+    let walls = if well < way.replicas { crowd.walls(session)? } else { vec![] };
     let begin = Instant::now();
-    crowd.throng(session, &["down"])?;
+    if let Err(error) = crowd.throng(session, &["down"]) {
+        session.children.check()?;
+        // The daemon ends with all that it holds in any case.
+        stopped = stopped.or(Some(format!("`throng down`: {}", cause(&error))));
+    }
     let found = Found {
         name: way.name(),
         nodes: way.nodes,
@@ -123,6 +130,7 @@ fn one_way(session: &Session, way: &Way) -> Result<Found> {
         replicas_memory: with_nodes - with_replicas,
         down: begin.elapsed(),
         stopped,
+        walls,
     };
     eprintln!(
         "{}: nodes in {:.1} s, {} of {} replicas in {:.1} s, {:.0} MB and {:.0} MB, down in {:.1} s",
@@ -135,8 +143,8 @@ fn one_way(session: &Session, way: &Way) -> Result<Found> {
         found.replicas_memory / 1e6,
         found.down.as_secs_f64()
     );
-    if let Some(stopped) = &found.stopped {
-        eprintln!("{}: ended by {stopped}", found.name);
+    if let Some(less) = less(&found) {
+        eprintln!("{less}");
     }
     // The app is taken down before its daemon ends.
     drop(crowd);
@@ -163,11 +171,18 @@ fn rise(
         time += step.elapsed();
         session.children.check()?;
         if let Err(error) = done {
-            let said = format!("{error:#}");
-            return Ok((time, Some(said.lines().last().unwrap_or_default().to_owned())));
+            return Ok((time, Some(cause(&error))));
         }
     }
     Ok((time, None))
+}
+
+/// The error that a command ended with; before it come lines of its progress, after it a hint.
+fn cause(error: &anyhow::Error) -> String {
+    let said = format!("{error:#}");
+    let mut lines = said.lines().rev();
+    let named = said.lines().find(|line| line.contains("error: "));
+    named.or_else(|| lines.next()).unwrap_or_default().trim().to_owned()
 }
 
 fn comparisons(all: &[Found], own: f64) -> Vec<Comparison> {
@@ -241,12 +256,25 @@ fn method(all: &[Found], own: f64) -> Vec<String> {
             own / 1e6
         ),
     ];
-    sentences.extend(all.iter().filter_map(|found| {
-        let why = found.stopped.as_ref()?;
-        let (well, wanted) = (page::number(found.well as f64), page::number(found.wanted as f64));
-        Some(format!("{}: {well} of {wanted}, then: {why}.", found.name))
-    }));
+    sentences.extend(all.iter().filter_map(less));
     sentences
+}
+
+/// Why there are fewer than were wanted.
+fn less(found: &Found) -> Option<String> {
+    let (well, wanted) = (page::number(found.well as f64), page::number(found.wanted as f64));
+    let why = match &found.stopped {
+        Some(stopped) => format!("then: {stopped}"),
+        None if found.well < found.wanted => {
+            "the rest run and cannot be reached by address or by name".into()
+        }
+        None => return None,
+    };
+    let told = match found.walls.is_empty() {
+        true => "`throng events` names no wall".to_owned(),
+        false => format!("`throng events`: {}", found.walls.join("; ")),
+    };
+    Some(format!("{}: {well} of {wanted}, {why}; {told}.", found.name))
 }
 
 #[cfg(test)]
@@ -265,19 +293,25 @@ mod tests {
             nodes_memory: 400e6,
             replicas_memory: 60e6,
             down: Duration::from_secs(2),
-            stopped: (well < 10).then(|| "no room".to_owned()),
+            stopped: (well == 0).then(|| "no room".to_owned()),
+            walls: vec!["the wall is memory (memory)".into()],
         };
-        let all = [found(0, 10), found(4, 10), found(2, 0)];
+        let all = [found(0, 10), found(4, 10), found(2, 0), found(3, 8)];
         let compared = comparisons(&all, 1e6);
         let values = |key: &str| -> Vec<f64> {
             let one = compared.iter().find(|one| one.key == key).expect("a figure");
             one.subjects.iter().map(|subject| subject.rounds[0]).collect()
         };
-        assert_eq!(values("start"), [2.0, 2.0, 0.0]);
-        assert_eq!(values("memory"), [5.0, 5.0], "of nobody there is no share");
-        assert_eq!(values("memory-all"), [45.0, 45.0]);
-        assert_eq!(values("node-memory"), [100.0, 200.0]);
-        assert_eq!(values("node-start"), [2.0, 4.0]);
-        assert!(method(&all, 1e6).last().is_some_and(|last| last.contains("0 of 10, then: no room")));
+        assert_eq!(values("start")[..3], [2.0, 2.0, 0.0]);
+        assert_eq!(values("memory")[..2], [5.0, 5.0]);
+        assert_eq!(values("memory").len(), 3, "of nobody there is no share");
+        assert_eq!(values("memory-all")[..2], [45.0, 45.0]);
+        assert_eq!(values("node-memory")[..2], [100.0, 200.0]);
+        assert_eq!(values("node-start")[..2], [2.0, 4.0]);
+        let told = |found: &Found| less(found).unwrap_or_default();
+        assert_eq!((told(&all[0]), told(&all[1])), Default::default());
+        assert!(told(&all[2]).contains("0 of 10, then: no room; `throng events`: the wall is memory"));
+        assert!(told(&all[3]).contains("8 of 10, the rest run and cannot be reached"));
+        assert_eq!(method(&all, 1e6).len(), 4);
     }
 }

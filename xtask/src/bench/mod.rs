@@ -18,6 +18,7 @@ mod pdfmagic;
 mod planning;
 mod plot;
 mod probe;
+mod readings;
 mod record;
 
 use crate::packages;
