@@ -17,7 +17,7 @@ mod reading;
 mod settings;
 
 pub use cores::missing as missing_core;
-pub use detect::{in_unified, unified};
+pub use detect::{hierarchy, in_unified, unified};
 
 use crate::held;
 use detect::enable_v2;
@@ -28,7 +28,7 @@ use std::time::Duration;
 use throng_model::app::Resources;
 
 /// Folder of this program in each hierarchy.
-const SUBTREE: &str = "throng";
+pub const SUBTREE: &str = "throng";
 /// Before the name of a node, which no replica's begins with.
 const NODE: &str = "@";
 /// On version 2, the group of the supervisor itself, beside [`SUBTREE`].
@@ -65,13 +65,12 @@ impl Cgroups {
     /// looked for among all others of its project, so this is for those whose node nobody knows.
     pub fn group(&self, project: &str, name: &str) -> Option<Group> {
         let folder = self.subtrees().into_iter().next()?.join(project);
-        let nodes = || fs::read_dir(&folder).into_iter().flatten().flatten().filter(|e| is_node(&e.path()));
         let on = match folder.join(name).exists() {
             true => None,
-            false => nodes().find(|node| node.path().join(name).exists()),
+            false => folders(&folder).find(|below| is_node(below) && below.join(name).exists()),
         };
-        let below = Path::new(project).join(on.map(|node| node.file_name()).unwrap_or_default());
-        self.below(&below.join(name))
+        let on = on.as_deref().and_then(Path::file_name).unwrap_or_default();
+        self.below(&Path::new(project).join(on).join(name))
     }
 
     /// The group that a replica on a node, or on none, is to have.
@@ -99,26 +98,18 @@ impl Cgroups {
 
     /// Names of all groups of a project.
     pub fn names(&self, project: &str) -> Vec<String> {
-        let folder = match self {
-            Cgroups::V1(mounts) => mounts.iter().map(|(_, p)| p.clone()).next(),
-            Cgroups::V2(base) => Some(base.clone()),
-            Cgroups::None(_) => None,
-        };
-        let entries = folder.and_then(|f| fs::read_dir(f.join(SUBTREE).join(project)).ok());
-        let folders =
-            |entries: fs::ReadDir| entries.flatten().filter(|e| e.file_type().is_ok_and(|t| t.is_dir()));
+        let Some(subtree) = self.subtrees().into_iter().next() else { return vec![] };
         let (nodes, direct): (Vec<_>, Vec<_>) =
-            entries.into_iter().flat_map(folders).partition(|e: &fs::DirEntry| is_node(&e.path()));
-        let on_nodes = nodes.iter().filter_map(|node| fs::read_dir(node.path()).ok()).flat_map(folders);
-        direct.into_iter().chain(on_nodes).filter_map(|e| e.file_name().into_string().ok()).collect()
+            folders(&subtree.join(project)).partition(|below| is_node(below));
+        let all = direct.into_iter().chain(nodes.iter().flat_map(|node| folders(node)));
+        all.filter_map(|folder| Some(folder.file_name()?.to_str()?.to_owned())).collect()
     }
 
     /// Removes the project's own folders once no replica is left in them; one that is in use stays.
     pub fn remove_project(&self, project: &str) {
         for subtree in self.subtrees() {
             let folder = subtree.join(project);
-            let nodes = fs::read_dir(&folder).into_iter().flatten().flatten().filter(|e| is_node(&e.path()));
-            nodes.for_each(|node| drop(fs::remove_dir(node.path())));
+            folders(&folder).filter(|below| is_node(below)).for_each(|node| drop(fs::remove_dir(node)));
             let _ = fs::remove_dir(folder);
         }
         self.leave();
@@ -138,6 +129,20 @@ impl Cgroups {
             Cgroups::None(_) => vec![],
         }
     }
+}
+
+/// The folders in one, which need not be there.
+fn folders(folder: &Path) -> impl Iterator<Item = PathBuf> {
+    let entries = fs::read_dir(folder).into_iter().flatten().flatten();
+    entries.filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir())).map(|entry| entry.path())
+}
+
+/// The groups above a replica's, down from the project's place: this program's, the project's and, on a node, its own.
+fn above(group: &Path) -> Vec<&Path> {
+    let depth = if group.parent().is_some_and(is_node) { 3 } else { 2 };
+    let mut above: Vec<&Path> = group.ancestors().skip(1).take(depth).collect();
+    above.reverse();
+    above
 }
 
 /// Whether a folder is the group of a node.
@@ -280,15 +285,13 @@ impl Group {
 
 /// Makes a replica's folder, with the project's and, if another supervisor has just left, this program's.
 fn make_folder(folder: &Path, version: u8) -> io::Result<()> {
-    let depth = if folder.parent().is_some_and(is_node) { 3 } else { 2 };
-    let parents: Vec<&Path> = folder.ancestors().skip(1).take(depth).collect();
     for _ in 0..MAKE_TRIES {
         match fs::create_dir(folder) {
             Err(e) if e.kind() == io::ErrorKind::NotFound => {}
             Err(e) if e.kind() == io::ErrorKind::AlreadyExists => return Ok(()),
             other => return other,
         }
-        for parent in parents.iter().rev() {
+        for parent in above(folder) {
             fs::create_dir_all(parent)?;
             if version == 2 {
                 enable_v2(parent)?;

@@ -22,7 +22,7 @@ use std::io;
 use std::net::{Ipv4Addr, TcpListener};
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 use throng_model::replica::{NetworkSpec, ReplicaId, ReplicaSpec};
 use throng_runtime::{ErrorKind, Result, RuntimeError, RuntimeEvent};
@@ -87,12 +87,8 @@ pub struct Core {
     pub exits: Arc<Exits>,
     pub events: broadcast::Sender<RuntimeEvent>,
     next_number: AtomicU64,
-    /// A writable layer was to have a limit and has none.
-    unlimited_disk: AtomicBool,
-    /// Wishes about limits that this host cannot keep, as far as somebody has had them.
+    /// Wishes that this host cannot keep, as far as somebody has had them.
     unkept: Mutex<BTreeSet<&'static str>>,
-    /// A node was to have a link and has none.
-    pub links_lost: AtomicBool,
     living: Mutex<HashMap<u64, Weak<Replica>>>,
     /// Of each project, in their order.
     replicas: Mutex<HashMap<String, BTreeMap<ReplicaId, Arc<Replica>>>>,
@@ -165,19 +161,8 @@ impl Engine {
 
     /// One line about what this mode lacks and why; `None` when nothing is lost.
     pub fn lost(&self) -> Option<String> {
-        let disks = self.core.unlimited_disk.load(Ordering::Relaxed).then(|| {
-            let why =
-                if self.core.contained() { "an ordinary user mounts no file systems" } else { "it has none" };
-            format!("size limits of writable layers (storage_opt) are not enforced ({why})")
-        });
-        let links = self.core.links_lost.load(Ordering::Relaxed).then(|| {
-            "links of nodes are not there: packets between them pass as if there were none (plain processes share \
-             the host's network)"
-                .to_owned()
-        });
-        let wishes: Vec<String> = lock(&self.core.unkept).iter().map(|wish| (*wish).to_owned()).collect();
-        let lost = self.lost.clone().into_iter().chain(disks).chain(links);
-        let all: Vec<String> = lost.chain(wishes).collect();
+        let unkept = lock(&self.core.unkept);
+        let all: Vec<&str> = self.lost.as_deref().into_iter().chain(unkept.iter().copied()).collect();
         (!all.is_empty()).then(|| all.join("; "))
     }
 
@@ -274,19 +259,22 @@ impl Core {
     /// Bytes that the replica's writable layer is held to. Where that cannot be had the limit is remembered as lost.
     pub fn disk_limit(&self, spec: &ReplicaSpec) -> Option<u64> {
         let bytes = spec.resources.disk?;
-        let limited = self.limits_disks();
-        if !limited {
-            self.unlimited_disk.store(true, Ordering::Relaxed);
+        match (self.limits_disks(), self.contained()) {
+            (true, _) => return Some(bytes),
+            (false, true) => self.lose(
+                "size limits of writable layers (storage_opt) are not enforced (an ordinary user mounts no file \
+                 systems)",
+            ),
+            (false, false) => {
+                self.lose("size limits of writable layers (storage_opt) are not enforced (it has none)");
+            }
         }
-        limited.then_some(bytes)
+        None
     }
 
-    /// Remembers a wish that cannot be kept, for [`Engine::lost`]. Where there are no control groups at all that has been
-    /// said already.
+    /// Remembers a wish that cannot be kept, for [`Engine::lost`].
     pub fn lose(&self, wish: &'static str) {
-        if !matches!(self.cgroups, Cgroups::None(_)) {
-            lock(&self.unkept).insert(wish);
-        }
+        lock(&self.unkept).insert(wish);
     }
 
     /// Whether a writable layer can have a limit: a file system is mounted for it, which takes root.
@@ -333,9 +321,7 @@ impl Core {
             exits: Arc::new(Exits::new().map_err(opened("the set of processes"))?),
             events: broadcast::channel(EVENT_BACKLOG).0,
             next_number: AtomicU64::new(0),
-            unlimited_disk: AtomicBool::new(false),
             unkept: Mutex::default(),
-            links_lost: AtomicBool::new(false),
             living: Mutex::default(),
             replicas: Mutex::default(),
             loaded: tokio::sync::Mutex::default(),

@@ -1,12 +1,12 @@
 //! Virtual nodes: what their replicas have together, and the links between them and the rest.
 
+use crate::cgroup::Cgroups;
 use crate::engine::{Core, blocking};
 use crate::errors::host;
 use crate::network::OnNode;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::Ipv4Addr;
 use std::ops::Add;
-use std::sync::atomic::Ordering;
 use std::sync::{Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 use throng_model::app::Resources;
@@ -62,6 +62,10 @@ impl Core {
             let least = |own: f64| capacity.cpus.map_or(own, |cpus| own.min(cpus));
             resources.cpus = resources.cpus.map(least);
         }
+        if let Cgroups::None(_) = self.cgroups {
+            // It has been said already that no limit is enforced.
+            return resources;
+        }
         if resources.cores.is_some() && !self.cgroups.limits_cores() {
             resources.cores = None;
             self.lose(
@@ -92,7 +96,10 @@ impl Core {
         let on = self.nodes.on(project, name);
         if !self.contained() {
             if !on.link.is_perfect() {
-                self.links_lost.store(true, Ordering::Relaxed);
+                self.lose(
+                    "links of nodes are not there: packets between them pass as if there were none (plain processes \
+                     share the host's network)",
+                );
             }
             return Ok(());
         }

@@ -7,7 +7,7 @@
 //!
 //! Nothing is remembered: the kernel says what is paused, to a later supervisor as well.
 
-use crate::cgroup::Group;
+use crate::cgroup::{self, Group, SUBTREE};
 use crate::engine::Core;
 use crate::replica::Replica;
 use rustix::process::{Pid, Signal, kill_process};
@@ -18,8 +18,6 @@ use std::sync::OnceLock;
 use std::thread;
 use std::time::{Duration, Instant};
 
-/// Folder of this program in the `freezer` hierarchy.
-const SUBTREE: &str = "throng";
 /// How long the kernel may take to stop or move everything.
 const PATIENCE: Duration = Duration::from_secs(5);
 const PAUSE: Duration = Duration::from_millis(2);
@@ -36,23 +34,7 @@ enum Way {
 /// Where the `freezer` hierarchy of version 1 is mounted and may be written.
 fn freezer() -> Option<&'static Path> {
     static FREEZER: OnceLock<Option<PathBuf>> = OnceLock::new();
-    FREEZER.get_or_init(mounted).as_deref()
-}
-
-/// The line of that hierarchy ends with ` - cgroup NAME OPTIONS` (proc_pid_mountinfo(5)).
-fn mounted() -> Option<PathBuf> {
-    let mounts = fs::read_to_string("/proc/self/mountinfo").ok()?;
-    let place = |line: &str| {
-        let (place, (kind, options)) =
-            line.split_once(" - ").map(|(a, b)| (a, b.split_once(' ').unwrap_or((b, ""))))?;
-        let stops = kind == "cgroup" && options.split([' ', ',']).any(|option| option == "freezer");
-        stops.then(|| place.split(' ').nth(4).map(PathBuf::from))?
-    };
-    let top = mounts.lines().find_map(place)?;
-    // Only there while something is paused.
-    fs::create_dir_all(top.join(SUBTREE)).ok()?;
-    let _ = fs::remove_dir(top.join(SUBTREE));
-    Some(top)
+    FREEZER.get_or_init(|| cgroup::hierarchy("freezer")).as_deref()
 }
 
 fn folder(replica: &Replica) -> Option<PathBuf> {

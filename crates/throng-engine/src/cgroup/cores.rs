@@ -1,6 +1,6 @@
 //! Which cores a replica runs on, and what only one version of control groups knows.
 
-use super::{Cgroups, is_node};
+use super::{Cgroups, above};
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -37,20 +37,18 @@ pub(super) fn stands_alone(path: &Path, others: &[(String, PathBuf)]) -> bool {
 /// Makes it possible to give a group cores: on version 1 it and those above it begin with none, on version 2 those above
 /// have to pass the controller on.
 pub(super) fn prepare(group: &Path, version: u8) -> io::Result<()> {
-    let depth = if group.parent().is_some_and(is_node) { 3 } else { 2 };
-    let mut parents: Vec<&Path> = group.ancestors().skip(1).take(depth).collect();
-    parents.reverse();
+    let parents = above(group);
     if version == 2 {
         let top = parents.first().and_then(|first| first.parent());
-        for above in top.into_iter().chain(parents) {
-            fs::write(above.join("cgroup.subtree_control"), format!("+{CORES}"))?;
+        for folder in top.into_iter().chain(parents) {
+            fs::write(folder.join("cgroup.subtree_control"), format!("+{CORES}"))?;
         }
         return Ok(());
     }
     for own in parents.into_iter().chain([group]) {
         for file in FILES.iter().filter(|file| read(own, file).trim().is_empty()) {
-            let above = own.parent().map(|parent| read(parent, file)).unwrap_or_default();
-            fs::write(own.join(file), above.trim())?;
+            let inherited = own.parent().map(|parent| read(parent, file)).unwrap_or_default();
+            fs::write(own.join(file), inherited.trim())?;
         }
     }
     Ok(())

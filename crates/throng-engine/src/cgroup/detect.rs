@@ -118,6 +118,16 @@ pub fn unified() -> Option<PathBuf> {
     mounts.into_iter().find(|m| m.version == 2).map(|m| m.path)
 }
 
+/// Where the hierarchy of version 1 with this controller is mounted, if this program may make groups there. None stays.
+pub fn hierarchy(controller: &str) -> Option<PathBuf> {
+    let mounts = cgroup_mounts(&fs::read_to_string("/proc/self/mountinfo").ok()?);
+    let with = |mount: &CgroupMount| mount.version == 1 && mount.controllers.iter().any(|c| c == controller);
+    let top = mounts.into_iter().find(with)?.path;
+    own_folder(&top.join(SUBTREE)).ok()?;
+    let _ = fs::remove_dir(top.join(SUBTREE));
+    Some(top)
+}
+
 struct CgroupMount {
     version: u8,
     path: PathBuf,
