@@ -27,7 +27,12 @@ pub fn parse_bytes(text: &str) -> Result<u64, UnitError> {
     if bytes.is_finite() && bytes < u64::MAX as f64 { Ok(bytes as u64) } else { Err(wrong()) }
 }
 
-/// A duration as Compose and Go write it: `90s`, `1m30s`, `1.5h`, `200ms`, `10us`, `5ns`. A bare `0` is zero.
+/// The longest duration that can be written, about 292 years: Go's, which counts nanoseconds in 63 bits. Any moment of
+/// today's clocks can be put off by it several times.
+pub const LONGEST: Duration = Duration::from_nanos(i64::MAX as u64);
+
+/// A duration as Compose and Go write it: `90s`, `1m30s`, `1.5h`, `200ms`, `10us`, `5ns`, at most [`LONGEST`]. A bare `0`
+/// is zero.
 pub fn parse_duration(text: &str) -> Result<Duration, UnitError> {
     let wrong =
         || UnitError(format!("{text:?} is not a duration; write numbers with units, as in 1m30s or 200ms"));
@@ -57,7 +62,9 @@ pub fn parse_duration(text: &str) -> Result<Duration, UnitError> {
             };
         rest = &rest[end..];
     }
-    Duration::try_from_secs_f64(seconds).map_err(|_| wrong())
+    let duration = Duration::try_from_secs_f64(seconds).ok().filter(|duration| *duration <= LONGEST);
+    duration
+        .ok_or_else(|| UnitError(format!("{text:?} is longer than 292 years, the longest duration there is")))
 }
 
 /// Bits a second as network tools write them: `100mbit`, `1.5gbit`, `64 kbit/s`, `250000`, units in powers of 1,000.
@@ -163,6 +170,11 @@ mod tests {
         }
         for text in ["", "5", "s", "1x", "1m3", "--1s"] {
             assert!(parse_duration(text).is_err(), "{text}");
+        }
+        assert!(parse_duration("2562047h").is_ok_and(|longest| longest <= LONGEST));
+        for text in ["2562048h", "18446744073709551615s", "99999999999999999999999999999h"] {
+            let error = parse_duration(text).expect_err(text).to_string();
+            assert!(error.contains("longer than 292 years"), "{error}");
         }
     }
 
