@@ -1,5 +1,6 @@
 //! Which cores of a host something may run on.
 
+use crate::units::UnitError;
 use serde::{Deserialize, Serialize};
 use std::fmt;
 use std::str::FromStr;
@@ -35,20 +36,21 @@ impl CoreSet {
 }
 
 impl FromStr for CoreSet {
-    type Err = String;
+    type Err = UnitError;
 
-    fn from_str(text: &str) -> Result<Self, String> {
+    fn from_str(text: &str) -> Result<Self, UnitError> {
         let mut cores = CoreSet::default();
         let number = |text: &str| {
             text.trim().parse::<usize>().ok().filter(|core| *core < Self::MOST).ok_or_else(|| {
-                format!("{text:?} is not the number of a core, which is from 0 to {}", Self::MOST - 1)
+                let most = Self::MOST - 1;
+                UnitError(format!("{text:?} is not the number of a core, which is from 0 to {most}"))
             })
         };
         for part in text.split(',') {
             let (first, last) = part.split_once('-').unwrap_or((part, part));
             let (first, last) = (number(first)?, number(last)?);
             if first > last {
-                return Err(format!("{part:?} ends before it begins"));
+                return Err(UnitError(format!("{part:?} ends before it begins")));
             }
             (first..=last).for_each(|core| cores.insert(core));
         }
@@ -85,9 +87,9 @@ impl fmt::Debug for CoreSet {
 }
 
 impl TryFrom<String> for CoreSet {
-    type Error = String;
+    type Error = UnitError;
 
-    fn try_from(text: String) -> Result<Self, String> {
+    fn try_from(text: String) -> Result<Self, UnitError> {
         text.parse()
     }
 }

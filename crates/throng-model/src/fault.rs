@@ -3,6 +3,7 @@
 use crate::chance::Chance;
 use crate::units::{UnitError, format_bytes, parse_percent};
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeSet;
 use std::fmt;
 use std::str::FromStr;
 use std::time::Duration;
@@ -73,7 +74,8 @@ impl Victims {
 
     /// Which of the ordinals it befalls, ascending. The same seed and the same ordinals give the same choice.
     pub fn choose(&self, mut ordinals: Vec<u32>) -> Vec<u32> {
-        ordinals.retain(|ordinal| self.among.is_empty() || self.among.contains(ordinal));
+        let among: BTreeSet<u32> = self.among.iter().copied().collect();
+        ordinals.retain(|ordinal| among.is_empty() || among.contains(ordinal));
         ordinals.sort_unstable();
         let count = self.portion.of(ordinals.len());
         if let Some(seed) = self.seed {

@@ -79,7 +79,8 @@ pub(super) fn read(section: &mut Section<'_>, service: &mut Service, findings: &
 fn cores(node: &Node, findings: &mut Findings) -> Option<CoreSet> {
     let text = node.nonempty(findings)?;
     let hint = "write numbers of cores from 0, as in 0-3 or 0,2";
-    text.parse().map_err(|message: String| findings.error_with_hint(&node.position, message, hint)).ok()
+    let read = text.parse::<CoreSet>();
+    read.map_err(|error| findings.error_with_hint(&node.position, error.to_string(), hint)).ok()
 }
 
 /// -1 means the host's own, as it does to Docker.
