@@ -7,6 +7,7 @@ use throng_model::app::App;
 use throng_model::node::NodeChange;
 use throng_model::run::FaultSpan;
 use throng_runtime::cluster::{Cluster, ClusterError};
+use tokio_util::sync::CancellationToken;
 
 /// All that was done to the app in a run, in its order.
 #[derive(Debug, Default)]
@@ -81,17 +82,22 @@ impl Faults {
         self.0.push(Befallen { span: FaultSpan { what: fault.to_string(), begin, end }, fault });
     }
 
-    /// Has each of them befall the app at its time from now on.
+    /// Has each of them befall the app at its time from now on, until `over`: then what is under way is still carried
+    /// out, or it would befall the app without anybody knowing.
     pub async fn at_their_times(
         &mut self,
         cluster: &dyn Cluster,
         recorder: &Recorder,
         app: &App,
         faults: &[(Duration, Fault)],
+        over: &CancellationToken,
     ) -> Result<(), ClusterError> {
         let begin = tokio::time::Instant::now();
         for (at, fault) in faults {
-            tokio::time::sleep_until(begin + *at).await;
+            let due = tokio::time::sleep_until(begin + *at);
+            if over.run_until_cancelled(due).await.is_none() {
+                break;
+            }
             self.befall(cluster, recorder, app, fault).await?;
         }
         Ok(())

@@ -11,9 +11,10 @@ use throng_runtime::cluster::{Feed, FeedStream};
 
 /// Samples kept of one replica. A longer run keeps every second one, then every fourth, …
 const SAMPLES_MOST: usize = 2_000;
-/// Events kept of one run; what comes later is counted.
+/// Events kept of one run. What comes later is counted, and the last event says how much that was.
 const EVENTS_MOST: usize = 50_000;
-/// Points kept of one service's count.
+/// Points kept of one service's count. When there are more, every second one of the older half goes: what is latest
+/// is always known.
 const COUNTS_MOST: usize = 50_000;
 
 /// Shared by the task that reads the feed and the runner that adds its own events.
@@ -26,7 +27,7 @@ pub struct Recorder {
 #[derive(Default)]
 pub struct Recording {
     pub events: Vec<Event>,
-    pub events_lost: u64,
+    events_lost: u64,
     pub counts: BTreeMap<String, Vec<(f64, u32)>>,
     pub wanted: BTreeMap<String, Vec<(f64, u32)>>,
     /// Replicas that are as they are to be: ready, or completed.
@@ -94,11 +95,14 @@ impl Recorder {
         self.lock().counts.get(service).and_then(|counts| counts.last()).map(|(_, count)| *count)
     }
 
-    /// How many replicas of these services were as they are to be, and how many there were to be.
-    pub fn replicas(&self, services: &[String]) -> Vec<Replicas> {
+    /// How many replicas of these services were as they are to be, and how many there were to be, at `since` and later.
+    pub fn replicas(&self, services: &[String], since: f64) -> Vec<Replicas> {
         let recording = self.lock();
-        let of =
-            |map: &BTreeMap<String, Vec<(f64, u32)>>, service| map.get(service).cloned().unwrap_or_default();
+        let of = |map: &BTreeMap<String, Vec<(f64, u32)>>, service| {
+            let counts = map.get(service).map(Vec::as_slice).unwrap_or_default();
+            let before = counts.partition_point(|(at, _)| *at <= since).saturating_sub(1);
+            counts[before..].to_vec()
+        };
         let one = |service| Replicas {
             ready: of(&recording.good, service),
             wanted: of(&recording.wanted, service),
@@ -109,6 +113,12 @@ impl Recorder {
     /// Takes out everything recorded so far.
     pub fn take(&self) -> (Recording, Vec<ReplicaSeries>) {
         let mut recording = std::mem::take(&mut *self.lock());
+        if recording.events_lost > 0 {
+            let at = self.seconds(SystemTime::now());
+            let lost = recording.events_lost;
+            let message = format!("{lost} more events came than the {EVENTS_MOST} that a record keeps");
+            recording.events.push(Event { at, kind: "warning".into(), subject: String::new(), message });
+        }
         let limits = std::mem::take(&mut recording.limits);
         let series = std::mem::take(&mut recording.series).into_iter();
         let series = series.map(|(name, series)| {
@@ -137,10 +147,13 @@ impl Recording {
                 (&mut self.good, good),
             ] {
                 let counts = counts.entry(service.clone()).or_default();
-                let changed = counts.last().is_none_or(|(_, count)| *count != now);
-                if changed && counts.len() < COUNTS_MOST {
-                    counts.push((at, now));
+                if counts.last().is_some_and(|(_, count)| *count == now) {
+                    continue;
                 }
+                if counts.len() >= COUNTS_MOST {
+                    thin_out(counts);
+                }
+                counts.push((at, now));
             }
         }
     }
@@ -177,6 +190,15 @@ impl Recording {
     }
 }
 
+/// Leaves out every second point of the older half.
+fn thin_out(counts: &mut Vec<(f64, u32)>) {
+    let (half, mut index) = (counts.len() / 2, 0);
+    counts.retain(|_| {
+        index += 1;
+        index > half || index % 2 == 1
+    });
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -208,5 +230,39 @@ mod tests {
         }
         assert_eq!(recorder.ready("web"), Some(3));
         assert_eq!(recorder.take().0.counts["web"], [(0.0, 0), (1.0, 1), (3.0, 3)]);
+    }
+
+    #[test]
+    fn counts_that_change_without_end_are_bounded_and_the_latest_is_known() {
+        let recorder = Recorder::new(SystemTime::UNIX_EPOCH, &App::default(), true);
+        let last = 3 * COUNTS_MOST as u32;
+        for second in 0..=last {
+            let readiness = Readiness { ready: second, wanted: 7, ..Readiness::default() };
+            let services = BTreeMap::from([("web".to_owned(), readiness)]);
+            recorder.lock().counts(f64::from(second), &services);
+        }
+        assert_eq!(recorder.ready("web"), Some(last));
+        let since = f64::from(last) - 10.5;
+        let web = recorder.replicas(&["web".to_owned()], since).remove(0);
+        assert_eq!(web.ready.len(), 12, "the value then, and what came after");
+        assert_eq!((web.ready[0], web.wanted.as_slice()), ((since.floor(), last - 11), &[(0.0, 7)][..]));
+        let nobody = recorder.replicas(&["db".to_owned()], 0.0).remove(0);
+        assert_eq!(nobody, Replicas::default());
+        let counts = recorder.take().0.counts.remove("web").expect("counts");
+        assert!((COUNTS_MOST / 2..=COUNTS_MOST).contains(&counts.len()), "{}", counts.len());
+        assert_eq!(counts[0], (0.0, 0), "the beginning stays");
+        assert!(counts.windows(2).all(|pair| pair[0].0 < pair[1].0));
+    }
+
+    #[test]
+    fn events_that_are_not_kept_are_counted() {
+        let recorder = Recorder::new(SystemTime::now(), &App::default(), true);
+        for number in 0..EVENTS_MOST + 3 {
+            recorder.event("replica", "web-1", number.to_string());
+        }
+        let events = recorder.take().0.events;
+        assert_eq!(events.len(), EVENTS_MOST + 1);
+        assert_eq!(events[EVENTS_MOST - 1].message, (EVENTS_MOST - 1).to_string());
+        assert_eq!(events[EVENTS_MOST].message, "3 more events came than the 50000 that a record keeps");
     }
 }

@@ -341,11 +341,12 @@ impl Runner<'_> {
             .filter(|one| one.fault.harms() || !harm)
             .map(|one| (one.over(), one.span.what.clone()))
             .collect();
-        let last = faults.iter().map(|(over, _)| *over).fold(0.0, f64::max);
+        let overs = || faults.iter().map(|(over, _)| *over);
+        let (earliest, last) = (overs().fold(f64::INFINITY, f64::min), overs().fold(0.0, f64::max));
         let deadline = last + within.as_secs_f64() + steady.as_secs_f64() + COUNTS_LATE;
         loop {
             let now = self.now();
-            let replicas = self.recorder.replicas(&services);
+            let replicas = self.recorder.replicas(&services, earliest);
             let evidence =
                 Evidence { services: replicas, timeline: timeline.clone(), known: now - COUNTS_LATE };
             let each = faults
@@ -382,25 +383,31 @@ impl Runner<'_> {
     ) -> Result<LoadResult, StageError> {
         let (sender, mut progress) = watch::channel(Progress::default());
         let Runner { plan, cluster, observer, cancel, recorder, faults, .. } = self;
-        let (before, of_load) = (faults.count(), cancel.clone());
-        let load = throng_load::run(spec, sender, of_load);
+        let (before, over) = (faults.count(), CancellationToken::new());
+        let load = throng_load::run(spec, sender, cancel.clone());
         let result = {
-            let faults = faults.at_their_times(*cluster, recorder, plan.app, during);
+            let faults = faults.at_their_times(*cluster, recorder, plan.app, during, &over);
             tokio::pin!(load, faults);
             let mut all_done = during.is_empty();
-            loop {
+            let result = loop {
                 tokio::select! {
-                result = &mut load => break result.map_err(|error| StageError::from(error.to_string())),
-                result = &mut faults, if !all_done => {
-                    result?;
-                    all_done = true;
+                    result = &mut load => break result,
+                    result = &mut faults, if !all_done => {
+                        result?;
+                        all_done = true;
+                    }
+                    Ok(()) = progress.changed() => {
+                        let now = progress.borrow_and_update().clone();
+                        observer.load(&now, repetition, of);
+                    }
                 }
-                Ok(()) = progress.changed() => {
-                    let now = progress.borrow_and_update().clone();
-                    observer.load(&now, repetition, of);
-                }
-                }
+            };
+            over.cancel();
+            // Whoever stops the run does not wait for faults.
+            if !all_done && !cancel.is_cancelled() {
+                faults.await?;
             }
+            result.map_err(|error| StageError::from(error.to_string()))
         };
         // What never happened is not to look as if it had.
         let left = if cancel.is_cancelled() { during.len() } else { faults.count() - before };

@@ -44,7 +44,7 @@ pub enum Kind {
     Group(&'static Group),
     /// A duration, or a mapping.
     DurationOr(&'static Group),
-    /// A list of mappings.
+    /// A list of mappings, at most [`MAX_STAGES`].
     Groups(&'static Group),
 }
 
@@ -56,7 +56,7 @@ const fn with_default(name: &'static str, kind: Kind, default: &'static str, hel
     Field { name, kind, default: Some(default), help }
 }
 
-/// Most stages of one experiment.
+/// Most stages of one experiment, and most faults during one load.
 pub const MAX_STAGES: usize = 1_000;
 /// Most repetitions of one load.
 pub const MAX_REPETITIONS: u64 = 1_000;

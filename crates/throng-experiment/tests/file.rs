@@ -375,6 +375,28 @@ fn wrong_faults() {
 }
 
 #[test]
+fn there_is_an_end_to_faults_and_times() {
+    let faults = "{at: 1s, kill: {service: web}},".repeat(1_001);
+    let found =
+        fault_stage(&format!("{{load: {{service: web, rate: 1, duration: 9s}}, during: [{faults}]}}"));
+    assert_eq!(
+        found.expect_err("too many"),
+        "experiment.yaml:3:59: error: a load has at most 1000 faults, this one has 1001 (hint: make several loads of it)"
+    );
+    // What would lie beyond the end of all clocks.
+    for stage in [
+        "stop: {service: web, for: 18446744073709551615s}",
+        "{load: {service: web, rate: 1, duration: 9s}, during: [{at: 3000000h, kill: {service: web}}]}",
+        "{kill: {service: web}, require: [recovered within 3000000h]}",
+        "{kill: {service: web}, require: [recovered within 1s for 3000000h]}",
+        "pause: 18446744073709551615s",
+    ] {
+        let found = fault_stage(stage).expect_err(stage);
+        assert!(found.contains("is longer than 292 years") && found.lines().count() == 1, "{found}");
+    }
+}
+
+#[test]
 fn wrong_stages() {
     check_stage(
         "{}",

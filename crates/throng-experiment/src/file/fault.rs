@@ -3,7 +3,7 @@
 
 use super::Keys;
 use super::stage::read_service;
-use crate::schema::{self, Group};
+use crate::schema::{self, Group, MAX_STAGES};
 use std::fmt;
 use std::time::Duration;
 use throng_compose::yaml::{Findings, Node, Value, nearest};
@@ -81,7 +81,13 @@ impl fmt::Display for Fault {
 /// Faults at times after a load has begun.
 pub(super) fn read_during(node: &Node, app: &App, findings: &mut Findings) -> Vec<(Duration, Fault)> {
     let mut faults = Vec::new();
-    for item in node.list(findings).unwrap_or_default() {
+    let items = node.list(findings).unwrap_or_default();
+    if items.len() > MAX_STAGES {
+        let message = format!("a load has at most {MAX_STAGES} faults, this one has {}", items.len());
+        findings.error_with_hint(&node.position, message, "make several loads of it");
+        return faults;
+    }
+    for item in items {
         let Some(mut keys) = Keys::open(&schema::DURING, item, findings) else { continue };
         let at = keys.duration("at", findings);
         if item.get("at").is_none_or(Node::is_null) {
@@ -89,8 +95,7 @@ pub(super) fn read_during(node: &Node, app: &App, findings: &mut Findings) -> Ve
         }
         let given: Vec<&'static str> = FAULTS.into_iter().filter(|key| item.get(key).is_some()).collect();
         let value = given.first().and_then(|key| keys.take(key).map(|node| (*key, node)));
-        let several = given.len() != 1;
-        if several {
+        if given.len() != 1 {
             let hint = format!("give one of {}", FAULTS.join(", "));
             findings.error_with_hint(&item.position, "each entry is one fault", hint);
             continue;
