@@ -67,8 +67,11 @@ fn find(section: &str, key: &str) -> Option<&'static Key> {
 /// The rows directly under a path; the top level is the empty path.
 fn children(section: &str) -> impl Iterator<Item = &'static Key> {
     KEYS.iter().filter(move |row| {
-        let parent = row.path.rfind('.').map_or("", |dot| &row.path[..dot]);
-        parent == section
+        let below = match section {
+            "" => Some(row.path),
+            _ => row.path.strip_prefix(section).and_then(|rest| rest.strip_prefix('.')),
+        };
+        below.is_some_and(|rest| !rest.contains('.'))
     })
 }
 

@@ -8,61 +8,71 @@ use throng_model::app::{Condition, Dependency, Mount, MountSource, Port};
 use throng_model::build::BuildContext;
 use throng_model::diagnostic::Diagnostic;
 
+/// Most mounts that the services of an app take from others, all together: a chain of services has squares of them.
+const SHARED_MOST: usize = 100_000;
+
 /// Gives each service the mounts of those that its `volumes_from` names, unless it has something there itself.
 pub(super) fn share_volumes(services: &mut BTreeMap<String, Placed>, findings: &mut Findings) {
-    let asking: Vec<String> = services
-        .iter()
-        .filter(|(_, placed)| !placed.volumes_from.is_empty())
-        .map(|(name, _)| name.clone())
-        .collect();
-    for name in asking {
-        let mut mounts = Vec::new();
-        collect_mounts(&name, services, &mut mounts, findings);
+    let order = {
+        let placed = &*services;
+        let others = |name: &str| {
+            let others = placed.get(name).into_iter().flat_map(|placed| &placed.volumes_from);
+            others.map(|other| other.name.as_str()).filter(|other| *other != name).collect()
+        };
+        let order = in_order(placed, others, |circle| {
+            let Some(placed) = placed.get(circle[0]).filter(|_| !findings.is_full()) else { return };
+            let message = format!("services take volumes from each other in a circle: {}", closed(circle));
+            let hint = "remove one of these volumes_from, and give the volumes to both";
+            findings.error_with_hint(&placed.key_at, message, hint);
+        });
+        order.into_iter().map(str::to_owned).collect::<Vec<_>>()
+    };
+    let mut shared = 0;
+    for name in order {
+        // Those that it takes from have all of theirs by now.
+        let mounts = mounts_of_others(&name, services, findings);
         let Some(placed) = services.get_mut(&name) else { continue };
-        for mount in mounts {
-            if !placed.service.mounts.iter().any(|own| own.target == mount.target) {
-                placed.service.mounts.push(mount);
-            }
+        let own = &mut placed.service.mounts;
+        let mut targets: BTreeSet<String> = own.iter().map(|mount| mount.target.clone()).collect();
+        for mount in mounts.into_iter().filter(|mount| targets.insert(mount.target.clone())) {
+            shared += 1;
+            own.push(mount);
+        }
+        if shared > SHARED_MOST {
+            let message = format!("the services take more than {SHARED_MOST} mounts from each other");
+            let hint = "share a folder that holds the others, or name the volumes where they are needed";
+            findings.error_with_hint(&placed.key_at, message, hint);
+            return;
         }
     }
 }
 
-/// Mounts of the services that `name` takes them from, and of those that these do. The set of services that were seen
-/// ends every circle.
-fn collect_mounts(
-    name: &str,
-    services: &BTreeMap<String, Placed>,
-    mounts: &mut Vec<Mount>,
-    findings: &mut Findings,
-) {
-    let mut seen = BTreeSet::from([name.to_owned()]);
-    let mut waiting = vec![(name.to_owned(), false)];
-    while let Some((name, read_only)) = waiting.pop() {
-        let Some(placed) = services.get(&name) else { continue };
-        for other in &placed.volumes_from {
-            let Some(shared) = services.get(&other.name) else {
-                findings.error(&other.at, format!("unknown service {:?}", other.name));
-                continue;
-            };
-            if !matches!(other.rest.as_str(), "" | "ro" | "rw") {
-                findings.error_with_hint(&other.at, format!("{:?} is no mode", other.rest), "write ro or rw");
+/// Mounts of the services that `name` takes them from.
+fn mounts_of_others(name: &str, services: &BTreeMap<String, Placed>, findings: &mut Findings) -> Vec<Mount> {
+    let mut mounts = Vec::new();
+    let others = services.get(name).into_iter().flat_map(|placed| &placed.volumes_from);
+    for other in others {
+        let Some(shared) = services.get(&other.name) else {
+            findings.error(&other.at, format!("unknown service {:?}", other.name));
+            continue;
+        };
+        if !matches!(other.rest.as_str(), "" | "ro" | "rw") {
+            findings.error_with_hint(&other.at, format!("{:?} is no mode", other.rest), "write ro or rw");
+        }
+        if other.name == name {
+            continue;
+        }
+        for mount in &shared.service.mounts {
+            if matches!(mount.source, MountSource::Anonymous | MountSource::Tmpfs { .. }) {
+                let message =
+                    format!("{} of {} belongs to each of its replicas alone", mount.target, other.name);
+                findings.warn_with_hint(&other.at, message, "give the volume a name to share it");
+            } else {
+                mounts.push(Mount { read_only: mount.read_only || other.rest == "ro", ..mount.clone() });
             }
-            if !seen.insert(other.name.clone()) {
-                continue;
-            }
-            let read_only = read_only || other.rest == "ro";
-            for mount in &shared.service.mounts {
-                if matches!(mount.source, MountSource::Anonymous | MountSource::Tmpfs { .. }) {
-                    let message =
-                        format!("{} of {} belongs to each of its replicas alone", mount.target, other.name);
-                    findings.warn_with_hint(&other.at, message, "give the volume a name to share it");
-                } else {
-                    mounts.push(Mount { read_only: mount.read_only || read_only, ..mount.clone() });
-                }
-            }
-            waiting.push((other.name.clone(), read_only));
         }
     }
+    mounts
 }
 
 /// A link makes a service wait for the other one, and gives that a further name in the networks that both are in.
@@ -125,29 +135,49 @@ pub(super) fn check_dependencies(
 
 /// One finding for each cycle of `depends_on`, at the dependency that closes it.
 pub(super) fn check_cycles(services: &BTreeMap<String, Placed>, findings: &mut Findings) {
-    let mut done: BTreeSet<&str> = BTreeSet::new();
+    in_order(services, |name| dependencies(services, name), |cycle| report_cycle(services, cycle, findings));
+}
+
+/// The services, each after those that `needs` names of it. Every circle is told once, and broken where it closes.
+fn in_order<'a>(
+    services: &'a BTreeMap<String, Placed>,
+    needs: impl Fn(&str) -> Vec<&'a str>,
+    mut circle: impl FnMut(&[&str]),
+) -> Vec<&'a str> {
+    let (mut order, mut done): (Vec<&str>, BTreeSet<&str>) = (Vec::new(), BTreeSet::new());
     for start in services.keys() {
+        if done.contains(start.as_str()) {
+            continue;
+        }
         // Depth first with a stack of our own: a file may chain more services than the program's stack is deep.
-        let mut path: Vec<(&str, Vec<&str>)> = vec![(start, dependencies(services, start))];
+        let mut path: Vec<(&str, Vec<&str>)> = vec![(start, needs(start))];
         let mut on_path: BTreeSet<&str> = BTreeSet::from([start.as_str()]);
         while let Some((name, waiting)) = path.last_mut() {
             let name: &str = name;
             let Some(next) = waiting.pop() else {
                 done.insert(name);
+                order.push(name);
                 on_path.remove(name);
                 path.pop();
                 continue;
             };
             if on_path.contains(next) {
                 let index = path.iter().position(|(name, _)| *name == next).unwrap_or(0);
-                let cycle: Vec<&str> = path[index..].iter().map(|(name, _)| *name).collect();
-                report_cycle(services, &cycle, findings);
+                let names: Vec<&str> = path[index..].iter().map(|(name, _)| *name).collect();
+                circle(&names);
             } else if !done.contains(next) && services.contains_key(next) {
                 on_path.insert(next);
-                path.push((next, dependencies(services, next)));
+                path.push((next, needs(next)));
             }
         }
     }
+    order
+}
+
+/// `a → b → a`.
+fn closed(circle: &[&str]) -> String {
+    let names: Vec<&str> = circle.iter().chain(circle.first()).copied().collect();
+    names.join(" → ")
 }
 
 fn dependencies<'a>(services: &'a BTreeMap<String, Placed>, name: &str) -> Vec<&'a str> {
@@ -156,14 +186,15 @@ fn dependencies<'a>(services: &'a BTreeMap<String, Placed>, name: &str) -> Vec<&
 }
 
 fn report_cycle(services: &BTreeMap<String, Placed>, cycle: &[&str], findings: &mut Findings) {
+    if findings.is_full() {
+        return;
+    }
     let place = |index: usize| -> Option<&Position> {
         let next = cycle[(index + 1) % cycle.len()];
         services.get(cycle[index])?.dependencies_at.get(next)
     };
-    let mut names = cycle.to_vec();
-    names.extend(cycle.first());
     let mut finding =
-        Diagnostic::error(format!("services wait for each other in a circle: {}", names.join(" → ")))
+        Diagnostic::error(format!("services wait for each other in a circle: {}", closed(cycle)))
             .hint("remove one of these dependencies; no service of the circle could ever start");
     let last = cycle.len() - 1;
     if let Some(at) = place(last) {
@@ -238,7 +269,7 @@ pub(super) fn check_container_names(services: &BTreeMap<String, Placed>, finding
 
 /// Services whose images are built from each other's must not do so in a circle.
 pub(super) fn check_build_order(services: &BTreeMap<String, Placed>, findings: &mut Findings) {
-    let needs = |name: &str| -> Vec<&str> {
+    let needs = |name: &str| {
         let build = services.get(name).and_then(|placed| placed.service.build.as_ref());
         let contexts = build.into_iter().flat_map(|build| build.contexts.values());
         contexts
@@ -248,19 +279,13 @@ pub(super) fn check_build_order(services: &BTreeMap<String, Placed>, findings: &
             })
             .collect()
     };
-    for (name, placed) in services {
-        let mut seen = BTreeSet::new();
-        let mut waiting = needs(name);
-        while let Some(next) = waiting.pop() {
-            if next == name {
-                let message = format!("the image of {name} is built from itself");
-                let hint = "remove service: from one of the additional_contexts";
-                findings.error_with_hint(&placed.key_at, message, hint);
-                break;
-            }
-            if seen.insert(next) {
-                waiting.extend(needs(next));
-            }
-        }
-    }
+    in_order(services, needs, |circle| {
+        let Some(placed) = services.get(circle[0]).filter(|_| !findings.is_full()) else { return };
+        let message = match circle {
+            [alone] => format!("the image of {alone} is built from itself"),
+            _ => format!("images are built from each other in a circle: {}", closed(circle)),
+        };
+        let hint = "remove service: from one of the additional_contexts";
+        findings.error_with_hint(&placed.key_at, message, hint);
+    });
 }

@@ -2,7 +2,7 @@
 
 use super::{DEFAULT_NETWORK, Declared, names};
 use crate::keys::Section;
-use crate::yaml::{Entry, Findings, Node, Position};
+use crate::yaml::{Entry, Findings, Node, Position, Value};
 use ipnet::Ipv4Net;
 use std::collections::BTreeMap;
 use std::fmt::Display;
@@ -229,12 +229,17 @@ fn own_address(
 /// An address is one replica's alone.
 pub(super) fn check_addresses(services: &Node, app: &App, findings: &mut Findings) {
     let mut holders: BTreeMap<(&str, Ipv4Addr), (&str, &Position)> = BTreeMap::new();
+    let Value::Map(entries) = &services.value else { return };
+    let said: BTreeMap<&str, &Node> =
+        entries.iter().map(|entry| (entry.key.as_str(), &entry.value)).collect();
     for (name, service) in &app.services {
         for (key, attachment) in &service.networks {
             let Some(address) = attachment.address else { continue };
-            let said =
-                services.get(name).and_then(|node| node.get("networks")?.get(key)?.get("ipv4_address"));
-            let Some(at) = said.map(|node| &node.position) else { continue };
+            let node = said.get(name.as_str());
+            let Some(node) = node.and_then(|node| node.get("networks")?.get(key)?.get("ipv4_address")) else {
+                continue;
+            };
+            let at = &node.position;
             check_is_ones(name, service, address, at, findings);
             match holders.get(&(key.as_str(), address)) {
                 None => drop(holders.insert((key, address), (name, at))),

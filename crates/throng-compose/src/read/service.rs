@@ -12,7 +12,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
-use throng_model::app::{Condition, Dependency, FileKind, RestartPolicy, Service};
+use throng_model::app::{Condition, Dependency, FileKind, NetworkAttachment, RestartPolicy, Service};
 use throng_model::build::PullPolicy;
 use throng_model::replica::LogPolicy;
 
@@ -62,21 +62,7 @@ pub(super) fn read(
     if let Some(node) = section.take("depends_on") {
         service.depends_on = read_dependencies(node, declared, &mut dependencies_at, findings);
     }
-    let has_network = section.take("network_mode").is_none_or(|node| network_mode(node, findings));
-    service.networks = match section.take("networks") {
-        Some(node) if !has_network => {
-            let hint = "keep one of network_mode and networks";
-            findings.error_with_hint(&node.position, "a service without a network cannot be in one", hint);
-            BTreeMap::new()
-        }
-        Some(node) => networks::attachments(node, declared, findings),
-        None if has_network => default_attachment(),
-        None => BTreeMap::new(),
-    };
-    if let (false, Some(at)) = (has_network, ports_at.first()) {
-        let hint = "remove the ports, or network_mode: none";
-        findings.error_with_hint(at, "a service without a network can publish no port", hint);
-    }
+    service.networks = read_networks(&mut section, ports_at.first(), declared, findings);
     let volumes_from = section.take("volumes_from").map(|node| others(node, findings)).unwrap_or_default();
     let links = section.take("links").map(|node| others(node, findings)).unwrap_or_default();
     section.close(findings);
@@ -91,6 +77,30 @@ pub(super) fn read(
     let name_at = node.get("container_name").map(|node| node.position.clone());
     let key_at = entry.key_at.clone();
     Some(Placed { service, key_at, name_at, ports_at, dependencies_at, volumes_from, links })
+}
+
+/// The networks that replicas are in. `port`: where the first of their ports is published, if any is.
+fn read_networks(
+    section: &mut Section<'_>,
+    port: Option<&Position>,
+    declared: &Declared,
+    findings: &mut Findings,
+) -> BTreeMap<String, NetworkAttachment> {
+    let has_network = section.take("network_mode").is_none_or(|node| network_mode(node, findings));
+    let networks = section.take("networks");
+    if has_network {
+        return networks
+            .map_or_else(default_attachment, |node| networks::attachments(node, declared, findings));
+    }
+    if let Some(node) = networks {
+        let hint = "keep one of network_mode and networks";
+        findings.error_with_hint(&node.position, "a service without a network cannot be in one", hint);
+    }
+    if let Some(at) = port {
+        let hint = "remove the ports, or network_mode: none";
+        findings.error_with_hint(at, "a service without a network can publish no port", hint);
+    }
+    BTreeMap::new()
 }
 
 /// A name that is one replica's alone. It is a DNS name too, which some names that Docker takes are not.

@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used, reason = "helpers of tests may fail the test that calls them")]
 
+mod across;
 mod autoscale;
 mod common;
 mod findings;
