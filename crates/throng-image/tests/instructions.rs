@@ -10,6 +10,7 @@ use std::fs;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 use std::sync::Mutex;
+use std::time::{Duration, Instant};
 use throng_image::{
     BuildOptions, ContextSource, Image, RunStep, Secret, SecretContent, StepRunner, Which, needed_images,
 };
@@ -165,6 +166,8 @@ fn named_contexts_come_before_stages_and_images() {
     let found = files(&fixture, &image);
     assert_eq!((found["s/sub/file"].as_str(), found["again"].as_str()), ("theirs", "ours"));
     assert!(!found.contains_key("s/left-out"), "{found:?}");
+    let (image, _) = fixture.build("FROM alpine\nARG WHOSE=shared\nCOPY --from=$WHOSE . /t/");
+    assert_eq!(files(&fixture, &image)["t/sub/file"], "theirs");
     let error = fixture.build_error("FROM shared");
     assert!(error.contains("Dockerfile:1:1: error: FROM: shared is the folder"), "{error}");
 }
@@ -222,6 +225,55 @@ RUN --mount=type=bind,source=$DIR,target=code \\
     fixture.write("src/main.c", "int again;");
     fixture.try_build_with(dockerfile, &looks).unwrap();
     assert!(!looks.last().content.contains_key("/root/.cache/left"));
+}
+
+#[test]
+fn a_cache_that_is_anothers_is_waited_for_and_nobody_waits_for_himself() {
+    let fixture = Fixture::new();
+    let looks = Looks::default();
+    let cache = |target: &str, id: &str, sharing: &str| {
+        format!("--mount=type=cache,target=/{target},id={id},sharing={sharing}")
+    };
+    let twice = format!(
+        "FROM scratch\nRUN {} {} {} {} x\n",
+        cache("p", "other", "private"),
+        cache("a", "one", "locked"),
+        cache("b", "one", "locked"),
+        cache("c", "one", "private")
+    );
+    let build = |text: &str| {
+        fixture.write("Dockerfile", text);
+        let built = throng_image::build(&fixture.store, &fixture.options, &looks, &throng_image::Silent);
+        common::block_on(async { tokio::time::timeout(Duration::from_secs(20), built).await })
+    };
+    build(&twice).expect("it waits for itself").unwrap();
+    let source =
+        |seen: &Seen, target: &str| match &seen.mounts.iter().find(|m| m.target == target).unwrap().source {
+            ResolvedSource::Bind(path) => path.clone(),
+            other => panic!("{other:?}"),
+        };
+    let seen = looks.last();
+    assert_eq!(source(&seen, "/a"), source(&seen, "/b"), "the same cache twice");
+    assert_ne!(source(&seen, "/a"), source(&seen, "/c"), "a private one is another while it is in use");
+    // Another command has it for a moment.
+    let folder = source(&seen, "/a").parent().unwrap().to_owned();
+    let held = fs::File::open(&folder).unwrap();
+    held.lock().unwrap();
+    let moment = Duration::from_millis(300);
+    let begin = Instant::now();
+    let other = std::thread::spawn(move || {
+        std::thread::sleep(moment);
+        drop(held);
+    });
+    build(&twice.replace(" x\n", " y\n")).expect("it is let go").unwrap();
+    other.join().unwrap();
+    assert!(begin.elapsed() >= moment, "nobody else may use it: {:?}", begin.elapsed());
+    // A private one is not waited for.
+    let private = source(&seen, "/p").parent().unwrap().to_owned();
+    let held = fs::File::open(&private).unwrap();
+    held.lock().unwrap();
+    build(&twice.replace(" x\n", " z\n")).expect("nobody waits").unwrap();
+    assert!(!source(&looks.last(), "/p").starts_with(&private));
 }
 
 #[test]

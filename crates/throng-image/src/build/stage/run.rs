@@ -1,29 +1,32 @@
 //! RUN: what the command sees, the command itself, and what it changed as a layer.
 
+use super::super::ignore::Ignore;
+use super::super::transfer::Job;
 use super::super::{OUTPUT_QUEUE, RunStep, Secret, SecretContent, capture};
+use super::caches::Caches;
 use super::*;
 use crate::digest;
-use crate::dockerfile::{Command, MountKind, Run, RunMount, Sharing};
-use std::fs::File;
+use crate::dockerfile::{Command, MountKind, Run, RunMount};
+use crate::store::Scratch;
+use std::fs::{self, File};
 use std::os::unix::fs::PermissionsExt as _;
 use throng_model::replica::{Process, ResolvedMount, ResolvedSource};
 use tokio::sync::mpsc;
 
 /// Where a bound file or folder lies in the layer that is made of it.
 const BOUND: &str = "m";
-/// Permission bits of a secret, and of a cache's folder, where nobody says otherwise.
+/// Permission bits of a secret where nobody says otherwise.
 const SECRET_MODE: u32 = 0o400;
-const CACHE_MODE: u32 = 0o755;
 
 /// A mount with its variables replaced and its content found.
-struct Wanted<'a> {
-    mount: &'a RunMount,
+pub(super) struct Wanted<'a> {
+    pub(super) mount: &'a RunMount,
     /// Absolute; a secret may be seen in a variable alone.
     target: Option<String>,
-    content: Content<'a>,
+    pub(super) content: Content<'a>,
 }
 
-enum Content<'a> {
+pub(super) enum Content<'a> {
     /// A layer that holds nothing but [`BOUND`].
     Bound(Layer),
     /// A folder of the store.
@@ -36,8 +39,8 @@ enum Content<'a> {
 struct Surroundings {
     mounts: Vec<ResolvedMount>,
     variables: Vec<String>,
-    /// Of caches that one command at a time may use.
-    _locks: Vec<File>,
+    /// With the locks on those that one command at a time may use.
+    caches: Caches,
 }
 
 impl StageBuilder<'_> {
@@ -232,7 +235,8 @@ impl StageBuilder<'_> {
         scratch: &Scratch,
         place: &Place,
     ) -> Step<Surroundings> {
-        let mut ready = Surroundings { mounts: Vec::new(), variables: Vec::new(), _locks: Vec::new() };
+        let caches = Caches::take(&wanted, scratch).await.map_err(|error| failed(place, error))?;
+        let mut ready = Surroundings { mounts: Vec::new(), variables: Vec::new(), caches: caches };
         if let Command::Script { name, text } = &run.command {
             let path = scratch.path().join("script");
             write_as(&path, text.as_bytes(), 0o755, (None, None)).map_err(|error| failed(place, error))?;
@@ -243,11 +247,7 @@ impl StageBuilder<'_> {
             let own = scratch.path().join(format!("mount-{number}"));
             let source = match &wanted.content {
                 Content::Bound(layer) => ResolvedSource::Bind(self.bind(layer, wanted.mount, own).await?),
-                Content::Cache(folder) => {
-                    let (folder, lock) = cache_folder(folder.clone(), wanted.mount, own, place).await?;
-                    ready._locks.extend(lock);
-                    ResolvedSource::Bind(folder)
-                }
+                Content::Cache(_) => ResolvedSource::Bind(ready.caches.folder(number)),
                 Content::Secret(secret) => {
                     let content = read_secret(secret).map_err(|error| failed(place, error))?;
                     if let Some(name) = &wanted.mount.variable {
@@ -293,37 +293,11 @@ impl StageBuilder<'_> {
     }
 }
 
-/// The folder of a cache, and the lock on it if there is one. One that nobody else may use at the same time is waited
-/// for; one that is private is another folder if it is in use.
-async fn cache_folder(
-    folder: PathBuf,
-    mount: &RunMount,
-    own: PathBuf,
-    place: &Place,
-) -> Step<(PathBuf, Option<File>)> {
-    let (sharing, mode) = (mount.sharing, mount.mode.unwrap_or(CACHE_MODE));
-    let owner = (mount.uid, mount.gid);
-    let made = blocking(move || {
-        let content = folder.join("data");
-        if !content.exists() {
-            make_folder(&content, mode, owner)?;
-        }
-        if sharing == Sharing::Shared {
-            return Ok((content, None));
-        }
-        let lock = File::open(&folder).map_err(ImageError::io("open", &folder))?;
-        if sharing == Sharing::Locked {
-            lock.lock().map_err(ImageError::io("lock", &folder))?;
-        } else if lock.try_lock().is_err() {
-            make_folder(&own, mode, owner)?;
-            return Ok((own, None));
-        }
-        Ok((content, Some(lock)))
-    });
-    made.await.map_err(|error| failed(place, error))
-}
-
-fn make_folder(path: &Path, mode: u32, owner: (Option<u32>, Option<u32>)) -> Result<(), ImageError> {
+pub(super) fn make_folder(
+    path: &Path,
+    mode: u32,
+    owner: (Option<u32>, Option<u32>),
+) -> Result<(), ImageError> {
     fs::create_dir_all(path).map_err(ImageError::io("create", path))?;
     dress(path, mode, owner)
 }
