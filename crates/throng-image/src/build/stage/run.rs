@@ -236,7 +236,7 @@ impl StageBuilder<'_> {
         place: &Place,
     ) -> Step<Surroundings> {
         let caches = Caches::take(&wanted, scratch).await.map_err(|error| failed(place, error))?;
-        let mut ready = Surroundings { mounts: Vec::new(), variables: Vec::new(), caches: caches };
+        let mut ready = Surroundings { mounts: Vec::new(), variables: Vec::new(), caches };
         if let Command::Script { name, text } = &run.command {
             let path = scratch.path().join("script");
             write_as(&path, text.as_bytes(), 0o755, (None, None)).map_err(|error| failed(place, error))?;
