@@ -248,7 +248,16 @@ fn timeline(points: &[TimelinePoint]) -> Vec<TimePoint> {
         points.iter().filter(|p| time(p.at).is_some() && p.width.is_finite() && p.width > 0.0).collect();
     clean.sort_by(|a, b| a.at.total_cmp(&b.at));
     let group = clean.len().div_ceil(MAX_TIME_POINTS).max(1);
-    clean.chunks(group).filter_map(merged).collect()
+    let mut groups: Vec<&[&TimelinePoint]> = clean.chunks(group).collect();
+    let width = |group: &[&TimelinePoint]| group.iter().map(|p| p.width).sum::<f64>();
+    // Of one answer in the few milliseconds that are left at the end no rate can be told.
+    if let [.., before, last] = groups[..]
+        && width(last) < width(before) / 2.0
+    {
+        groups.truncate(groups.len() - 2);
+        groups.push(&clean[clean.len() - before.len() - last.len()..]);
+    }
+    groups.into_iter().filter_map(merged).collect()
 }
 
 fn merged(points: &[&TimelinePoint]) -> Option<TimePoint> {
@@ -256,7 +265,8 @@ fn merged(points: &[&TimelinePoint]) -> Option<TimePoint> {
     let answers = |p: &TimelinePoint| p.requests.saturating_sub(p.errors) as f64;
     let answered: f64 = points.iter().map(|p| answers(p)).sum();
     let errors: f64 = points.iter().map(|p| p.errors as f64).sum();
-    let at = points.iter().filter_map(|p| time(p.at)).sum::<f64>() / points.len() as f64;
+    let (first, last) = (points.first()?, points.last()?);
+    let at = (first.at - first.width / 2.0 + last.at + last.width / 2.0) / 2.0;
     let weighted = |value: fn(&TimelinePoint) -> u64| {
         points.iter().map(|p| value(p) as f64 * answers(p)).sum::<f64>() / answered
     };
@@ -331,6 +341,18 @@ mod tests {
         let stage = Stage { loads: vec![result(30), result(10), result(20)], ..Default::default() };
         let spread = Load::of(&stage).spread(Metric::P50).expect("three repetitions");
         assert_eq!((spread.low, spread.middle, spread.high, spread.repetitions), (10.0, 20.0, 30.0, 3));
+    }
+
+    #[test]
+    fn what_is_left_at_the_end_is_no_point_of_its_own() {
+        let point = |at: f64, width: f64, requests| TimelinePoint { at, width, requests, ..Default::default() };
+        let seen = |points: &[TimelinePoint]| -> Vec<(f64, f64)> {
+            timeline(points).iter().map(|point| (point.at, point.rate)).collect()
+        };
+        let full = [point(0.5, 1.0, 60), point(1.5, 1.0, 60)];
+        assert_eq!(seen(&[full[0], full[1], point(2.125, 0.25, 15)]), [(0.5, 60.0), (1.625, 60.0)]);
+        assert_eq!(seen(&[full[0], full[1], point(2.25, 0.5, 30)])[2], (2.25, 60.0), "half of one is enough");
+        assert_eq!(seen(&[point(0.125, 0.25, 15)]), [(0.125, 60.0)], "there is nothing else");
     }
 
     #[test]
