@@ -4,11 +4,12 @@
 //! [`table`] is the whole of the knowledge as data, one row a wall; `docs/walls.md` is made from it. [`Host`] is what
 //! this host says about itself at one moment. [`predict`] sets it against a [`Demand`], before anything starts;
 //! [`explain`] sets it against what went wrong, afterwards. Nothing here changes a host but [`fix`], which the command
-//! calls when it is asked to.
+//! calls when it is asked to. [`cluster`] says what the nodes of a cluster have to be told before they hold as many.
 //!
 //! What cannot be read is `None` and ends as [`State::Unknown`]: no value is ever assumed.
 
 mod checks;
+pub mod cluster;
 mod demand;
 mod evidence;
 mod explain;

@@ -47,6 +47,27 @@ fn it_says_what_this_host_holds_on_a_page() {
 }
 
 #[test]
+fn nodes_of_a_cluster_are_told_what_they_need() {
+    let bench = Bench::anywhere();
+    let ask = ["doctor", "--for", "kubernetes", "--replicas", "1000"];
+    let done = bench.ok(&[&ask[..], &["--nodes", "2"]].concat());
+    done.prints("500 on each, and 635 while all are updated").prints("max-pods=640").prints("maxPods: 640");
+    done.prints("node-cidr-mask-size=21").prints("/etc/sysctl.d/90-throng-kubernetes.conf");
+    let found = json(&bench.ok(&[&ask[..], &["--nodes", "2", "--format", "json"]].concat()));
+    assert_eq!(found["kubeletConfiguration"]["maxPods"], 640);
+    assert_eq!(found["k3s"]["server"]["kube-controller-manager-arg"][0], "node-cidr-mask-size=21");
+    assert_eq!(found["sysctl"]["net.ipv4.neigh.default.gc_thresh3"], "2048");
+    // More than a bridge has ports.
+    bench.fails(1, &ask).prints("take 2 nodes or more");
+    let refused = bench.fails(2, &[&ask[..], &["--fix"]].concat());
+    assert!(refused.err.contains("hint: put the files where it says"), "{}", refused.err);
+    bench.fails(2, &["doctor", "--replicas", "10", "--nodes", "2"]);
+    bench.compose("services: {web: {image: x, deploy: {replicas: 300}}}\n");
+    bench.ok(&["doctor", "--for", "kubernetes", "--scale", "web=400"]).prints("400 pods on one node");
+    assert!(!bench.home.exists(), "to look leaves nothing behind");
+}
+
+#[test]
 fn a_wall_in_the_way_is_no_success_and_nothing_is_changed() {
     let bench = Bench::anywhere();
     let (before, watchers) = (number(INSTANCES), too_many_watchers());

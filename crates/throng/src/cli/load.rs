@@ -19,9 +19,25 @@ fn threads(text: &str) -> Result<usize, String> {
 const DOCTOR_MORE: &str = "\
     Changes nothing without --fix. Ends with code 1 if a wall is in the way of that many replicas.";
 
+/// What `throng doctor` is asked about.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, ValueEnum)]
+pub enum Target {
+    /// This host, as it is now
+    #[default]
+    Host,
+    /// Nodes of a cluster, whatever they are now: nothing is looked at and nothing changed
+    Kubernetes,
+}
+
 #[derive(Debug, Args)]
 #[command(after_help = DOCTOR_MORE)]
 pub struct DoctorArguments {
+    /// What is to be prepared: this host, or each node of a Kubernetes cluster
+    #[arg(long = "for", value_enum, default_value_t, value_name = "WHAT")]
+    pub target: Target,
+    /// With --for kubernetes: nodes that the replicas are spread over [default: 1]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=100_000))]
+    pub nodes: Option<u64>,
     /// How many replicas [default: those of the Compose file here, or 1000]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=10_000_000))]
     pub replicas: Option<u64>,
@@ -53,10 +69,10 @@ pub struct DoctorArguments {
     #[arg(long)]
     pub mesh: bool,
     /// Raise the settings that are in the way and safe to raise at run time
-    #[arg(long)]
+    #[arg(long, conflicts_with = "nodes")]
     pub fix: bool,
     /// Put back what --fix has changed
-    #[arg(long, conflicts_with_all = ["fix", "replicas", "scale"])]
+    #[arg(long, conflicts_with_all = ["fix", "replicas", "scale", "nodes"])]
     pub undo: bool,
     /// How the result is printed
     #[arg(long, value_enum, default_value_t)]

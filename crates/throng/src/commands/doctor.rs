@@ -1,6 +1,8 @@
 //! What this host holds: every wall against what is to run, before anything starts.
 
-use crate::cli::{DoctorArguments, Format};
+mod kubernetes;
+
+use crate::cli::{DoctorArguments, Format, Target};
 use crate::failure::{Failure, Kind, Result, io};
 use crate::project::{Context, parse_scale};
 use crate::terminal::{Style, table, wrap};
@@ -9,6 +11,7 @@ use std::process::ExitCode;
 use throng_model::app::App;
 use throng_model::units::{format_bytes, parse_bytes};
 use throng_supervisor::Asked;
+use throng_walls::cluster::Plan;
 use throng_walls::fix::{FixError, Fixer, Undone, safe_changes};
 use throng_walls::{Change, Demand, Finding, Host, Links, Remedy, Report, Source, State, Unit, predict};
 
@@ -25,6 +28,13 @@ const FILE_NAMES: [&str; 4] = ["compose.yaml", "compose.yml", "docker-compose.ya
 pub fn run(context: &Context, arguments: &DoctorArguments) -> Result<ExitCode> {
     if arguments.undo {
         return undo(context, arguments.format).map(|()| ExitCode::SUCCESS);
+    }
+    if arguments.target == Target::Kubernetes {
+        return for_cluster(context, arguments);
+    }
+    if arguments.nodes.is_some() {
+        return Err(Failure::new(Kind::Input, "--nodes is about a cluster, and this host is one")
+            .hint("say --for kubernetes, or leave it out"));
     }
     let source = Source::live(&context.paths.data);
     let mut host = Host::read(&source);
@@ -49,6 +59,22 @@ pub fn run(context: &Context, arguments: &DoctorArguments) -> Result<ExitCode> {
         Format::Table => {}
     }
     Ok(if report.fits { ExitCode::SUCCESS } else { ExitCode::from(Kind::NotHeld.code()) })
+}
+
+/// Nothing of this host matters for that.
+fn for_cluster(context: &Context, arguments: &DoctorArguments) -> Result<ExitCode> {
+    if arguments.fix {
+        return Err(Failure::new(Kind::Input, "--fix changes this host and no cluster")
+            .hint("put the files where it says, on each node"));
+    }
+    let pods = match (arguments.replicas, app(context, arguments)?) {
+        (Some(replicas), _) => replicas,
+        (None, Some(app)) => of_app(&app).replicas.max(1),
+        (None, None) => DEFAULT_REPLICAS,
+    };
+    let plan = Plan { pods, nodes: arguments.nodes.unwrap_or(1), processes: arguments.processes_per_replica };
+    let holds = kubernetes::run(plan, arguments.format);
+    Ok(if holds { ExitCode::SUCCESS } else { ExitCode::from(Kind::NotHeld.code()) })
 }
 
 impl From<FixError> for Failure {
