@@ -11,7 +11,7 @@ use throng_model::app::{
 };
 use throng_model::autoscale::{Allowed, Autoscale, Controlled, Vertical};
 use throng_model::build::{BuildContext, BuildSecret, PullPolicy};
-use throng_model::sandbox::{Hook, HostAddress, Sandbox, Ulimit};
+use throng_model::sandbox::{Device, Hook, HostAddress, Sandbox, Ulimit};
 use throng_model::update::{BackOff, RestartPace, UpdatePolicy};
 
 /// The app as `docker compose config --format json` shows it: every default that matters filled in, paths absolute,
@@ -283,6 +283,8 @@ fn sandbox(sandbox: &Sandbox, map: &mut Map<String, Value>) {
     set(map, "oom_score_adj", sandbox.oom_score);
     set(map, "init", sandbox.init.then_some(true));
     set(map, "stdin_open", sandbox.stdin_open.then_some(true));
+    let device = |device: &Device| json!({ "source": text(&device.source), "target": device.target, "permissions": device.permissions });
+    set(map, "devices", list(&sandbox.devices, device));
     set(map, "security_opt", sandbox.unfiltered.then(|| json!(["seccomp:unconfined"])));
     set(map, "post_start", list(&sandbox.post_start, hook));
     set(map, "pre_stop", list(&sandbox.pre_stop, hook));

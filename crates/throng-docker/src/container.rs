@@ -3,14 +3,14 @@
 use crate::docker::{Core, Names};
 use crate::labels;
 use bollard::models::{
-    ContainerCreateBody, EndpointIpamConfig, EndpointSettings, HealthConfig, HostConfig, HostConfigLogConfig,
-    Mount, MountTmpfsOptions, MountType, NetworkingConfig, ResourcesUlimits,
+    ContainerCreateBody, DeviceMapping, EndpointIpamConfig, EndpointSettings, HealthConfig, HostConfig,
+    HostConfigLogConfig, Mount, MountTmpfsOptions, MountType, NetworkingConfig, ResourcesUlimits,
 };
 use std::collections::HashMap;
 use std::path::Path;
 use throng_model::app::Swap;
 use throng_model::replica::{Attachment, ReplicaSpec, ResolvedMount, ResolvedSource};
-use throng_model::sandbox::{HostAddress, Sandbox};
+use throng_model::sandbox::{Device, HostAddress, Sandbox};
 use throng_runtime::{ErrorKind, RuntimeError};
 
 /// Nanoseconds of CPU time a second and core.
@@ -73,6 +73,7 @@ fn host_config(spec: &ReplicaSpec, root: &Path, resolv: Option<&Path>) -> HostCo
         dns: (!sandbox.dns.is_empty()).then(|| sandbox.dns.iter().map(ToString::to_string).collect()),
         dns_search: some(&sandbox.dns_search),
         dns_options: some(&sandbox.dns_options),
+        devices: (!sandbox.devices.is_empty()).then(|| sandbox.devices.iter().map(device).collect()),
         annotations: (!sandbox.annotations.is_empty())
             .then(|| sandbox.annotations.clone().into_iter().collect()),
         cpu_shares: resources.cpu_shares.map(signed),
@@ -135,6 +136,14 @@ fn extra_host((name, address): &(String, HostAddress)) -> String {
     match address {
         HostAddress::Address(address) => format!("{name}:{address}"),
         HostAddress::Gateway => format!("{name}:host-gateway"),
+    }
+}
+
+fn device(device: &Device) -> DeviceMapping {
+    DeviceMapping {
+        path_on_host: Some(device.source.display().to_string()),
+        path_in_container: Some(device.target.clone()),
+        cgroup_permissions: Some(device.permissions.clone()),
     }
 }
 

@@ -162,8 +162,8 @@ impl Docker {
     /// One line about what this way of running lacks; `None` when nothing is lost.
     pub fn lost(&self) -> Option<String> {
         (self.core.names == Names::Docker).then(|| {
-            "Docker answers for names of services, with all running replicas, ready or not (only root may answer at \
-             port 53)"
+            "Docker answers for names of services, with all running replicas, ready or not, and not for aliases (only \
+             root may answer at port 53)"
                 .into()
         })
     }
@@ -257,7 +257,8 @@ impl Core {
         let Some((id, spec)) = labels::read(&labels) else { return Ok(()) };
         let folder = self.folder_of(&id);
         let made_with = spec.as_ref().map_or(0, |spec| spec.generation);
-        let generation = crate::runtime::recorded_generation(&folder).unwrap_or(0).max(made_with);
+        let last = crate::runtime::LastStart::read(&folder);
+        let generation = last.generation.max(made_with);
         let inner = Inner {
             generation,
             recorded: generation,
@@ -273,8 +274,13 @@ impl Core {
         // Taken over with an end already: nobody waits for word of it.
         let _looking = replica.looking.lock().await;
         if let Some(state) = self.inspect(&replica).await? {
-            replica.inner().paused = state.paused.unwrap_or(false);
-            replica.set(exit::state(&state));
+            let ended = exit::state(&state);
+            let mut inner = replica.inner();
+            inner.paused = state.paused.unwrap_or(false);
+            inner.generation = last.generation_of(&ended).max(made_with);
+            inner.recorded = inner.generation;
+            drop(inner);
+            replica.set(ended);
         }
         Ok(())
     }

@@ -5,8 +5,9 @@ use std::fmt::Display;
 use throng_runtime::{ErrorKind, RuntimeError};
 
 /// Parts of the daemon's messages that say that a replica cannot be started as it is described, and what to do.
-const INVALID: [(&str, &str); 8] = [
+const INVALID: [(&str, &str); 11] = [
     ("executable file not found", "name a program that the image has, by its path or on its PATH"),
+    ("error gathering device information", "name a device of this host under devices"),
     ("no such file or directory", "name a program and files that are there"),
     ("permission denied", "make the program executable in the image"),
     (
@@ -17,6 +18,8 @@ const INVALID: [(&str, &str); 8] = [
     ("unable to find group", "name a group of the image's /etc/group, or a number"),
     ("bind source path does not exist", "make the folder, or mount another one"),
     ("is not a directory", "see what the image has at that path"),
+    ("requested cpus are not available", "name cores of this host under cpuset"),
+    ("pool overlaps", "choose another subnet, or leave it out to get a free one"),
 ];
 /// Parts of messages that name a limit of the host.
 const HOST: [(&str, &str); 7] = [
@@ -55,7 +58,7 @@ pub fn daemon(what: impl Display, error: Error) -> RuntimeError {
         return RuntimeError::new(ErrorKind::Host, text).hint(hint);
     }
     match (status_code, known(&INVALID)) {
-        (400 | 500, Some(hint)) => RuntimeError::new(ErrorKind::Invalid, text).hint(hint),
+        (400 | 403 | 500, Some(hint)) => RuntimeError::new(ErrorKind::Invalid, text).hint(hint),
         (400, None) => RuntimeError::new(ErrorKind::Invalid, text).hint("Docker takes no such description"),
         (404, _) => RuntimeError::new(ErrorKind::NotFound, text),
         _ => RuntimeError::new(ErrorKind::Host, text).hint("see dockerd's own log"),
@@ -97,6 +100,8 @@ mod tests {
             (400, "invalid mount config: bind source path does not exist: /x", ErrorKind::Invalid),
             (400, "unable to find user nobody-here: no matching entries in passwd file", ErrorKind::Invalid),
             (500, "exec: \"/x\": stat /x: no such file or directory: unknown", ErrorKind::Invalid),
+            (403, "Pool overlaps with other one on this address space", ErrorKind::Invalid),
+            (400, "Requested CPUs are not available - requested 9, available: 0-1", ErrorKind::Invalid),
             (500, "adding interface veth1 to bridge br-1 failed: exchange full", ErrorKind::Host),
             (500, "mkdir /var/lib/docker/x: no space left on device", ErrorKind::Host),
             (500, "--storage-opt is supported only for overlay over xfs with 'pquota'", ErrorKind::Host),

@@ -28,6 +28,8 @@ const BEGUN_WITHIN: Duration = Duration::from_secs(10);
 /// How long a killed command may take to end.
 const KILLED_WITHIN: Duration = Duration::from_secs(10);
 const LOOK_EVERY: Duration = Duration::from_millis(10);
+/// How long one that was killed may take before it is looked whether it is frozen.
+const FROZEN_LOOK: Duration = Duration::from_millis(500);
 /// What the daemon writes to the output of a command that could not begin.
 const REFUSAL: &[u8] = b"OCI runtime exec failed";
 const KILLED: i64 = 137;
@@ -57,8 +59,7 @@ impl Core {
             never = feed(input, pieces) => match never {},
             () = until(deadline) => {
                 killer.kill(replica)?;
-                let ended = tokio::time::timeout(KILLED_WITHIN, command.end()).await;
-                ended.map_err(|_| host(&command.what, "it has not ended though it was killed"))?.map(|(exit, _)| exit)
+                command.killed(replica).await
             }
         };
         // The reader of its input waits for this.
@@ -81,7 +82,7 @@ impl Core {
         // The semaphore is never closed.
         let _permit = self.orders.acquire().await;
         let id = match self.api.create_exec(&replica.container()?, options).await {
-            Err(error) if is(&error, 409) => return Err(not_running(replica)),
+            Err(error) if is(&error, 409) => return Err(not_now(replica, &error)),
             made => made.map_err(|error| daemon(&what, error))?.id,
         };
         let started = self.api.start_exec(&id, None::<StartExecOptions>).await;
@@ -97,6 +98,15 @@ impl Core {
 fn not_running(replica: &Replica) -> RuntimeError {
     RuntimeError::new(ErrorKind::Invalid, format!("{} is not running", replica.id))
         .hint("see `throng ps --all` for how it ended")
+}
+
+/// The daemon refuses while the container is paused, or after its end.
+fn not_now(replica: &Replica, error: &bollard::errors::Error) -> RuntimeError {
+    if !replica.inner().paused && !error.to_string().contains("is paused") {
+        return not_running(replica);
+    }
+    RuntimeError::new(ErrorKind::Invalid, format!("{} is paused", replica.id))
+        .hint("`throng unpause` lets it go on")
 }
 
 async fn until(deadline: Option<Instant>) {
@@ -137,6 +147,25 @@ impl Command<'_> {
                 return Ok((exit::exit(seen.exit_code.unwrap_or(KILLED), false), begun));
             }
             tokio::time::sleep(LOOK_EVERY).await;
+        }
+    }
+
+    /// Waits for its end after it has been killed. What is frozen with its replica does not even die, and is not waited for.
+    async fn killed(&self, replica: &Replica) -> Result<Exit> {
+        let ended = tokio::time::timeout(KILLED_WITHIN, self.end());
+        tokio::pin!(ended);
+        loop {
+            tokio::select! {
+                ended = &mut ended => {
+                    let ended = ended.map_err(|_| host(&self.what, "it has not ended though it was killed"))?;
+                    return ended.map(|(exit, _)| exit);
+                }
+                () = tokio::time::sleep(FROZEN_LOOK) => {
+                    if replica.inner().paused {
+                        return Err(host(&self.what, "it has been killed and ends when its replica goes on"));
+                    }
+                }
+            }
         }
     }
 

@@ -86,13 +86,20 @@ impl Core {
         }
     }
 
-    /// Takes the image away unless somebody runs from it. One that stays is found again by its name.
-    pub async fn let_image_go(&self, root: &RootFs) {
-        let name = name(&root.image_id);
+    /// Takes away what was handed over and nobody runs from: of some no container could be made, so that none has left.
+    pub async fn let_images_go(&self) {
+        let known: Vec<String> = self.images.lock().await.iter().cloned().collect();
+        for name in &known {
+            self.let_image_go(name).await;
+        }
+    }
+
+    /// Takes the image of this name away unless somebody runs from it. One that stays is found again by its name.
+    pub async fn let_image_go(&self, name: &str) {
         let mut known = self.images.lock().await;
-        known.remove(&name);
+        known.remove(name);
         let options = RemoveImageOptionsBuilder::default().build();
-        match self.api.remove_image(&name, Some(options), None).await {
+        match self.api.remove_image(name, Some(options), None).await {
             Err(error) if !is(&error, 404) && !is(&error, 409) => {
                 tracing::warn!("image {name} stays in Docker: {}", chain(&error));
             }

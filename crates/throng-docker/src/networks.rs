@@ -104,6 +104,9 @@ impl Core {
             }
             _ => {}
         }
+        if self.all().is_empty() {
+            self.let_images_go().await;
+        }
         match std::fs::remove_file(self.resolver(name)) {
             Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
                 Err(crate::errors::host(format_args!("cannot forget network {name}"), error))

@@ -4,7 +4,7 @@ use crate::docker::{Core, Docker, LEAVE_WITHIN, check_name};
 use crate::errors::{daemon, host, is};
 use crate::networks::Link;
 use crate::replica::{Inner, Replica};
-use crate::{container, logs, program, usage};
+use crate::{container, images, logs, program, usage};
 use async_trait::async_trait;
 use bollard::models::NetworkConnectRequest;
 use bollard::query_parameters::{
@@ -13,7 +13,7 @@ use bollard::query_parameters::{
 };
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 use throng_model::replica::{Exit, NetworkSpec, Observed, ReplicaId, ReplicaSpec, ReplicaState, Statistics};
 use throng_runtime::backends::{HOOKS_AFTER_START, LEAST_GRACE, run_hooks};
 use throng_runtime::{ErrorKind, ExecIo, ExecSpec, Result, Runtime, RuntimeError, RuntimeEvent, backends};
@@ -289,8 +289,8 @@ impl Core {
     /// Returns the pid, or 0 of a process that has ended meanwhile.
     async fn start(&self, replica: &Arc<Replica>, generation: u64) -> Result<u32> {
         let container = replica.container()?;
-        if generation > replica.inner().recorded {
-            record_generation(&replica.folder, generation)?;
+        if let Some(start) = LastStart::due(replica, generation) {
+            start.write(&replica.folder)?;
             replica.inner().recorded = generation;
         }
         replica.inner().killed = false;
@@ -301,7 +301,7 @@ impl Core {
         self.order(what, self.api.start_container(&container, None::<StartContainerOptions>)).await?;
         let state = self.inspect(replica).await?.unwrap_or_default();
         let pid = state.pid.and_then(|pid| u32::try_from(pid).ok()).unwrap_or(0);
-        replica.set(ReplicaState::Running { pid, started_at: std::time::SystemTime::now() });
+        replica.set(ReplicaState::Running { pid, started_at: SystemTime::now() });
         if let running @ ReplicaState::Running { .. } = crate::exit::state(&state) {
             replica.set(running);
         } else {
@@ -383,7 +383,7 @@ impl Core {
         if self.forget(replica)
             && let Some(root) = root
         {
-            self.let_image_go(&root).await;
+            self.let_image_go(&images::name(&root.image_id)).await;
         }
         if self.of_project(&replica.id.project).is_empty() {
             // Fails while something else lies there, which is meant.
@@ -418,19 +418,91 @@ fn taken(error: &bollard::errors::Error, spec: &ReplicaSpec) -> Option<RuntimeEr
     })
 }
 
-/// The generation of the replica's last start, if it was recorded.
-pub fn recorded_generation(folder: &Path) -> Option<u64> {
-    std::fs::read_to_string(folder.join(GENERATION)).ok()?.trim().parse().ok()
+/// What was recorded of a replica's last start, before the daemon was told of it.
+#[derive(Debug, Default, PartialEq)]
+pub struct LastStart {
+    pub generation: u64,
+    /// The generation of the life before, and when that had ended.
+    before: Option<(u64, SystemTime)>,
 }
 
-fn record_generation(folder: &Path, generation: u64) -> Result<()> {
-    let path = folder.join(GENERATION);
-    std::fs::create_dir_all(folder)
-        .and_then(|()| std::fs::write(&path, generation.to_string()))
-        .map_err(|error| host(format_args!("cannot write {}", path.display()), error))
+impl LastStart {
+    /// Nothing if nothing is on record, which is so until a container is started a second time.
+    pub fn read(folder: &Path) -> LastStart {
+        let text = std::fs::read_to_string(folder.join(GENERATION)).unwrap_or_default();
+        let mut numbers = text.split_whitespace();
+        let mut number = || numbers.next()?.parse::<u64>().ok();
+        let Some(generation) = number() else { return LastStart::default() };
+        let before = number().zip(number()).and_then(|(before, ended)| {
+            Some((before, SystemTime::UNIX_EPOCH.checked_add(Duration::from_nanos(ended))?))
+        });
+        LastStart { generation, before }
+    }
+
+    /// What must be on record before the daemon is told of this start, if anything.
+    fn due(replica: &Replica, generation: u64) -> Option<LastStart> {
+        let inner = replica.inner();
+        let before = match inner.state {
+            ReplicaState::Exited { finished_at, .. } => Some((inner.recorded, finished_at)),
+            _ => None,
+        };
+        (generation > inner.recorded).then_some(LastStart { generation, before })
+    }
+
+    fn write(&self, folder: &Path) -> Result<()> {
+        let path = folder.join(GENERATION);
+        let mut text = self.generation.to_string();
+        if let Some((before, ended)) = self.before {
+            let ended = ended.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+            text += &format!(" {before} {}", ended.as_nanos());
+        }
+        std::fs::create_dir_all(folder)
+            .and_then(|()| std::fs::write(&path, text))
+            .map_err(|error| host(format_args!("cannot write {}", path.display()), error))
+    }
+
+    /// The generation of the life that a container has ended. If it is still the one before, whoever recorded the start
+    /// was killed before the daemon heard of it: this end must not count as one more.
+    pub fn generation_of(&self, state: &ReplicaState) -> u64 {
+        match (state, self.before) {
+            (ReplicaState::Exited { finished_at, .. }, Some((before, ended))) if *finished_at == ended => {
+                before
+            }
+            _ => self.generation,
+        }
+    }
 }
 
 fn forget_generation(folder: &Path) {
     // The container's own is newer than any that was recorded.
     let _ = std::fs::remove_file(folder.join(GENERATION));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_end_counts_for_the_life_that_it_ended() {
+        let folder = tempfile::tempdir().expect("a folder");
+        assert_eq!(LastStart::read(folder.path()), LastStart::default());
+        let ended = SystemTime::UNIX_EPOCH + Duration::new(1_700_000_000, 123_456_789);
+        let exited = |finished_at| ReplicaState::Exited { exit: Exit::Code { code: 3 }, finished_at };
+        for before in [None, Some((6, ended))] {
+            let written = LastStart { generation: 7, before };
+            written.write(folder.path()).expect("written");
+            assert_eq!(LastStart::read(folder.path()), written);
+        }
+        let last = LastStart::read(folder.path());
+        assert_eq!(last.generation_of(&exited(ended)), 6, "it was never started a second time");
+        assert_eq!(last.generation_of(&exited(ended + Duration::from_nanos(1))), 7);
+        let running = ReplicaState::Running { pid: 1, started_at: ended };
+        assert_eq!(last.generation_of(&running), 7);
+        // As earlier versions wrote it, and damage.
+        for (text, generation) in [("9", 9), ("9 8", 9), ("9 8 x", 9), ("", 0), ("x", 0)] {
+            std::fs::write(folder.path().join(GENERATION), text).expect("written");
+            let last = LastStart::read(folder.path());
+            assert_eq!((last.generation_of(&exited(ended)), last.before), (generation, None), "{text}");
+        }
+    }
 }

@@ -67,6 +67,11 @@ impl Runtime for Nested {
         let (slot, docker) = self.at(&spec.id).await?;
         let _up = slot.up.read().await;
         can_mount(slot, &spec.mounts)?;
+        if let Some(device) = spec.sandbox.devices.first() {
+            let message = format!("node {} has no device {}", slot.ordinal, device.source.display());
+            return Err(RuntimeError::new(ErrorKind::Invalid, message)
+                .hint("share the daemon (--on docker), use --on local, or remove it from devices"));
+        }
         docker.create(spec).await.map_err(named(slot.ordinal))
     }
 

@@ -11,7 +11,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use throng_model::replica::{Process, ResolvedMount, ResolvedSource};
-use throng_model::sandbox::Sandbox;
+use throng_model::sandbox::{Device, Sandbox};
 use throng_runtime::{ErrorKind, RuntimeError};
 
 /// Docker's default search path.
@@ -26,7 +26,9 @@ const DEV_OPTIONS: &str = "mode=755,size=65536k";
 const OOM_SCORE: &str = "100";
 
 /// Docker's default capabilities, by their numbers in linux/capability.h: chown, dac_override, fowner, fsetid, kill,
-/// setgid, setuid, setpcap, net_bind_service, net_raw, sys_chroot, mknod, audit_write, setfcap.
+/// setgid, setuid, setpcap, net_bind_service, net_raw, sys_chroot, audit_write, setfcap. Not mknod: Docker keeps nodes
+/// that a container has made from being opened, by a list of devices for each; here nobody makes any, so that no disk of
+/// the host is within reach. Pipes and sockets need no privilege.
 pub const DEFAULT_CAPABILITIES: u64 = 1
     | 1 << 1
     | 1 << 3
@@ -38,7 +40,6 @@ pub const DEFAULT_CAPABILITIES: u64 = 1
     | 1 << 10
     | 1 << 13
     | 1 << 18
-    | 1 << 27
     | 1 << 29
     | 1 << 31;
 
@@ -213,9 +214,10 @@ pub fn root(ground: &Ground, root: &Root<'_>) -> Outcome<Vec<Op>> {
     }
     ops.push(match &ground.blank {
         Some(_) => Op::Overlay(overlay(root)?),
-        None => mount("overlay", root.mount_point, "overlay", 0, &overlay_options(ground, root)?)?,
+        None => mount("overlay", root.mount_point, "overlay", NO_DEV, &overlay_options(ground, root)?)?,
     });
-    let trees = take_trees(ground, root, &mut ops)?;
+    let mounts = [root.mounts, device_mounts(&root.sandbox.devices)?.as_slice()].concat();
+    let trees = take_trees(ground, root, &mounts, &mut ops)?;
     if root.sys == Sys::Host {
         ops.push(Op::Take { tree: HOST_SYS, path: text("/sys")?, recursive: true });
     }
@@ -225,7 +227,7 @@ pub fn root(ground: &Ground, root: &Root<'_>) -> Outcome<Vec<Op>> {
     });
     kernel_file_systems(root, &mut ops)?;
     devices(ground, root.sandbox.shm_size, &mut ops)?;
-    for (tree, mount) in trees.iter().zip(root.mounts) {
+    for (tree, mount) in trees.iter().zip(&mounts) {
         user_mount(*tree, mount, &mut ops)?;
     }
     // Empty, once the overlay has become the root. A file system of their own for each would be four for each replica.
@@ -246,6 +248,33 @@ pub fn root(ground: &Ground, root: &Root<'_>) -> Outcome<Vec<Op>> {
         ops.push(Op::ReadOnly { path: text("/")?, recursive: false });
     }
     Ok(ops)
+}
+
+/// Devices of the host are its own nodes, at their places: whoever may open them there may do so here. There are no rules
+/// for each replica that could hold it to less.
+fn device_mounts(devices: &[Device]) -> Outcome<Vec<ResolvedMount>> {
+    use std::os::unix::fs::FileTypeExt;
+    let mount = |device: &Device| {
+        let path = device.source.display();
+        if !["r", "w"].iter().all(|letter| device.permissions.contains(letter)) {
+            let message = format!("{path} cannot be given with {:?} alone", device.permissions);
+            return Err(invalid(message).hint("write rwm under devices, or use --on docker"));
+        }
+        let found = std::fs::metadata(&device.source).map(|found| found.file_type());
+        let is_device =
+            |kind: std::fs::FileType| kind.is_dir() || kind.is_char_device() || kind.is_block_device();
+        match found {
+            Ok(kind) if is_device(kind) => Ok(ResolvedMount {
+                source: ResolvedSource::Bind(device.source.clone()),
+                target: device.target.clone(),
+                read_only: false,
+            }),
+            Ok(_) => Err(invalid(format!("{path} is no device")).hint("mount files under volumes")),
+            Err(error) => Err(invalid(format!("there is no device {path}: {error}"))
+                .hint("name a device of this host under devices")),
+        }
+    };
+    devices.iter().map(mount).collect()
 }
 
 fn overlay(root: &Root<'_>) -> Outcome<Overlay> {
@@ -291,7 +320,12 @@ fn overlay_options(ground: &Ground, root: &Root<'_>) -> Outcome<String> {
 
 /// Takes hold of everything that comes from the host, before the root changes. One entry for each of the mounts,
 /// then the device nodes where they cannot be made.
-fn take_trees(ground: &Ground, root: &Root<'_>, ops: &mut Vec<Op>) -> Outcome<Vec<Option<usize>>> {
+fn take_trees(
+    ground: &Ground,
+    root: &Root<'_>,
+    mounts: &[ResolvedMount],
+    ops: &mut Vec<Op>,
+) -> Outcome<Vec<Option<usize>>> {
     let mut next = if ground.rootless { DEVICES.len() } else { 0 };
     if ground.rootless {
         for (tree, (name, ..)) in DEVICES.iter().enumerate() {
@@ -299,7 +333,7 @@ fn take_trees(ground: &Ground, root: &Root<'_>, ops: &mut Vec<Op>) -> Outcome<Ve
         }
     }
     let mut trees = Vec::new();
-    for (number, mount) in root.mounts.iter().enumerate() {
+    for (number, mount) in mounts.iter().enumerate() {
         let source = match &mount.source {
             ResolvedSource::Bind(path) => Some(path.clone()),
             ResolvedSource::Private => Some((root.private)(number)),

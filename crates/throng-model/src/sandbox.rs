@@ -4,6 +4,7 @@
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::net::IpAddr;
+use std::path::PathBuf;
 
 /// Wishes about a replica's surroundings; the default is none.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -42,6 +43,9 @@ pub struct Sandbox {
     /// Without the filter of system calls.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub unfiltered: bool,
+    /// Devices of the host that are there beside the usual ones, each at a place of its own.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub devices: Vec<Device>,
     /// Notes for other programs, kept and not read.
     pub annotations: BTreeMap<String, String>,
 }
@@ -55,6 +59,17 @@ impl Sandbox {
     pub fn limits_alone(&self) -> Sandbox {
         Sandbox { ulimits: self.ulimits.clone(), ..Sandbox::default() }
     }
+}
+
+/// A device of the host, or a folder of some.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Device {
+    /// Its file on the host, absolute.
+    pub source: PathBuf,
+    /// Where it is in the replica, absolute.
+    pub target: String,
+    /// Out of `r`, `w` and `m` (may make more nodes of it), as control groups write it.
+    pub permissions: String,
 }
 
 /// Both bounds of a resource of each process; `None` is no bound (setrlimit(2)).

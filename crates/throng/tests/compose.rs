@@ -322,3 +322,40 @@ fn a_core_that_is_not_there_is_said() {
     bench.ok(&["down"]);
     bench.assert_clean();
 }
+
+#[test]
+fn devices_of_the_host_are_where_the_file_says() {
+    let name = "devices_of_the_host_are_where_the_file_says";
+    let Some(bench) = Bench::with_probe(name) else { return };
+    if !std::path::Path::new("/dev/net/tun").exists() {
+        return support::skip(name, "this kernel has no /dev/net/tun");
+    }
+    let compose = |device: &str| {
+        bench.compose(&format!(
+            "
+services:
+  one: {{image: probe, command: [sleep, '600'], user: '0', devices: ['{device}']}}
+  plain: {{image: probe, command: [sleep, '600']}}
+"
+        ));
+    };
+    compose("/dev/net/tun:/dev/own/tun");
+    let up = bench.ok(&["up", "-d", "--wait"]);
+    assert!(!up.err.contains("no effect"), "{}", up.err);
+    let read = |service: &str, path: &str| inside(&bench, service, &["read", path]);
+    // It can be opened; to read from one that is attached to no interface is EBADFD (the kernel's tun_chr_read_iter).
+    assert_eq!(read("one", "/dev/own/tun"), "File descriptor in bad state (os error 77)");
+    assert!(read("plain", "/dev/own/tun").contains("No such file"));
+    bench.ok(&["config"]).prints("source: /dev/net/tun");
+    bench.ok(&["down"]);
+    for (device, said) in [
+        ("/dev/net/tun:r", "/dev/net/tun cannot be given with \"r\" alone"),
+        ("/dev/net/nowhere", "there is no device /dev/net/nowhere"),
+        ("/etc/hostname", "/etc/hostname is no device"),
+    ] {
+        compose(device);
+        bench.fails(1, &["up", "-d", "--wait", "one"]).says(said).says("hint: ");
+        bench.ok(&["down"]);
+    }
+    bench.assert_clean();
+}

@@ -132,3 +132,32 @@ fn a_replica_that_does_not_start_up_in_time_is_ended() {
     bench.ok(&["down"]);
     bench.assert_clean();
 }
+
+#[test]
+fn who_is_paused_and_asked_whether_it_lives_is_ended() {
+    let name = "who_is_paused_and_asked_whether_it_lives_is_ended";
+    let Some(bench) = Bench::with_app(name, support::apps::PAUSED) else { return };
+    bench.ok(&["up", "-d", "--wait"]);
+    let firsts = || ["asked-1", "inside-1", "held-1"].map(|name| bench.pids(name).first().copied());
+    let before = firsts();
+    for service in ["asked", "inside", "held"] {
+        bench.ok(&["pause", service]).says(" paused");
+    }
+    for service in ["asked", "inside"] {
+        until("it is ended and comes back", || {
+            let now = bench.ps().into_iter().find(|replica| replica["Service"] == service)?;
+            (now["Restarts"] == 1 && now["State"] == "running" && now["Health"] == "healthy").then_some(())
+        });
+    }
+    let events = bench.ok(&["events", "--no-follow"]);
+    events.prints("is ended: liveness check failed: GET :80/livez: no answer in time");
+    events.prints("is ended: liveness check failed: `/probe get 127.0.0.1:81 /`").prints("is paused");
+    // The kernel takes connections in the name of who is paused, so that its check finds it well.
+    let held = bench.ps().into_iter().find(|replica| replica["Service"] == "held").expect("it is there");
+    assert_eq!(held["State"], "paused", "{held}");
+    bench.ok(&["unpause", "held"]).says("held-1 goes on");
+    let after = firsts();
+    assert!(after[0] != before[0] && after[1] != before[1] && after[2] == before[2], "{before:?} {after:?}");
+    bench.ok(&["down"]);
+    bench.assert_clean();
+}

@@ -5,7 +5,9 @@ use crate::keys::Section;
 use crate::yaml::{Entry, Findings, Node, Value, nearest};
 use std::collections::BTreeMap;
 use std::net::IpAddr;
-use throng_model::sandbox::{CAPABILITIES, Hook, HostAddress, Sandbox, ULIMITS, Ulimit, is_namespaced};
+use throng_model::sandbox::{
+    CAPABILITIES, Device, Hook, HostAddress, Sandbox, ULIMITS, Ulimit, is_namespaced,
+};
 
 /// Most elements of one of these lists; they are carried out for every replica.
 const MAX_ELEMENTS: usize = 1_000;
@@ -71,10 +73,85 @@ pub(super) fn read(
     if let Some(node) = section.take("security_opt") {
         read_security(node, &mut sandbox, findings);
     }
+    if let Some(node) = section.take("devices") {
+        sandbox.devices = devices(node, findings);
+    }
     if let Some(node) = section.take("annotations") {
         sandbox.annotations = node.text_map(findings).unwrap_or_default();
     }
     sandbox
+}
+
+/// As `SOURCE`, `SOURCE:TARGET` or `SOURCE:TARGET:PERMISSIONS`, or as mappings. Of several at one place the last counts.
+fn devices(node: &Node, findings: &mut Findings) -> Vec<Device> {
+    let mut devices: Vec<Device> = Vec::new();
+    for item in elements(node, findings) {
+        let Some(device) = device(item, findings) else { continue };
+        devices.retain(|known| known.target != device.target);
+        devices.push(device);
+    }
+    devices
+}
+
+fn device(item: &Node, findings: &mut Findings) -> Option<Device> {
+    let (source, target, permissions) = if item.scalar().is_some() {
+        let text = item.nonempty(findings)?;
+        if !text.starts_with('/') && text.contains('=') {
+            let hint = "name the files of the devices";
+            findings.warn_with_hint(
+                &item.position,
+                format!("{text:?} has no effect: no driver is asked"),
+                hint,
+            );
+            return None;
+        }
+        let mut parts = text.split(':');
+        let source = parts.next().unwrap_or_default();
+        match (parts.next(), parts.next(), parts.next()) {
+            (Some(permissions), None, None) if are_permissions(permissions) => (source, source, permissions),
+            (target, permissions, None) => (source, target.unwrap_or(source), permissions.unwrap_or("rwm")),
+            _ => {
+                item.mismatch("a device such as /dev/fuse:/dev/fuse:rwm", findings);
+                return None;
+            }
+        }
+    } else {
+        let mut section = Section::open("services.*.devices.*", item, findings)?;
+        let mut text = |key| section.take(key).and_then(|node| node.nonempty(findings));
+        let (source, target, permissions) = (text("source"), text("target"), text("permissions"));
+        section.close(findings);
+        let Some(source) = source else {
+            findings.error(&item.position, "expected a source, found none");
+            return None;
+        };
+        (source, target.unwrap_or(source), permissions.unwrap_or("rwm"))
+    };
+    for path in [source, target] {
+        if !path.starts_with('/') || path.trim_matches('/').is_empty() {
+            let hint = "write a path such as /dev/fuse";
+            findings.error_with_hint(&item.position, format!("{path:?} is not the path of a device"), hint);
+            return None;
+        }
+    }
+    if !are_permissions(permissions) {
+        let hint = "write some of r (read), w (write) and m (make nodes)";
+        findings.error_with_hint(
+            &item.position,
+            format!("{permissions:?} are no permissions of a device"),
+            hint,
+        );
+        return None;
+    }
+    let target = super::clean(target.as_ref()).to_string_lossy().into_owned();
+    Some(Device { source: super::clean(source.as_ref()), target, permissions: permissions.to_owned() })
+}
+
+/// Some of the letters, each once.
+fn are_permissions(text: &str) -> bool {
+    let mut letters: Vec<char> = text.chars().collect();
+    letters.sort_unstable();
+    letters.dedup();
+    letters.len() == text.len() && !text.is_empty() && letters.iter().all(|letter| "rwm".contains(*letter))
 }
 
 /// `security_opt`, as `NAME:VALUE` or `NAME=VALUE`. What holds anyway needs no word.

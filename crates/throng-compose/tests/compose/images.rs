@@ -158,6 +158,18 @@ fn limits_and_privileges_with_bad_values() {
         "security_opt: ['no-new-privileges:false']",
         "compose.yaml:4:20: warning: \"no-new-privileges:false\" has no effect (hint: replicas never get new privileges; give them with cap_add)",
     );
+    check_service(
+        "devices: ['dev/x']",
+        "compose.yaml:4:15: error: \"dev/x\" is not the path of a device (hint: write a path such as /dev/fuse)",
+    );
+    check_service(
+        "devices: ['/dev/x:/dev/y:q']",
+        "compose.yaml:4:15: error: \"q\" are no permissions of a device (hint: write some of r (read), w (write) and m (make nodes))",
+    );
+    check_service(
+        "devices: [vendor.example/gpu=all]",
+        "compose.yaml:4:15: warning: \"vendor.example/gpu=all\" has no effect: no driver is asked (hint: name the files of the devices)",
+    );
     check_service("stdin_open: 7", "compose.yaml:4:17: error: expected true or false, found \"7\"");
 }
 

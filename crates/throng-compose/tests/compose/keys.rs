@@ -604,6 +604,22 @@ const PAIRS: &[(&str, &str, &str)] = &[
         "web: {security_opt: ['seccomp:unconfined']}",
         "web: {security_opt: ['no-new-privileges:true']}",
     ),
+    ("services.*.devices", "web: {devices: [/dev/fuse]}", "web: {devices: ['/dev/fuse:/dev/other']}"),
+    (
+        "services.*.devices.*.source",
+        "web: {devices: [{source: /dev/a, target: /dev/x}]}",
+        "web: {devices: [{source: /dev/b, target: /dev/x}]}",
+    ),
+    (
+        "services.*.devices.*.target",
+        "web: {devices: [{source: /dev/a, target: /dev/x}]}",
+        "web: {devices: [{source: /dev/a, target: /dev/y}]}",
+    ),
+    (
+        "services.*.devices.*.permissions",
+        "web: {devices: [{source: /dev/a, permissions: r}]}",
+        "web: {devices: [{source: /dev/a, permissions: rw}]}",
+    ),
     ("services.*.stdin_open", "web: {stdin_open: true}", "web: {stdin_open: false}"),
     (
         "services.*.build.additional_contexts",

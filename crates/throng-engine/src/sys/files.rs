@@ -42,8 +42,9 @@ pub fn overlay(wanted: &Overlay) -> Result<RawFd, Errno> {
         configure(context, FSCONFIG_SET_FLAG, c"volatile".as_ptr(), null())?;
     }
     configure(context, FSCONFIG_CMD_CREATE, null(), null())?;
+    // Device nodes that an image brings along are no way to the host's devices.
     // SAFETY: no memory is involved.
-    descriptor(unsafe { libc::syscall(libc::SYS_fsmount, context, FSMOUNT_CLOEXEC, 0) })
+    descriptor(unsafe { libc::syscall(libc::SYS_fsmount, context, FSMOUNT_CLOEXEC, MOUNT_ATTR_NODEV) })
 }
 
 /// `key` and `value` must be C strings or null, as the command wants them.
@@ -63,6 +64,7 @@ const AT_RECURSIVE: u32 = 0x8000;
 const MOVE_MOUNT_F_EMPTY_PATH: u32 = 4;
 const MOVE_MOUNT_T_SYMLINKS: u32 = 0x10;
 const MOUNT_ATTR_RDONLY: u64 = 1;
+const MOUNT_ATTR_NODEV: u32 = 4;
 
 pub fn open_tree(path: &CStr, recursive: bool) -> Result<RawFd, Errno> {
     let flags = OPEN_TREE_CLONE | libc::O_CLOEXEC as u32 | if recursive { AT_RECURSIVE } else { 0 };

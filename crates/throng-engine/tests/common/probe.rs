@@ -8,6 +8,7 @@ unsafe extern "C" {
     fn signal(number: i32, handler: usize) -> usize;
     fn fork() -> i32;
     fn pause() -> i32;
+    fn mknod(path: *const std::ffi::c_char, mode: u32, device: u64) -> i32;
     fn socket(domain: i32, kind: i32, protocol: i32) -> i32;
     fn setsockopt(socket: i32, level: i32, name: i32, value: *const i32, length: u32) -> i32;
     fn bind(socket: i32, address: *const u8, length: u32) -> i32;
@@ -213,6 +214,21 @@ fn main() {
             loop {
                 eaten.push(vec![1u8; 1 << 20]);
                 std::hint::black_box(&eaten);
+            }
+        }
+        // Makes the node of a character device and opens it for writing.
+        "open-node" => {
+            let path = std::ffi::CString::new(argument).expect("a path");
+            let number = |n: usize| args[n].parse::<u64>().expect("a number");
+            // makedev(3), of small numbers.
+            let made = unsafe { mknod(path.as_ptr(), 0o020600, number(3) << 8 | number(4)) };
+            let made = if made == 0 { Ok(()) } else { Err(std::io::Error::last_os_error()) };
+            match made.and_then(|()| std::fs::OpenOptions::new().write(true).open(argument)) {
+                Ok(_) => println!("opened"),
+                Err(error) => {
+                    println!("{error}");
+                    std::process::exit(1);
+                }
             }
         }
         "forks" => {

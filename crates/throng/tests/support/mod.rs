@@ -5,6 +5,7 @@
 //! different, so tests run side by side.
 #![allow(dead_code)] // each test file uses a part of it
 
+pub mod apps;
 pub mod leftovers;
 pub mod registry;
 pub mod web;

@@ -152,6 +152,20 @@ fn main() {
     let word = |n: usize| args.get(n).map(String::as_str).unwrap_or_default();
     match word(1) {
         "serve" => serve(word(2).parse().expect("a port")),
+        // Does something else after so many milliseconds.
+        "late" => {
+            use std::os::unix::process::CommandExt;
+            std::thread::sleep(Duration::from_millis(word(2).parse().expect("milliseconds")));
+            panic!("{}", std::process::Command::new("/proc/self/exe").args(&args[3..]).exec());
+        }
+        // Takes connections for so many milliseconds, then none, and stays.
+        "listen" => {
+            let listener = TcpListener::bind(("0.0.0.0", word(2).parse::<u16>().expect("a port")));
+            let listener = listener.expect("a free port");
+            std::thread::sleep(Duration::from_millis(word(3).parse().expect("milliseconds")));
+            drop(listener);
+            std::thread::sleep(Duration::from_secs(3_600));
+        }
         "healthy" => {
             let port: u16 = word(2).parse().expect("a port");
             let well = get(("127.0.0.1", port), "/healthz").is_ok_and(|(status, _)| status == 200);

@@ -1,13 +1,19 @@
 //! The same commands over a Docker daemon, which the test starts for itself.
 
+mod faults;
+mod jobs;
+mod keys;
+mod living;
+mod there;
+
+#[path = "../support/mod.rs"]
 mod support;
 
 use rustix::process::Signal;
 use serde_json::Value;
-use std::path::Path;
-use std::process::Command;
-use support::{Bench, Done, Running, until, web};
-use throng_dockerd::{Dockerd, Options, request};
+use support::{Bench, until, web};
+use there::{There, ask, lives, named};
+use throng_dockerd::request;
 
 const WEB: &str = "
 services:
@@ -19,96 +25,6 @@ services:
     healthcheck: {test: [CMD, /probe, healthy, '80'], interval: 1s, timeout: 5s, retries: 2}
   talk: {image: probe, command: [say, hello]}
 ";
-
-/// A bench whose commands reach a daemon of its own.
-struct There {
-    bench: Bench,
-    daemon: Dockerd,
-}
-
-impl There {
-    /// `tag` and `number` must differ between tests: they are in the names and addresses of the daemon's bridge.
-    fn new(name: &str, tag: &str, number: u8) -> Option<There> {
-        if let Some(reason) = throng_dockerd::missing() {
-            support::skip(name, &reason);
-            return None;
-        }
-        let bench = Bench::with_probe(name)?;
-        let folder = bench.folder.parent().expect("a folder").join("d");
-        let bridge = format!("10.202.{number}.1/24");
-        let options = Options { folder: &folder, name: tag, bridge: &bridge };
-        let daemon = Dockerd::start(&options).expect("a daemon");
-        Some(There { bench, daemon })
-    }
-
-    fn command(&self, arguments: &[&str]) -> Command {
-        let mut command = self.bench.command(arguments);
-        command.env("DOCKER_HOST", self.daemon.host());
-        command
-    }
-
-    #[track_caller]
-    fn fails(&self, code: i32, arguments: &[&str]) -> Done {
-        let done = self.spawn(arguments).wait();
-        assert_eq!(done.code, code, "throng {}\n{}{}", arguments.join(" "), done.out, done.err);
-        done
-    }
-
-    fn ok(&self, arguments: &[&str]) -> Done {
-        self.fails(0, arguments)
-    }
-
-    fn spawn(&self, arguments: &[&str]) -> Running {
-        self.bench.spawn_with(self.command(arguments))
-    }
-
-    /// What the daemon has of a kind, as its API lists it.
-    fn listed(&self, path: &str) -> Vec<Value> {
-        listed(&self.daemon.socket(), path)
-    }
-
-    /// Names and ids of the replicas on a node.
-    fn on_node(&self, node: u32) -> Vec<(String, String)> {
-        let folder = format!("run/{}.node-{node}/docker.sock", self.bench.project);
-        named(&listed(&self.bench.home.join(folder), "/containers/json"))
-    }
-
-    /// Containers, networks beside Docker's own three, images and volumes.
-    fn left(&self) -> Vec<String> {
-        let name = |value: &Value| value["Names"][0].as_str().or(value["Name"].as_str()).map(str::to_owned);
-        let own = |name: &String| !["bridge", "host", "none"].contains(&name.as_str());
-        let containers = self.listed("/containers/json?all=1");
-        let mut left: Vec<String> = containers.iter().filter_map(name).collect();
-        left.extend(self.listed("/networks").iter().filter_map(name).filter(own));
-        left.extend(self.listed("/images/json").iter().map(|image| image["RepoTags"].to_string()));
-        let volumes = ask(&self.daemon.socket(), "/volumes");
-        left.extend(volumes["Volumes"].as_array().into_iter().flatten().filter_map(name));
-        left
-    }
-}
-
-fn ask(socket: &Path, path: &str) -> Value {
-    let (status, text) = request(socket, "GET", path, &[]).expect("the daemon answers");
-    assert_eq!(status, 200, "{path}: {text}");
-    serde_json::from_str(&text).unwrap_or_else(|error| panic!("{path}: {error}: {text}"))
-}
-
-fn listed(socket: &Path, path: &str) -> Vec<Value> {
-    ask(socket, path).as_array().cloned().unwrap_or_else(|| panic!("{path} lists nothing"))
-}
-
-/// Names and ids of containers.
-fn named(containers: &[Value]) -> Vec<(String, String)> {
-    let text = |value: &Value| value.as_str().unwrap_or_default().trim_start_matches('/').to_owned();
-    let mut named: Vec<_> = containers.iter().map(|c| (text(&c["Names"][0]), text(&c["Id"]))).collect();
-    named.sort();
-    named
-}
-
-/// Container of each replica, by its name.
-fn lives(there: &There) -> Vec<(String, String)> {
-    named(&there.listed("/containers/json"))
-}
 
 #[test]
 fn an_app_lives_on_docker_as_it_does_here() {
@@ -164,8 +80,7 @@ fn an_app_lives_on_docker_as_it_does_here() {
 fn a_killed_supervisor_loses_nobody(there: &There) {
     let before = lives(there);
     let supervisor = there.bench.supervisor().expect("a supervisor");
-    support::kill(supervisor, Signal::KILL);
-    until("it listens no more", || (!there.bench.listens()).then_some(()));
+    there.kill_supervisor();
     // Without DOCKER_HOST: the daemon is remembered.
     let replicas = there.bench.ps();
     assert_eq!(replicas.iter().filter(|replica| replica["State"] == "running").count(), 4, "{replicas:?}");
@@ -411,9 +326,7 @@ volumes: {shared: {}}
     // How many there are is remembered as well.
     there.fails(2, &["--on", "docker:3", "up", "-d"]).says("2 nodes").says("hint: leave --on away");
     there.fails(2, &["--on", "docker:0", "ps"]).says("the number of nodes is from 1 to");
-    let supervisor = bench.supervisor().expect("a supervisor");
-    support::kill(supervisor, Signal::KILL);
-    until("it listens no more", || (!bench.listens()).then_some(()));
+    there.kill_supervisor();
     assert_eq!(bench.ps().iter().filter(|replica| replica["State"] == "running").count(), 6);
     assert_eq!([there.on_node(1), there.on_node(2)], before, "nobody was replaced");
 
