@@ -35,6 +35,7 @@ pub const FOR_TESTS: &[Package] = &[
     package("strace", "strace"),
     package("iputils-ping", "ping"),
     package("iperf3", "iperf3"),
+    package("kubernetes-client", "kubectl"),
 ];
 
 /// The peers that are measured beside this project.

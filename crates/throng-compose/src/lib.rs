@@ -15,6 +15,7 @@ pub mod interpolate;
 mod keys;
 mod load;
 mod merge;
+mod places;
 mod read;
 mod render;
 pub mod yaml;
@@ -22,6 +23,7 @@ pub mod yaml;
 pub use canonical::canonical;
 pub use emit::to_yaml;
 pub use keys::{Key, Status, key_table};
+pub use places::Places;
 pub use render::render;
 
 use std::collections::BTreeMap;
@@ -67,6 +69,7 @@ pub struct Loaded {
     pub files: Vec<PathBuf>,
     /// Services that their profiles leave out of the app.
     pub disabled: BTreeMap<String, Service>,
+    pub places: Places,
 }
 
 /// Loads, merges and checks Compose files.
@@ -76,14 +79,14 @@ pub struct Loaded {
 pub fn load(options: &LoadOptions) -> Result<Loaded, Vec<Diagnostic>> {
     let mut findings = Findings::default();
     match load_into(options, &mut findings) {
-        Some((app, disabled, files)) if !findings.has_errors() => {
-            Ok(Loaded { app, warnings: findings.into_vec(), files, disabled })
+        Some((app, disabled, files, places)) if !findings.has_errors() => {
+            Ok(Loaded { app, warnings: findings.into_vec(), files, disabled, places })
         }
         _ => Err(findings.into_vec()),
     }
 }
 
-type Parts = (App, BTreeMap<String, Service>, Vec<PathBuf>);
+type Parts = (App, BTreeMap<String, Service>, Vec<PathBuf>, Places);
 
 fn load_into(options: &LoadOptions, findings: &mut Findings) -> Option<Parts> {
     let caller = std::path::absolute(&options.directory)
@@ -114,7 +117,7 @@ fn load_into(options: &LoadOptions, findings: &mut Findings) -> Option<Parts> {
         load::Loader::new(&directory, options.input.as_deref(), findings).load(&files, &lookup)?;
     let context = read::Context { name, directory, environment: &lookup, profiles: &profiles };
     let (app, disabled) = read::read(&root, &context, findings)?;
-    Some((app, disabled, files))
+    Some((app, disabled, files, Places(root)))
 }
 
 fn check_given_name(name: &str, findings: &mut Findings) {

@@ -7,6 +7,7 @@
 
 mod app;
 mod autoscale;
+mod convert;
 mod faults;
 mod images;
 mod load;
@@ -15,6 +16,7 @@ mod runs;
 
 pub use app::*;
 pub use autoscale::*;
+pub use convert::*;
 pub use faults::*;
 pub use images::*;
 pub use load::*;
@@ -30,8 +32,9 @@ const GLOBAL: &str = "Global options";
 
 /// Commands that have nothing to do with replicas: they take the global options, as scripts may give them to all, but do
 /// not show them.
-const WITHOUT_REPLICAS: [&str; 19] = [
+const WITHOUT_REPLICAS: [&str; 20] = [
     "config",
+    "convert",
     "runs",
     "report",
     "compare",
@@ -213,6 +216,8 @@ pub enum Command {
     Events(EventsArguments),
     /// Print the app as it is understood, with every default filled in
     Config(ConfigArguments),
+    /// Write the app as Kubernetes manifests
+    Convert(ConvertArguments),
     /// Put load on a URL or a service, or with -i load images from an archive
     Load(Box<LoadArguments>),
     /// List recorded runs

@@ -4,6 +4,7 @@ mod app;
 mod autoscale;
 mod build;
 mod ceiling;
+mod convert;
 mod describe;
 mod doctor;
 mod faults;
@@ -101,6 +102,7 @@ async fn dispatch(context: &Context, command: Command) -> Result<ExitCode> {
         Command::Metrics(arguments) => metrics::run(context, arguments).await?,
         Command::Events(arguments) => listings::events(context, arguments).await?,
         Command::Config(arguments) => listings::config(context, arguments)?,
+        Command::Convert(arguments) => convert::run(context, arguments)?,
         Command::Logs(arguments) => logs::run(context, arguments).await?,
         Command::Runs(arguments) => runs::list(context, arguments)?,
         Command::Report(arguments) => runs::report(context, arguments)?,
