@@ -62,7 +62,12 @@ pub struct Limits {
     pub idle_total: usize,
     /// How long such a connection is kept. Default 30 s.
     pub idle_timeout: Duration,
-    /// Time to make a TCP connection to a backend. Default 2 s.
+    /// How long an idle connection may have rested for a request that must not be sent twice, such as a POST: the
+    /// backend may close one that has rested for long while the request is on its way. Servers that close idle
+    /// connections do so after 2 s or more. Default 1 s; zero for a new connection each time.
+    pub reuse_within: Duration,
+    /// Time to make a TCP connection to a backend. Default 2 s. Where none is made in time, for the backend is too busy
+    /// to take any or cannot be reached, others are asked, and all of them again as long as `hold_timeout`.
     pub connect_timeout: Duration,
     /// How long a request goes on asking where every ready backend that it asks refuses connections: who has just
     /// started may not listen yet. Default 1 s; zero for not at all.
@@ -104,6 +109,7 @@ impl Default for Limits {
             idle_per_backend: 64,
             idle_total: 1_024,
             idle_timeout: Duration::from_secs(30),
+            reuse_within: Duration::from_secs(1),
             connect_timeout: Duration::from_secs(2),
             listen_timeout: Duration::from_secs(1),
             retries: 2,

@@ -4,11 +4,11 @@
 //! backend allows at once wait in line. Framing, flow control
 //! (and with it back-pressure) and header compression are hyper's.
 
-use crate::backends::{BackendState, Lease, Shared};
+use crate::backends::{BackendState, Lease, Shared, Unavailable};
 use crate::buffer::Buffer;
 use crate::http1::sentence_for;
 use crate::pool::connect;
-use crate::tries::Tries;
+use crate::tries::{Miss, Tries};
 use crate::worker::Context;
 use bytes::{Buf, Bytes};
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
@@ -92,18 +92,18 @@ async fn forward(context: &Context, request: Request<Incoming>, peer: IpAddr) ->
         };
         let backend = lease.backend.clone();
         let copy = copy_of(&request);
-        let (unsent, unreachable) = match attempt(context, request, lease).await {
+        let (unsent, miss) = match attempt(context, request, lease).await {
             Attempt::Answered(response) => return response,
             Attempt::Late => return fail(shared, 504, "The replica did not answer in time."),
-            Attempt::NoConnection(unsent) => (Some(unsent), Some(backend)),
-            Attempt::NotSent(unsent) => (Some(unsent), None),
-            Attempt::Reset { reused } => (copy.filter(|_| reused), None),
+            Attempt::NoConnection(unsent, error) => (Some(unsent), Miss::of_connecting(&error, backend)),
+            Attempt::NotSent(unsent) => (Some(unsent), Miss::Stale),
+            Attempt::Reset { reused } => (copy.filter(|_| reused), Miss::Stale),
         };
-        let nobody = unreachable.is_some();
+        let nobody = !matches!(miss, Miss::Stale);
         let Some(unsent) = unsent else { return broken(shared) };
-        if !tries.again(unreachable).await {
-            let sentence = "No replica of this service accepts connections.";
-            return if nobody { fail(shared, 502, sentence) } else { broken(shared) };
+        if !tries.again(miss).await {
+            let (status, sentence) = sentence_for(Unavailable::AllTried);
+            return if nobody { fail(shared, status, sentence) } else { broken(shared) };
         }
         request = unsent;
     }
@@ -133,7 +133,7 @@ fn answer(status: u16, sentence: &'static str) -> Answer {
 /// How one try at one backend ended.
 enum Attempt {
     Answered(Answer),
-    NoConnection(Request<Outgoing>),
+    NoConnection(Request<Outgoing>, io::Error),
     /// The connection closed before the request was put on it.
     NotSent(Request<Outgoing>),
     /// The stream or its connection broke before an answer.
@@ -144,8 +144,9 @@ enum Attempt {
 }
 
 async fn attempt(context: &Context, request: Request<Outgoing>, lease: Lease) -> Attempt {
-    let Ok((mut sender, reused)) = sender_to(context, &lease.backend).await else {
-        return Attempt::NoConnection(request);
+    let (mut sender, reused) = match sender_to(context, &lease.backend).await {
+        Ok(found) => found,
+        Err(error) => return Attempt::NoConnection(request, error),
     };
     let sent = sender.try_send_request(request);
     let sent = match context.shared.limits.response_timeout {

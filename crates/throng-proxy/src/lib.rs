@@ -14,7 +14,8 @@
 //!
 //! What holds throughout: nothing is bound before the whole configuration is valid; a request is sent again only if
 //! it cannot have been worked on, or if working on it twice is the same as once; a broken answer ends in a reset or
-//! an error, never in what looks like a shorter success; every queue and every wait has a limit ([`Limits`]).
+//! an error, never in what looks like a shorter success; every queue and every wait has a limit ([`Limits`]). Its own
+//! errors tell whether a replica was given the request: 502 and 504 if so, 503 if not.
 
 mod backends;
 mod buffer;

@@ -37,12 +37,15 @@ impl WorkerPool {
 
     /// Takes an idle connection that the backend has not closed.
     ///
-    /// `certain` asks the kernel instead of the poller's last report: a closed connection that is found out only
-    /// by sending on it costs a retry, and a request that must not be sent twice has none.
-    pub fn take(&self, certain: bool) -> Option<TcpStream> {
+    /// With `most_rest` it has rested no longer than that, and the kernel is asked instead of the poller's last report: a
+    /// closed connection that is found out only by sending on it costs a retry, and a request that must not be sent
+    /// twice has none. One that has rested for long may be closed at the very moment.
+    pub fn take(&self, most_rest: Option<Duration>) -> Option<TcpStream> {
         let mut idle = lock(&self.idle);
-        while let Some(Idle { stream, .. }) = idle.pop() {
-            if is_quiet(&stream, certain) {
+        // The others have rested longer than the last one.
+        while idle.last().is_some_and(|last| most_rest.is_none_or(|most| last.since.elapsed() <= most)) {
+            let Idle { stream, .. } = idle.pop()?;
+            if is_quiet(&stream, most_rest.is_some()) {
                 return Some(stream);
             }
         }

@@ -1,6 +1,7 @@
 //! Who has been tried for one request, and how often that may go on.
 
 use crate::backends::{BackendState, Lease, Shared, Unavailable};
+use std::io;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
@@ -11,20 +12,54 @@ use tokio::time::Instant;
 const PAUSE: Duration = Duration::from_millis(2);
 const PAUSE_MOST: Duration = Duration::from_millis(100);
 
+/// A try that nothing has come of, so that another one does no harm.
+pub(crate) enum Miss {
+    /// Nobody listens there.
+    Refused(Arc<BackendState>),
+    /// Nobody took the connection in time: as many wait for that as the backend's kernel lets wait, or it is cut off.
+    Busy(Arc<BackendState>),
+    /// A new connection was closed with the request unread.
+    Closed(Arc<BackendState>),
+    /// A connection that was kept from before turned out to be closed.
+    Stale,
+}
+
+impl Miss {
+    /// Of a connection that was not made.
+    pub fn of_connecting(error: &io::Error, backend: Arc<BackendState>) -> Miss {
+        match error.kind() {
+            io::ErrorKind::TimedOut => Miss::Busy(backend),
+            _ => Miss::Refused(backend),
+        }
+    }
+}
+
 /// The tries of one request. Backends that cannot be reached are passed over; where all of those have been, or as many
-/// as are allowed, they are asked again for a while: who has just started may not listen yet.
+/// as are allowed, they are asked again for a while: who has just started may not listen yet, and who is busy will take
+/// a connection when others have gone.
 pub(crate) struct Tries {
     shared: Arc<Shared>,
     unreachable: Vec<Arc<BackendState>>,
     left: u32,
+    /// How often the request may still be sent anew after it has been sent.
+    resends: u32,
+    busy: bool,
     begin: Instant,
     pause: Duration,
 }
 
 impl Tries {
     pub fn new(shared: &Arc<Shared>) -> Tries {
-        let left = shared.limits.retries;
-        Tries { shared: shared.clone(), unreachable: Vec::new(), left, begin: Instant::now(), pause: PAUSE }
+        let retries = shared.limits.retries;
+        Tries {
+            shared: shared.clone(),
+            unreachable: Vec::new(),
+            left: retries,
+            resends: retries,
+            busy: false,
+            begin: Instant::now(),
+            pause: PAUSE,
+        }
     }
 
     /// A lease of a ready backend that has not been passed over.
@@ -37,8 +72,21 @@ impl Tries {
         }
     }
 
-    /// Whether to try once more after a try that nothing can have come of. `unreachable`: who could not be connected to.
-    pub async fn again(&mut self, unreachable: Option<Arc<BackendState>>) -> bool {
+    /// Whether to try once more.
+    pub async fn again(&mut self, miss: Miss) -> bool {
+        let unreachable = match miss {
+            Miss::Refused(backend) => Some(backend),
+            Miss::Busy(backend) => {
+                self.busy = true;
+                Some(backend)
+            }
+            Miss::Closed(_) if self.resends == 0 => return false,
+            Miss::Closed(backend) => {
+                self.resends -= 1;
+                Some(backend)
+            }
+            Miss::Stale => None,
+        };
         if self.left == 0 {
             return unreachable.is_some() && self.rest().await;
         }
@@ -50,7 +98,9 @@ impl Tries {
 
     /// Waits a moment and forgets who was passed over; false if it has been long enough.
     async fn rest(&mut self) -> bool {
-        if self.begin.elapsed() >= self.shared.limits.listen_timeout {
+        let limits = &self.shared.limits;
+        let patience = if self.busy { limits.hold_timeout } else { limits.listen_timeout };
+        if self.begin.elapsed() >= patience {
             return false;
         }
         tokio::time::sleep(self.pause).await;

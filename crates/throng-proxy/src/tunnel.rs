@@ -3,7 +3,7 @@
 use crate::backends::{Lease, Unavailable};
 use crate::buffer::Buffer;
 use crate::pool::connect;
-use crate::tries::Tries;
+use crate::tries::{Miss, Tries};
 use crate::worker::Context;
 use std::sync::atomic::Ordering::Relaxed;
 use tokio::io::{AsyncWriteExt, copy_bidirectional_with_sizes};
@@ -17,10 +17,12 @@ pub(crate) async fn open(context: &Context) -> Result<(TcpStream, Lease), Unavai
     let mut tries = Tries::new(&context.shared);
     loop {
         let lease = tries.lease().await?;
-        if let Ok(stream) = connect(&context.shared, context.worker, &lease.backend).await {
-            return Ok((stream, lease));
-        }
-        if !tries.again(Some(lease.backend.clone())).await {
+        let miss = match connect(&context.shared, context.worker, &lease.backend).await {
+            Ok(stream) => return Ok((stream, lease)),
+            Err(error) => Miss::of_connecting(&error, lease.backend.clone()),
+        };
+        drop(lease);
+        if !tries.again(miss).await {
             return Err(Unavailable::AllTried);
         }
     }

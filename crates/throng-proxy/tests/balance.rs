@@ -203,18 +203,141 @@ async fn who_does_not_listen_yet_is_asked_again() {
 }
 
 #[tokio::test]
-async fn with_every_replica_unreachable_the_answer_is_502() {
+async fn with_every_replica_unreachable_the_answer_is_503() {
     let proxy = proxy();
     let (address, _bound) = dead_address();
     proxy.set_backends(vec![Backend { name: "dead".into(), address }]);
     let mut client = Wire::connect(proxy.local_addr()).await;
     let answer = client.get("/").await;
-    assert_eq!(answer.status, 502);
+    assert_eq!(answer.status, 503);
     assert!(answer.body.contains("accepts connections"), "{answer:?}");
-    assert_eq!(client.get("/").await.status, 502, "the client's connection goes on");
+    assert_eq!(client.get("/").await.status, 503, "the client's connection goes on");
     client.send("POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\n\r\n").await;
     let unread = client.response().await;
-    assert_eq!((unread.status, unread.field("connection")), (502, Some("close".into())));
+    assert_eq!((unread.status, unread.field("connection")), (503, Some("close".into())));
+}
+
+const POST: &str = "POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\n\r\nhi";
+
+/// A replica that refuses each upload at once and closes a moment later, without having said that it would.
+async fn refuses_and_closes_later(status: &'static str) -> Replica {
+    Replica::start("a", move |mut wire, _| async move {
+        if wire.request().await.is_some() {
+            wire.send(format!("HTTP/1.1 {status}\r\nContent-Length: 0\r\n\r\n")).await;
+            // What comes now stays unread.
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    })
+    .await
+}
+
+#[tokio::test]
+async fn a_refused_upload_does_not_take_the_next_one_with_it() {
+    let proxy = proxy_with(ProtocolHint::Http, |l| l.workers = 1);
+    let replica = refuses_and_closes_later("503 Service Unavailable").await;
+    proxy.set_backends(vec![replica.backend()]);
+    let mut client = Wire::connect(proxy.local_addr()).await;
+    for _ in 0..30 {
+        client.send(POST).await;
+        let answer = client.response().await;
+        assert_eq!((answer.status, answer.body.as_str()), (503, ""), "the replica's own answer");
+    }
+    assert_eq!((replica.requests_with("POST"), replica.connections()), (30, 30));
+}
+
+#[tokio::test]
+async fn what_must_not_be_sent_twice_goes_on_no_connection_that_has_rested() {
+    for (reuse_within, connections) in [(Duration::ZERO, 4), (common::PATIENCE, 1)] {
+        let proxy = proxy_with(ProtocolHint::Http, |l| {
+            l.workers = 1;
+            l.reuse_within = reuse_within;
+        });
+        let replica = Replica::named("a").await;
+        proxy.set_backends(vec![replica.backend()]);
+        let mut client = Wire::connect(proxy.local_addr()).await;
+        for _ in 0..4 {
+            client.send(POST).await;
+            assert_eq!(client.response().await.status, 200);
+            assert_eq!(client.get("/").await.status, 200);
+        }
+        assert_eq!((replica.requests(), replica.connections()), (8, connections), "{reuse_within:?}");
+    }
+}
+
+#[tokio::test]
+async fn who_closes_new_connections_unread_costs_no_get() {
+    let proxy = proxy();
+    // As a server does that has as many connections as it wants.
+    let full = Replica::start("full", |wire, _| async move { drop(wire) }).await;
+    let live = Replica::named("live").await;
+    proxy.set_backends(vec![full.backend(), live.backend()]);
+    let mut client = Wire::connect(proxy.local_addr()).await;
+    for _ in 0..200 {
+        assert_eq!(client.get("/").await.status, 200);
+    }
+    assert!(full.connections() > 0 && proxy.stats().retries > 0);
+    assert_eq!(live.requests(), 200);
+    // With nobody else it is asked as often as allowed and no more.
+    proxy.set_backends(vec![full.backend()]);
+    let before = full.connections();
+    let answer = client.get("/").await;
+    assert_eq!(answer.status, 502, "{answer:?}");
+    assert!(full.connections() <= before + 3, "{}", full.connections() - before);
+}
+
+/// A server whose queue of connections is full.
+fn busy() -> (std::net::TcpListener, Vec<std::net::TcpStream>) {
+    let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
+    socket.bind(&common::loopback().into()).unwrap();
+    socket.listen(0).unwrap();
+    let listener = std::net::TcpListener::from(socket);
+    let address = listener.local_addr().unwrap();
+    let mut waiting = Vec::new();
+    while let Ok(stream) = std::net::TcpStream::connect_timeout(&address, Duration::from_millis(100)) {
+        waiting.push(stream);
+        assert!(waiting.len() < 1_000, "it takes everybody");
+    }
+    (listener, waiting)
+}
+
+#[tokio::test]
+async fn who_is_too_busy_to_take_a_connection_is_asked_until_it_does() {
+    let (listener, waiting) = busy();
+    let backend = Backend { name: "busy".into(), address: listener.local_addr().unwrap() };
+    let start = |hold_timeout| {
+        let proxy = proxy_with(ProtocolHint::Http, |l| {
+            l.connect_timeout = Duration::from_millis(50);
+            l.listen_timeout = Duration::ZERO;
+            l.hold_timeout = hold_timeout;
+        });
+        proxy.set_backends(vec![backend.clone()]);
+        proxy
+    };
+    let impatient = start(Duration::from_millis(200));
+    let mut client = Wire::connect(impatient.local_addr()).await;
+    client.send(POST).await;
+    let refused = client.response().await;
+    assert_eq!((refused.status, refused.field("retry-after")), (503, Some("1".into())));
+
+    let patient = start(common::PATIENCE);
+    let mut client = Wire::connect(patient.local_addr()).await;
+    client.send(POST).await;
+    eventually("tries in vain", || patient.stats().backends["busy"].connect_failures > 4).await;
+    drop(waiting);
+    listener.set_nonblocking(true).unwrap();
+    let listener = tokio::net::TcpListener::from_std(listener).unwrap();
+    tokio::spawn(async move {
+        while let Ok((stream, _)) = listener.accept().await {
+            let mut wire = Wire::new(stream, Arc::default());
+            tokio::spawn(async move {
+                if let Some(head) = wire.request().await {
+                    wire.drain_body(&head).await;
+                    wire.answer("at last").await;
+                }
+            });
+        }
+    });
+    assert_eq!(client.response().await.body, "at last");
 }
 
 /// Answers the first request of each connection and closes without an answer upon the second.

@@ -246,7 +246,7 @@ async fn an_unreachable_service_is_passed_over_and_a_call_never_sent_twice() {
     }
     assert_eq!(live.requests(), 40);
     proxy.set_backends(vec![Backend { name: "dead".into(), address }]);
-    assert_eq!(unary(&mut sender, "/").await.0, 502);
+    assert_eq!(unary(&mut sender, "/").await.0, 503);
 }
 
 #[tokio::test]

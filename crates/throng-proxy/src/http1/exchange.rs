@@ -4,6 +4,7 @@ use super::body::Body;
 use super::head::{Delivery, Request, Response, read_response};
 use crate::Limits;
 use crate::buffer::Buffer;
+use std::io::ErrorKind;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
@@ -19,6 +20,8 @@ pub(crate) enum Failure {
     NotSent,
     /// The backend closed its connection before the first byte of an answer.
     NoResponse,
+    /// It did so by a reset: it had not read all that it was sent.
+    Reset,
     /// The backend answered with something else than HTTP, or stopped within its answer.
     BadResponse(&'static str),
     /// The answer did not begin in time.
@@ -212,9 +215,13 @@ impl Download<'_> {
             if self.buffer.is_full(self.limits.max_head) {
                 return Err(Failure::BadResponse("with a head larger than allowed (limit max_head)"));
             }
+            let nothing = self.buffer.is_empty() && !interim;
             match self.buffer.read_from(backend, self.limits.max_head).await {
                 Ok(n) if n > 0 => {}
-                _ if self.buffer.is_empty() && !interim => return Err(Failure::NoResponse),
+                Err(error) if nothing && error.kind() == ErrorKind::ConnectionReset => {
+                    return Err(Failure::Reset);
+                }
+                _ if nothing => return Err(Failure::NoResponse),
                 _ => return Err(Failure::BadResponse("that broke off")),
             }
         }
@@ -259,10 +266,17 @@ impl Download<'_> {
         }
         Ok(Answer {
             // Bytes after the end of the answer belong to no request: such a connection is out of step.
-            reusable: response.keep_alive && self.buffer.is_empty(),
+            reusable: response.keep_alive && self.buffer.is_empty() && !self.may_be_unread(&response),
             keep_alive: delivery.keep_alive,
             upgraded: false,
         })
+    }
+
+    /// Whoever refuses a request may do so without having read its body, and then closes the connection a moment later,
+    /// often without having said so. What is sent on it in between is lost, and a request with a body must not be sent
+    /// twice.
+    fn may_be_unread(&self, response: &Response) -> bool {
+        response.status >= 400 && self.request.has_body()
     }
 
     async fn send<W: AsyncWrite + Unpin>(&mut self, client: &mut W) -> Result<(), Failure> {

@@ -44,7 +44,11 @@ pub(crate) struct Request {
 impl Request {
     /// Whether it may be sent again although the backend may have begun to work on it.
     pub fn is_replayable(&self) -> bool {
-        self.idempotent && matches!(self.framing, Framing::None | Framing::Length(0)) && !self.upgrade
+        self.idempotent && !self.has_body() && !self.upgrade
+    }
+
+    pub fn has_body(&self) -> bool {
+        !matches!(self.framing, Framing::None | Framing::Length(0))
     }
 }
 

@@ -2,8 +2,8 @@
 //!
 //! ```text
 //!   rest ──bytes──> head ──complete──> lease ──> connect ──> exchange ──> answer sent ──> rest
-//!    │ end or         │ malformed,       │ none    │ refused: another backend    │ not reusable
-//!    │ too long       │ too large/slow   │ ready   └──> lease                    └──> close
+//!    │ end or         │ malformed,       │ none    │ refused, busy, unread:      │ not reusable
+//!    │ too long       │ too large/slow   │ ready   └──> lease (another backend)  └──> close
 //!    └──> close       └──> 4xx, close    └──> 503
 //! ```
 
@@ -17,11 +17,12 @@ pub(crate) use reply::sentence_for;
 use crate::backends::{BackendState, Lease, Unavailable};
 use crate::buffer::Buffer;
 use crate::pool::{connect, make_room};
-use crate::tries::Tries;
+use crate::tries::{Miss, Tries};
 use crate::worker::Context;
 use body::Body;
 use exchange::{Answer, Download, Failure, Progress, Upload, exchange, expire};
 use head::{Refusal, Request};
+use std::io::ErrorKind;
 use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -169,13 +170,17 @@ impl Connection {
                 Ok(lease) => lease,
                 Err(why) => return self.unavailable(request, why, unread).await,
             };
-            let (failure, backend_failed) = match self.attempt(request, body, lease).await {
+            let (failure, miss) = match self.attempt(request, body, lease).await {
                 Attempt::Over(after) => return after,
-                Attempt::NoConnection(backend) => (Failure::NotSent, Some(backend)),
-                Attempt::Stale(failure) => (failure, None),
+                Attempt::Missed(failure, miss) => (failure, miss),
                 Attempt::Failed(failure) => return self.failed(request, failure, unread).await,
             };
-            if !tries.again(backend_failed).await {
+            let again = tokio::select! {
+                biased;
+                again = tries.again(miss) => again,
+                () = client_leaves(&self.client, self.input.is_empty()) => return After::Reset,
+            };
+            if !again {
                 return self.failed(request, failure, unread).await;
             }
         }
@@ -193,13 +198,16 @@ impl Connection {
     async fn attempt(&mut self, request: &Request, body: Body, lease: Lease) -> Attempt {
         let backend = lease.backend.clone();
         let pool = &backend.pools[self.context.worker];
-        let idle = pool.take(!request.is_replayable());
+        let most_rest = (!request.is_replayable()).then_some(self.context.shared.limits.reuse_within);
+        let idle = pool.take(most_rest);
         let reused = idle.is_some();
         let mut stream = match idle {
             Some(stream) => stream,
             None => match connect(&self.context.shared, self.context.worker, &backend).await {
                 Ok(stream) => stream,
-                Err(_) => return Attempt::NoConnection(backend),
+                Err(error) => {
+                    return Attempt::Missed(Failure::NotSent, Miss::of_connecting(&error, backend));
+                }
             },
         };
         let progress = Progress::default();
@@ -216,18 +224,16 @@ impl Connection {
                 self.context.shared.counters.failed.fetch_add(1, Relaxed);
                 Attempt::Over(After::Reset)
             }
-            // As good as no connection: nobody can have begun to work on it.
-            Err(Failure::NotSent) if !reused => Attempt::NoConnection(backend),
-            Err(failure) => {
-                let unharmed = failure == Failure::NotSent
-                    || (failure == Failure::NoResponse && request.is_replayable());
-                if reused && unharmed {
-                    // Where one idle connection was closed, the others were too, most likely.
-                    pool.clear();
-                    return Attempt::Stale(failure);
+            Err(failure) => match miss(failure, request, reused, &stream, &backend) {
+                Some(miss) => {
+                    if matches!(miss, Miss::Stale) {
+                        // Where one idle connection was closed, the others were too, most likely.
+                        pool.clear();
+                    }
+                    Attempt::Missed(failure, miss)
                 }
-                Attempt::Failed(failure)
-            }
+                None => Attempt::Failed(failure),
+            },
         }
     }
 
@@ -317,10 +323,37 @@ impl Connection {
 /// How one try at one backend ended.
 enum Attempt {
     Over(After),
-    NoConnection(Arc<BackendState>),
-    /// An idle connection turned out to be closed, and nothing can have come of the request.
-    Stale(Failure),
+    /// Nothing has come of the request.
+    Missed(Failure, Miss),
     Failed(Failure),
+}
+
+/// What a failure was if the request may be sent again after it.
+fn miss(
+    failure: Failure,
+    request: &Request,
+    reused: bool,
+    stream: &TcpStream,
+    backend: &Arc<BackendState>,
+) -> Option<Miss> {
+    let unanswered = request.is_replayable() && matches!(failure, Failure::NoResponse | Failure::Reset);
+    match failure {
+        Failure::NotSent if reused => Some(Miss::Stale),
+        // As good as no connection: nobody can have begun to work on it.
+        Failure::NotSent => Some(Miss::Refused(backend.clone())),
+        _ if unanswered && reused => Some(Miss::Stale),
+        // On a new connection the request itself may be what ends the backend, unless that has not read it.
+        _ if unanswered && (failure == Failure::Reset || is_reset(stream)) => {
+            Some(Miss::Closed(backend.clone()))
+        }
+        _ => None,
+    }
+}
+
+/// Whether the other side has closed its connection and reset it for what came after that.
+fn is_reset(stream: &TcpStream) -> bool {
+    let error = stream.take_error().ok().flatten();
+    error.is_some_and(|error| matches!(error.kind(), ErrorKind::BrokenPipe | ErrorKind::ConnectionReset))
 }
 
 /// Sends the request's first bytes and tells "none of it was sent" from "some of it may have arrived".

@@ -8,6 +8,9 @@ use std::io::Write;
 /// Seconds after which a client may ask again when no replica is ready.
 pub(crate) const RETRY_AFTER: u32 = 1;
 
+/// 503 and not 502 where no replica was given the request: it can be sent again, whatever it asks for.
+const NOBODY: (u16, &str) = (503, "No replica of this service accepts connections.");
+
 /// The status and sentence for a request that nobody could take; HTTP/2 says the same.
 pub(crate) fn sentence_for(why: Unavailable) -> (u16, &'static str) {
     match why {
@@ -15,7 +18,7 @@ pub(crate) fn sentence_for(why: Unavailable) -> (u16, &'static str) {
         Unavailable::TooManyHeld => {
             (503, "No replica of this service is ready, and as many requests as allowed are waiting for one.")
         }
-        Unavailable::AllTried => (502, "No replica of this service accepts connections."),
+        Unavailable::AllTried => NOBODY,
         Unavailable::Closing => (503, "This service is shutting down."),
     }
 }
@@ -27,8 +30,8 @@ pub(super) fn unavailable(why: Unavailable) -> Refusal {
 
 pub(super) fn failed(failure: Failure) -> Refusal {
     let (status, sentence) = match failure {
-        Failure::NotSent => (502, "No replica of this service accepts connections."),
-        Failure::NoResponse => (502, "The replica closed its connection without an answer."),
+        Failure::NotSent => NOBODY,
+        Failure::NoResponse | Failure::Reset => (502, "The replica closed its connection without an answer."),
         Failure::BadResponse(_) => (502, "The replica gave an answer that is not complete, valid HTTP."),
         Failure::Late => (504, "The replica did not answer in time."),
         Failure::ClientSlow => (408, "The request's body took too long to arrive."),
