@@ -16,23 +16,22 @@
 //! must outlive the supervisor before the plan is carried out: then no failure is forgotten, and no index that has
 //! succeeded runs again.
 
+mod run;
+
 use crate::plan::{Wanted, first_unmet};
 use crate::schedule::{ScheduleError, Timetable};
-use crate::world::{Phase, ReplicaView, World};
+use crate::world::{ReplicaView, World};
 use crate::{Time, WantedService};
+pub use run::{End, Next, Run};
+use run::{MARK, Replicas, free_range, split};
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 pub use throng_model::job::JobState;
 use throng_model::job::{Concurrency, Job, JobStatus};
-use throng_model::replica::Exit;
 
 /// Runs of one job under way at a time, whatever its schedule asks for.
 pub const RUNS_MOST: usize = 16;
-/// What a run's number stands behind in a replica's mark.
-const MARK: char = '#';
-
-type Replicas = BTreeMap<u32, ReplicaView>;
 
 /// A job: what is asked for, and how far it is.
 #[derive(Debug, Clone)]
@@ -65,35 +64,6 @@ pub struct Progress {
     /// Its time has come, but not yet that of something it depends on.
     #[serde(skip)]
     waits: bool,
-}
-
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct Run {
-    /// Counts from 1 and never comes twice.
-    pub number: u64,
-    pub begun: Duration,
-    /// Ordinals of its replicas are those after this one.
-    first: u32,
-    completions: u32,
-    pub succeeded: BTreeSet<u32>,
-    /// Failures so far.
-    pub failures: u32,
-    /// Of these, those since the last success.
-    failing: u32,
-    last_failure: Option<Duration>,
-    /// By index, the order by which the replica was started whose failure was counted last: each counts once.
-    counted: BTreeMap<u32, u64>,
-    pub end: Option<End>,
-    /// Until when nothing of it starts.
-    #[serde(skip)]
-    hold: Option<Time>,
-}
-
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct End {
-    pub at: Duration,
-    /// Why it has failed; `None` if it is complete.
-    pub failed: Option<String>,
 }
 
 /// Something about a job that the durable state must have, and people be told if there is a text for it.
@@ -247,14 +217,6 @@ impl Work {
     }
 }
 
-/// The definition's part of a replica's mark, and the number of its run.
-fn split(mark: &str) -> (&str, Option<u64>) {
-    match mark.split_once(MARK) {
-        Some((hash, number)) => (hash, number.parse().ok()),
-        None => (mark, None),
-    }
-}
-
 /// What of a replica's mark tells its definition.
 pub fn definition_of(mark: &str) -> &str {
     split(mark).0
@@ -263,161 +225,6 @@ pub fn definition_of(mark: &str) -> &str {
 /// Whether a replica is one of a job.
 pub fn is_of_job(mark: &str) -> bool {
     mark.contains(MARK)
-}
-
-impl End {
-    fn is_failure(&self) -> bool {
-        self.failed.is_some()
-    }
-}
-
-/// What a run may start now.
-#[derive(Debug, Default, PartialEq, Eq)]
-pub struct Next {
-    pub launch: Vec<u32>,
-    pub restart: Vec<u32>,
-    pub wake: Option<Time>,
-}
-
-impl Run {
-    fn index(&self, ordinal: u32) -> Option<u32> {
-        let index = ordinal.checked_sub(self.first)?.checked_sub(1)?;
-        (index < self.completions).then_some(index)
-    }
-
-    fn ordinal(&self, index: u32) -> u32 {
-        self.first.saturating_add(index).saturating_add(1)
-    }
-
-    fn is_own(&self, hash: &str, view: &ReplicaView) -> bool {
-        let (own, number) = split(&view.config_hash);
-        own == hash && number == Some(self.number)
-    }
-
-    fn views<'a>(&'a self, replicas: &'a Replicas) -> impl Iterator<Item = (u32, &'a ReplicaView)> {
-        let range = self.first.saturating_add(1)..=self.first.saturating_add(self.completions);
-        replicas.range(range).filter_map(|(ordinal, view)| Some((self.index(*ordinal)?, view)))
-    }
-
-    /// Takes in what has ended since, in the order of its ends.
-    fn count(&mut self, hash: &str, replicas: &Replicas, now: Time, clock: Duration) -> bool {
-        let mut ends: Vec<(Time, u32, bool, u64)> = self
-            .views(replicas)
-            .filter(|(_, view)| self.is_own(hash, view) && !view.busy && !view.leaving && !view.stopped)
-            .filter_map(|(index, view)| match view.phase {
-                // Nobody has seen how it ended, which is neither its failure nor its success: it runs again.
-                Phase::Exited { exit: Exit::Unknown, .. } => None,
-                Phase::Exited { at, .. } => Some((at, index, view.succeeded(), view.generation)),
-                _ => None,
-            })
-            .collect();
-        ends.sort_unstable();
-        let mut changed = false;
-        for (at, index, success, generation) in ends {
-            if success {
-                if self.succeeded.insert(index) {
-                    (self.failing, changed) = (0, true);
-                }
-            } else if !self.succeeded.contains(&index)
-                && self.counted.insert(index, generation) != Some(generation)
-            {
-                self.failures = self.failures.saturating_add(1);
-                self.failing = self.failing.saturating_add(1);
-                self.last_failure = Some(clock.saturating_sub(now.saturating_sub(at)));
-                changed = true;
-            }
-        }
-        changed
-    }
-
-    /// Why it has failed, if it has.
-    fn failure(&self, job: &Job, hash: &str, replicas: &Replicas, clock: Duration) -> Option<String> {
-        let mut views = self.views(replicas).filter(|(_, view)| self.is_own(hash, view));
-        let never = views.find(|(_, view)| matches!(view.phase, Phase::Failed { permanent: true, .. }));
-        if let Some((index, _)) = never {
-            return Some(format!("replica {} cannot be started", self.ordinal(index)));
-        }
-        if self.failures > job.retries {
-            return Some(format!(
-                "{} of its replicas have failed, and {} {} allowed (BackoffLimitExceeded)",
-                self.failures,
-                job.retries,
-                if job.retries == 1 { "is" } else { "are" }
-            ));
-        }
-        let deadline = job.deadline.filter(|deadline| clock >= self.begun.saturating_add(*deadline))?;
-        let deadline = throng_model::units::format_duration(deadline);
-        Some(format!("it was not complete after {deadline} (DeadlineExceeded)"))
-    }
-
-    /// What may start of it now.
-    pub fn next(
-        &self,
-        service: &WantedService,
-        job: &Job,
-        held: &BTreeSet<u32>,
-        replicas: &Replicas,
-        now: Time,
-    ) -> Next {
-        let mut next = Next::default();
-        if self.end.is_some() {
-            return next;
-        }
-        if let Some(hold) = self.hold.filter(|hold| *hold > now) {
-            next.wake = Some(hold);
-            return next;
-        }
-        let hash = &service.config_hash;
-        let active = self
-            .views(replicas)
-            .filter(|(_, view)| self.is_own(hash, view) && (view.runs() || view.busy || view.leaving));
-        let abreast = job.parallelism.unwrap_or(u32::MAX) as usize;
-        let mut room = abreast.saturating_sub(active.count());
-        let mut there = self.views(replicas).peekable();
-        for index in 0..self.completions {
-            let view = there.next_if(|(at, _)| *at == index).map(|(_, view)| view);
-            if room == 0 {
-                break;
-            }
-            if self.succeeded.contains(&index) {
-                continue;
-            }
-            let ordinal = self.ordinal(index);
-            match view {
-                None if held.contains(&ordinal) => continue,
-                None => next.launch.push(ordinal),
-                Some(view) if !self.is_own(hash, view) || view.busy || view.leaving || view.stopped => {
-                    continue;
-                }
-                Some(view) if view.succeeded() => continue,
-                Some(ReplicaView { phase: Phase::Running { .. }, .. }) => continue,
-                Some(ReplicaView { phase: Phase::Failed { at, .. }, tries, .. }) => {
-                    // Not its own failure: the host was short of something.
-                    let due = *at + service.restart.after_failed_start(*tries);
-                    if due > now {
-                        next.wake = Some(next.wake.map_or(due, |wake| wake.min(due)));
-                        continue;
-                    }
-                    next.restart.push(ordinal);
-                }
-                Some(_) => next.restart.push(ordinal),
-            }
-            room -= 1;
-        }
-        next
-    }
-
-    fn hold(&self, job: &Job, now: Time, clock: Duration) -> Option<Time> {
-        let last = self.last_failure.filter(|_| self.failing > 0)?;
-        let until = last.saturating_add(pause(job, self.failing));
-        Some(now + until.saturating_sub(clock)).filter(|hold| *hold > now)
-    }
-}
-
-/// The pause after so many failures one after the other.
-fn pause(job: &Job, failing: u32) -> Duration {
-    let times = failing.saturating_sub(1).min(31);
-    job.back_off.initial.saturating_mul(1 << times).min(job.back_off.max)
 }
 
 /// Ordinals of a service that are to be launched and are not there, in their order.
@@ -589,21 +396,6 @@ impl Work {
         let at = deadlines.chain(next).filter(|at| *at > moment.clock).min();
         self.progress.wake = at.map(|at| moment.now + (at - moment.clock));
     }
-}
-
-/// The lowest ordinals that none of these runs has.
-fn free_range(runs: &[Run], completions: u32) -> u32 {
-    let mut taken: Vec<(u32, u32)> =
-        runs.iter().map(|run| (run.first, run.first.saturating_add(run.completions))).collect();
-    taken.sort_unstable();
-    let mut first = 0u32;
-    for (begin, end) in taken {
-        if first.saturating_add(completions) <= begin {
-            break;
-        }
-        first = first.max(end);
-    }
-    first
 }
 
 #[cfg(test)]

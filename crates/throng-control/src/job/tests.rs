@@ -1,6 +1,8 @@
+use super::run::pause;
 use super::*;
 use crate::plan::{Limits, Step, plan};
 use crate::restart::Rule;
+use crate::world::Phase;
 use proptest::prelude::*;
 use throng_model::app::{Condition, Dependency};
 use throng_model::job::{JobBackOff, Schedule};
