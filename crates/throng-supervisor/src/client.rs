@@ -1,11 +1,15 @@
 //! How a command finds, starts and talks to the supervisor of a project.
 
+mod cluster;
+mod exchange;
+
 use crate::backend::{Asked, On};
 use crate::paths::Paths;
-use crate::protocol::{Exec, MESSAGE_MOST, Manner, Refusal, RefusalKind, Reply, Request, Target};
+use crate::protocol::{Exec, Manner, Refusal, RefusalKind, Reply, Request, Target};
 use crate::server::LISTENING;
 use crate::steps;
-use async_trait::async_trait;
+use exchange::Exchange;
+pub use exchange::{Lease, Watch};
 use std::collections::BTreeMap;
 use std::io::Read;
 use std::net::SocketAddr;
@@ -18,8 +22,7 @@ use throng_model::fault::{ReplicaFault, Victims};
 use throng_model::node::{NodeChange, NodeChoice, NodeStatus};
 use throng_model::replica::Exit;
 use throng_model::status::{Event, Status};
-use throng_runtime::cluster::{Cluster, ClusterError, ClusterErrorKind, Feed, FeedStream, Progress};
-use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
+use throng_runtime::cluster::Progress;
 use tokio::net::UnixStream;
 
 /// How much of a log is searched for the reason of an end.
@@ -56,6 +59,16 @@ impl ClientError {
 }
 
 pub type Result<T> = std::result::Result<T, ClientError>;
+
+/// Asks a request and takes what is wanted out of the one reply that it must have.
+macro_rules! ask {
+    ($client:expr, $request:expr, $reply:pat => $wanted:expr) => {
+        match $client.ask(&$request).await? {
+            $reply => Ok($wanted),
+            other => Err(unexpected(&other)),
+        }
+    };
+}
 
 /// How a supervisor is to run replicas, where that is not settled yet.
 #[derive(Debug, Clone, Copy, Default)]
@@ -188,7 +201,7 @@ impl Client {
     async fn open(&self, request: &Request) -> Result<Exchange> {
         let stream = UnixStream::connect(self.paths.socket(&self.project)).await;
         let stream = stream.map_err(|_| ClientError::NotUp(self.project.clone()))?;
-        let mut exchange = Exchange { stream: BufReader::new(stream), project: self.project.clone() };
+        let mut exchange = Exchange::new(stream, self.project.clone());
         exchange.send(request).await?;
         Ok(exchange)
     }
@@ -246,50 +259,36 @@ impl Client {
     }
 
     pub async fn status(&self) -> Result<Status> {
-        match self.ask(&Request::Status).await? {
-            Reply::Status { status } => Ok(*status),
-            other => Err(self.unexpected(&other)),
-        }
+        ask!(self, Request::Status, Reply::Status { status } => *status)
     }
 
     /// All figures in Prometheus' text format, of so many single replicas at most.
     pub async fn metrics(&self, replicas_most: usize) -> Result<String> {
-        match self.ask(&Request::Metrics { replicas_most }).await? {
-            Reply::Metrics { text } => Ok(text),
-            other => Err(self.unexpected(&other)),
-        }
+        ask!(self, Request::Metrics { replicas_most }, Reply::Metrics { text } => text)
     }
 
     /// Where running replicas of a service, or of all, can be reached.
     pub async fn targets(&self, service: Option<&str>) -> Result<Vec<Target>> {
-        match self.ask(&Request::Targets { service: service.map(str::to_owned) }).await? {
-            Reply::Targets { targets } => Ok(targets),
-            other => Err(self.unexpected(&other)),
-        }
+        let service = service.map(str::to_owned);
+        ask!(self, Request::Targets { service }, Reply::Targets { targets } => targets)
     }
 
     /// One service in detail.
     pub async fn describe(&self, service: &str) -> Result<Description> {
-        match self.ask(&Request::Describe { service: service.into() }).await? {
-            Reply::Description { description } => Ok(*description),
-            other => Err(self.unexpected(&other)),
-        }
+        let service = service.to_owned();
+        ask!(self, Request::Describe { service }, Reply::Description { description } => *description)
     }
 
     /// An address of this host that leads to the ready replicas of a service.
     pub async fn endpoint(&self, service: &str, port: Option<u16>) -> Result<SocketAddr> {
-        match self.ask(&Request::Endpoint { service: service.into(), port }).await? {
-            Reply::Endpoint { address } => Ok(address),
-            other => Err(self.unexpected(&other)),
-        }
+        let service = service.to_owned();
+        ask!(self, Request::Endpoint { service, port }, Reply::Endpoint { address } => address)
     }
 
     /// Log files of each replica, oldest file first.
     pub async fn log_files(&self, services: &[String]) -> Result<Vec<(String, Vec<PathBuf>)>> {
-        match self.ask(&Request::LogFiles { services: services.to_vec() }).await? {
-            Reply::LogFiles { files } => Ok(files),
-            other => Err(self.unexpected(&other)),
-        }
+        let services = services.to_vec();
+        ask!(self, Request::LogFiles { services }, Reply::LogFiles { files } => files)
     }
 
     /// Runs a command in a replica with this process' own standard input and outputs.
@@ -303,12 +302,12 @@ impl Client {
         let mut exchange = self.open(&Request::Exec { exec }).await?;
         match exchange.next().await? {
             Reply::SendDescriptors => {}
-            other => return Err(self.unexpected(&other)),
+            other => return Err(unexpected(&other)),
         }
         exchange.send_descriptors(io).await?;
         match exchange.next().await? {
             Reply::Exited { exit } => Ok(exit),
-            other => Err(self.unexpected(&other)),
+            other => Err(unexpected(&other)),
         }
     }
 
@@ -338,7 +337,7 @@ impl Client {
 
     /// Events, counts and samples from now on.
     pub async fn watch(&self) -> Result<Watch> {
-        Ok(Watch { exchange: self.open(&Request::Watch).await? })
+        Ok(Watch::new(self.open(&Request::Watch).await?))
     }
 
     /// Takes everything down; `progress` is told of every change.
@@ -354,10 +353,7 @@ impl Client {
 
     /// Virtual nodes, if the app has any.
     pub async fn nodes(&self) -> Result<Vec<NodeStatus>> {
-        match self.ask(&Request::Nodes).await? {
-            Reply::Nodes { nodes } => Ok(nodes),
-            other => Err(self.unexpected(&other)),
-        }
+        ask!(self, Request::Nodes, Reply::Nodes { nodes } => nodes)
     }
 
     /// What is done to links is healed after `lasts`.
@@ -377,10 +373,7 @@ impl Client {
         fault: ReplicaFault,
         lasts: Option<Duration>,
     ) -> Result<Vec<String>> {
-        match self.ask(&Request::Befall { victims, fault, lasts }).await? {
-            Reply::Befallen { replicas } => Ok(replicas),
-            other => Err(self.unexpected(&other)),
-        }
+        ask!(self, Request::Befall { victims, fault, lasts }, Reply::Befallen { replicas } => replicas)
     }
 
     /// Ties the app's life to the returned value: when it goes away unreleased, even because this process was
@@ -388,16 +381,16 @@ impl Client {
     pub async fn lease(&self, volumes: bool) -> Result<Lease> {
         let mut exchange = self.open(&Request::Lease { volumes }).await?;
         exchange.next().await?;
-        Ok(Lease { exchange })
+        Ok(Lease::new(exchange))
     }
+}
 
-    fn unexpected(&self, reply: &Reply) -> ClientError {
-        let message = format!("the supervisor gave an unexpected answer: {reply:?}");
-        ClientError::Refused(
-            Refusal::new(RefusalKind::Invalid, message)
-                .hint("the supervisor may be of another version: `throng down`, then `throng up` again"),
-        )
-    }
+fn unexpected(reply: &Reply) -> ClientError {
+    let message = format!("the supervisor gave an unexpected answer: {reply:?}");
+    ClientError::Refused(
+        Refusal::new(RefusalKind::Invalid, message)
+            .hint("the supervisor may be of another version: `throng down`, then `throng up` again"),
+    )
 }
 
 /// Names of this user's projects that have been brought up and not taken down.
@@ -437,170 +430,4 @@ fn last_words(log: &std::path::Path) -> (String, Option<String>) {
 
 fn without(line: &str, prefix: &str) -> String {
     line.strip_prefix(prefix).unwrap_or(line).to_owned()
-}
-
-pub struct Watch {
-    exchange: Exchange,
-}
-
-#[async_trait]
-impl FeedStream for Watch {
-    async fn next(&mut self) -> Option<Feed> {
-        loop {
-            return match self.exchange.next().await.ok()? {
-                Reply::Event { event } => Some(Feed::Event(event)),
-                Reply::Counts { at, services } => Some(Feed::Counts { at, services }),
-                Reply::Samples { at, samples } => Some(Feed::Samples { at, samples }),
-                _ => continue,
-            };
-        }
-    }
-}
-
-pub struct Lease {
-    exchange: Exchange,
-}
-
-impl Lease {
-    /// Gives the lease up; the app stays.
-    pub async fn release(mut self) -> Result<()> {
-        self.exchange.send(&Request::Release).await?;
-        self.exchange.next().await.map(|_| ())
-    }
-}
-
-struct Exchange {
-    stream: BufReader<UnixStream>,
-    project: String,
-}
-
-impl Exchange {
-    fn lost(&self, source: std::io::Error) -> ClientError {
-        ClientError::Lost { project: self.project.clone(), source }
-    }
-
-    async fn send(&mut self, request: &Request) -> Result<()> {
-        let mut line = serde_json::to_vec(request).map_err(|error| self.lost(error.into()))?;
-        line.push(b'\n');
-        self.stream.get_mut().write_all(&line).await.map_err(|error| self.lost(error))
-    }
-
-    /// The next reply; a refusal is an error.
-    async fn next(&mut self) -> Result<Reply> {
-        let mut line = String::new();
-        let read = (&mut self.stream).take(MESSAGE_MOST as u64).read_line(&mut line).await;
-        if read.map_err(|error| self.lost(error))? == 0 {
-            return Err(self.lost(std::io::ErrorKind::UnexpectedEof.into()));
-        }
-        match serde_json::from_str(&line).map_err(|error| self.lost(error.into()))? {
-            Reply::Error { error } => Err(ClientError::Refused(error)),
-            reply => Ok(reply),
-        }
-    }
-
-    async fn send_descriptors(&mut self, descriptors: [BorrowedFd<'_>; 3]) -> Result<()> {
-        use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags, sendmsg};
-        let stream = self.stream.get_ref();
-        let sent = stream.async_io(tokio::io::Interest::WRITABLE, || {
-            let mut space = [std::mem::MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(3))];
-            let mut ancillary = SendAncillaryBuffer::new(&mut space);
-            ancillary.push(SendAncillaryMessage::ScmRights(&descriptors));
-            let byte = [std::io::IoSlice::new(b"d")];
-            sendmsg(stream, &byte, &mut ancillary, SendFlags::NOSIGNAL)?;
-            Ok(())
-        });
-        let sent = sent.await;
-        sent.map_err(|error| self.lost(error))
-    }
-}
-
-#[async_trait]
-impl Cluster for Client {
-    async fn apply(&self, app: &App) -> std::result::Result<(), ClusterError> {
-        Ok(Client::apply(self, app, &[]).await?)
-    }
-
-    async fn scale(&self, replicas: BTreeMap<String, u32>) -> std::result::Result<(), ClusterError> {
-        Ok(Client::scale(self, replicas).await?)
-    }
-
-    async fn wait(
-        &self,
-        services: &[String],
-        timeout: Duration,
-        progress: Progress<'_>,
-    ) -> std::result::Result<(), ClusterError> {
-        Ok(Client::wait(self, services, timeout, progress).await?)
-    }
-
-    async fn status(&self) -> std::result::Result<Status, ClusterError> {
-        Ok(Client::status(self).await?)
-    }
-
-    async fn change_nodes(
-        &self,
-        choice: &NodeChoice,
-        change: &NodeChange,
-        lasts: Option<Duration>,
-    ) -> std::result::Result<(), ClusterError> {
-        Ok(Client::change_nodes(self, choice.clone(), change.clone(), lasts).await?)
-    }
-
-    async fn befall(
-        &self,
-        victims: &Victims,
-        fault: &ReplicaFault,
-        lasts: Option<Duration>,
-    ) -> std::result::Result<Vec<String>, ClusterError> {
-        Ok(Client::befall(self, victims.clone(), fault.clone(), lasts).await?)
-    }
-
-    async fn endpoint(
-        &self,
-        service: &str,
-        port: Option<u16>,
-    ) -> std::result::Result<SocketAddr, ClusterError> {
-        Ok(Client::endpoint(self, service, port).await?)
-    }
-
-    async fn log_tails(
-        &self,
-        service: &str,
-        most: u64,
-    ) -> std::result::Result<Vec<(String, Vec<u8>)>, ClusterError> {
-        let files = self.log_files(&[service.to_owned()]).await?;
-        let tails =
-            files.into_iter().filter_map(|(name, paths)| Some((name, tail(paths.last()?, most).ok()?)));
-        Ok(tails.collect())
-    }
-
-    async fn watch(&self) -> std::result::Result<Box<dyn FeedStream>, ClusterError> {
-        Ok(Box::new(Client::watch(self).await?))
-    }
-
-    async fn down(&self, volumes: bool, progress: Progress<'_>) -> std::result::Result<(), ClusterError> {
-        Ok(Client::down(self, volumes, None, progress).await?)
-    }
-}
-
-impl From<ClientError> for ClusterError {
-    fn from(error: ClientError) -> ClusterError {
-        let kind = match &error {
-            ClientError::NotUp(_) => ClusterErrorKind::NotFound,
-            ClientError::Elsewhere { .. } => ClusterErrorKind::Invalid,
-            ClientError::NotStarted { .. } | ClientError::Lost { .. } => ClusterErrorKind::Host,
-            ClientError::Refused(refusal) => match refusal.kind {
-                RefusalKind::NotFound => ClusterErrorKind::NotFound,
-                RefusalKind::Invalid => ClusterErrorKind::Invalid,
-                RefusalKind::App => ClusterErrorKind::App,
-                RefusalKind::Image => ClusterErrorKind::Image,
-                RefusalKind::Host => ClusterErrorKind::Host,
-            },
-        };
-        let log = match &error {
-            ClientError::Refused(refusal) => refusal.log.clone(),
-            _ => Vec::new(),
-        };
-        ClusterError { kind, message: error.to_string(), hint: error.hint(), log }
-    }
 }
