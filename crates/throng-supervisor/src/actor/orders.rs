@@ -200,18 +200,7 @@ impl Actor {
                 let _ = reply.send(self.events.iter().cloned().collect());
             }
             Order::Current { reply } => {
-                let ports = self.fronts.iter().map(|(name, fronts)| {
-                    (name.clone(), fronts.iter().filter_map(|front| front.port.clone()).collect())
-                });
-                let inside = self.fronts.iter().map(|(name, fronts)| {
-                    (name.clone(), fronts.iter().filter_map(|front| front.inside.clone()).collect())
-                });
-                let _ = reply.send(Current {
-                    durable: self.durable.clone(),
-                    ports: ports.collect(),
-                    inside: inside.collect(),
-                    named: self.dns.keys().cloned().collect(),
-                });
+                let _ = reply.send(self.current());
             }
             Order::Nodes { reply } => {
                 let _ = reply.send(self.nodes_listed());
@@ -227,16 +216,7 @@ impl Actor {
                 let _ = reply.send(self.census());
             }
             Order::Reserve { network, asked, reply } => {
-                let taken = self.taken.entry(network.name.clone()).or_default();
-                let mut passed_over = Vec::new();
-                let found = loop {
-                    match taken.take(&network) {
-                        Some(address) if asked.contains(&address) => passed_over.push(address),
-                        found => break found,
-                    }
-                };
-                passed_over.into_iter().for_each(|address| taken.release(address));
-                let _ = reply.send(found);
+                let _ = reply.send(self.reserve(&network, &asked));
             }
             Order::Ended { reply } => {
                 let _ = reply.send(self.ended());
@@ -250,6 +230,34 @@ impl Actor {
                 self.wanted.going_down |= self.durable.version == 0 && self.world.is_empty();
             }
         }
+    }
+
+    fn current(&self) -> Current {
+        fn of_all<T>(fronts: &Fronts, of: impl Fn(&front::Front) -> Option<T>) -> BTreeMap<String, Vec<T>> {
+            let each =
+                |(name, fronts): (&String, &Vec<_>)| (name.clone(), fronts.iter().filter_map(&of).collect());
+            fronts.iter().map(each).collect()
+        }
+        Current {
+            durable: self.durable.clone(),
+            ports: of_all(&self.fronts, |front| front.port.clone()),
+            inside: of_all(&self.fronts, |front| front.inside.clone()),
+            named: self.dns.keys().cloned().collect(),
+        }
+    }
+
+    /// Takes an address of a network that is none of those asked for.
+    fn reserve(&mut self, network: &NetworkSpec, asked: &BTreeSet<Ipv4Addr>) -> Option<Ipv4Addr> {
+        let taken = self.taken.entry(network.name.clone()).or_default();
+        let mut passed_over = Vec::new();
+        let found = loop {
+            match taken.take(network) {
+                Some(address) if asked.contains(&address) => passed_over.push(address),
+                found => break found,
+            }
+        };
+        passed_over.into_iter().for_each(|address| taken.release(address));
+        found
     }
 
     pub(super) fn list(&self, services: &[String]) -> Result<Vec<(ReplicaId, String)>, Refusal> {
