@@ -52,6 +52,10 @@ fn fifty_are_completed_ten_at_a_time() {
     assert!(replicas.iter().all(|r| r["State"] == "exited" && r["ExitCode"] == 0), "{replicas:?}");
     bench.ok(&["describe", "work"]).prints("complete, run 1: 50/50 completed, 5 failed");
     bench.ok(&["ps"]).says("work: 50/50 completed, 5 failed");
+    let figures = bench.ok(&["metrics"]);
+    for (name, value) in [("completions_wanted", 50), ("succeeded", 50), ("failures", 5), ("active", 0)] {
+        figures.prints(&format!("throng_job_{name}{{service=\"work\"}} {value}\n"));
+    }
     bench.ok(&["events", "--no-follow"]).prints("run 1 is complete: 50 of 50, after 5 failures");
     bench.fails(2, &["scale", "work=3"]).says("work is a job");
     bench.fails(2, &["up", "-d", "--scale", "work=3"]).says("it is a job");

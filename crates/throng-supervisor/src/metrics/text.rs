@@ -4,6 +4,7 @@ use super::exposition::{Exposition, Kind};
 use super::{Metrics, Own};
 use std::collections::BTreeMap;
 use std::time::Duration;
+use throng_model::job::{JobState, JobStatus};
 use throng_model::replica::Pressure;
 use throng_model::status::{Readiness, ReplicaStatus};
 
@@ -42,6 +43,7 @@ pub fn text(head: &Head<'_>, metrics: &Metrics, rows: &[Row]) -> String {
     about(&mut out, head, rows);
     states(&mut out, head, rows);
     autoscalers(&mut out, head.autoscalers);
+    jobs(&mut out, head.readiness);
     work(&mut out, metrics);
     gauges(&mut out, head, rows);
     used(&mut out, metrics);
@@ -102,6 +104,31 @@ fn autoscalers(out: &mut Exposition, autoscalers: &BTreeMap<String, Bounds>) {
         out.family(name, Kind::Gauge, help);
         for (service, bounds) in autoscalers {
             out.sample(&[("service", service)], of(bounds));
+        }
+    }
+}
+
+/// Of the latest run of each job.
+fn jobs(out: &mut Exposition, readiness: &BTreeMap<String, Readiness>) {
+    let jobs: Vec<_> = readiness.iter().filter_map(|(name, of)| Some((name, of.job.as_ref()?))).collect();
+    if jobs.is_empty() {
+        return;
+    }
+    type Of = fn(&JobStatus) -> f64;
+    let families: [(&str, &str, Of); 6] = [
+        ("throng_job_run", "The number of the latest run, 0 before the first.", |job| job.run as f64),
+        ("throng_job_completions_wanted", "Replicas that must succeed.", |job| job.completions.into()),
+        ("throng_job_succeeded", "Replicas that have succeeded.", |job| job.completed.into()),
+        ("throng_job_failures", "Failures so far; a replica may have several.", |job| job.failed.into()),
+        ("throng_job_active", "Replicas that run.", |job| job.running.into()),
+        ("throng_job_failed", "1 if the latest run has failed, else 0.", |job| {
+            (job.state == JobState::Failed).into()
+        }),
+    ];
+    for (name, help, of) in families {
+        out.family(name, Kind::Gauge, help);
+        for (service, job) in &jobs {
+            out.sample(&[("service", service)], of(job));
         }
     }
 }
@@ -334,7 +361,11 @@ mod tests {
     }
 
     fn written(rows: &[Row], replicas_most: usize) -> String {
-        let readiness = BTreeMap::from([("web".to_owned(), Readiness { wanted: 3, ..Readiness::default() })]);
+        let job =
+            JobStatus { run: 2, completions: 5, completed: 3, running: 1, failed: 4, ..JobStatus::default() };
+        let nightly = Readiness { job: Some(job), ..Readiness::default() };
+        let web = Readiness { wanted: 3, ..Readiness::default() };
+        let readiness = BTreeMap::from([("web".to_owned(), web), ("nightly".to_owned(), nightly)]);
         let mut metrics = Metrics::default();
         metrics.services.insert("web".into(), Totals::default());
         metrics.service("web").used.pressure = Some(Pressure::default());
@@ -363,6 +394,12 @@ mod tests {
             "throng_service_reading_age_seconds{service=\"web\"} 3",
             "throng_replica_tasks{service=\"web\",replica=\"web-3\"} 2",
             "throng_replicas_omitted 0",
+            "throng_job_run{service=\"nightly\"} 2",
+            "throng_job_completions_wanted{service=\"nightly\"} 5",
+            "throng_job_succeeded{service=\"nightly\"} 3",
+            "throng_job_failures{service=\"nightly\"} 4",
+            "throng_job_active{service=\"nightly\"} 1",
+            "throng_job_failed{service=\"nightly\"} 0",
         ] {
             assert!(all.lines().any(|found| found == line), "no {line}\n{all}");
         }
