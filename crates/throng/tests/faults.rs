@@ -133,6 +133,22 @@ fn replicas_that_are_stopped_stay_so_until_they_are_started() {
 }
 
 #[test]
+fn a_replica_is_known_by_the_name_that_it_is_given() {
+    let Some(bench) = Bench::with_probe("a_replica_is_known_by_the_name_that_it_is_given") else { return };
+    bench.compose(
+        "services:\n  db: {image: probe, command: [serve, '80'], container_name: the.store, restart: always}\n",
+    );
+    bench.ok(&["up", "-d", "--wait"]);
+    bench.ok(&["pause", "the.store"]).says("the.store paused");
+    bench.ok(&["unpause", "db"]).says("the.store goes on");
+    bench.ok(&["stop", "the.store"]).says("the.store stopped");
+    bench.ok(&["start", "the.store"]).says("the.store is started");
+    until("it runs again", || bench.ps().iter().any(|one| one["State"] == "running").then_some(()));
+    bench.ok(&["kill", "the.store"]).says("the.store killed");
+    bench.fails(2, &["kill", "the.shop"]).says("no service the.shop");
+}
+
+#[test]
 fn disks_are_filled_up_to_what_is_said_and_given_back() {
     let name = "disks_are_filled_up_to_what_is_said_and_given_back";
     let Some(bench) = Bench::with_probe(name) else { return };

@@ -9,6 +9,8 @@ use throng_proxy::Proxy;
 /// A replica that something befalls, with what it takes to carry that out.
 pub struct Victim {
     pub id: ReplicaId,
+    /// What people call it.
+    pub name: String,
     pub generation: u64,
     /// How it is asked to leave.
     pub signal: i32,
@@ -20,7 +22,7 @@ pub struct Victim {
 impl Actor {
     /// Chooses whom something befalls. Who is stopped is given no work from now on, and who is to start is started.
     pub(super) fn befall(&mut self, victims: &Victims, fault: &ReplicaFault) -> Result<Vec<Victim>, Refusal> {
-        let service = victims.service.clone();
+        let service = self.service_called(&victims.service).unwrap_or(&victims.service).to_owned();
         if !self.durable.app.services.contains_key(&service) && !self.world.contains_key(&service) {
             return Err(self.no_service(&service));
         }
@@ -46,7 +48,8 @@ impl Actor {
             let detail = self.detail(&key)?;
             let (signal, own) = detail.stop.unwrap_or((begin::STOP_SIGNAL, begin::STOP_GRACE));
             let (id, generation, proxies) = (self.id(&key), detail.generation, proxies.clone());
-            Some(Victim { id, generation, signal, grace: grace.unwrap_or(own), proxies })
+            let name = self.called(&service).cloned().unwrap_or_else(|| id.name());
+            Some(Victim { id, name, generation, signal, grace: grace.unwrap_or(own), proxies })
         };
         Ok(chosen.into_iter().filter_map(victim).collect())
     }

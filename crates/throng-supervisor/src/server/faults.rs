@@ -87,7 +87,7 @@ async fn carry_out(
     let chosen = handles
         .ask(|reply| Order::Befall { victims: victims.clone(), fault: fault.clone(), reply })
         .await??;
-    let names = chosen.iter().map(|victim| (victim.id.ordinal, victim.id.name())).collect();
+    let names = chosen.iter().map(|victim| (victim.id.ordinal, victim.name.clone())).collect();
     let (done, failed) = match fault {
         // The actor's own.
         ReplicaFault::Start => return Ok(names),

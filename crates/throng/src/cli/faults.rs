@@ -10,7 +10,7 @@ const WHICH: &str = "Which replicas";
 /// Which replicas of which services.
 #[derive(Debug, Clone, Args)]
 pub struct VictimArguments {
-    /// Only these services [default: all]
+    /// Only these services, or the one whose replica has this container_name [default: all]
     pub services: Vec<String>,
     /// So many of each service's replicas: a share as in 30%, rounded up, or a number [default: all]
     #[arg(help_heading = WHICH, long, value_name = "SHARE")]
