@@ -19,6 +19,12 @@ pub fn free_subnet(in_use: &[ipnet::Ipv4Net], loopback: bool) -> Option<ipnet::I
         .find(|candidate| !in_use.iter().any(|used| used.contains(candidate) || candidate.contains(used)))
 }
 
+/// Whether an address is of one of the subnets for plain processes.
+pub fn is_of_loopbacks(address: Ipv4Addr) -> bool {
+    let [first, second, ..] = address.octets();
+    first == 127 && LOOPBACK_POOL.contains(&second)
+}
+
 /// The gateway of a subnet: its first usable address.
 pub fn gateway(subnet: ipnet::Ipv4Net) -> Option<Ipv4Addr> {
     subnet.hosts().next()

@@ -20,6 +20,7 @@ use crate::front::{self, Front, Fronts};
 use crate::host::Host;
 use crate::listing;
 use crate::lives;
+use crate::loopback::Claims;
 use crate::metrics::{Meter, Metrics};
 use crate::names::Directory;
 use crate::paths::Paths;
@@ -119,6 +120,10 @@ pub struct Fixed {
     pub cores: usize,
     /// Share of the host's cores that repeated health checks may take.
     pub checks_share: f64,
+    /// Ports of one service at which connections by name are held.
+    pub name_ports: usize,
+    /// Subnets of the host's loopback that are this app's.
+    pub loopbacks: Claims,
 }
 
 /// By service, then by ordinal.

@@ -7,6 +7,7 @@ use crate::actor::{Applied, Before, Current, Fixed, Handles, Order, effective, o
 use crate::backend::Backend;
 use crate::front::{self, Front, Fronts};
 use crate::inside;
+use crate::loopback;
 use crate::paths::Paths;
 use crate::protocol::{Manner, Refusal, RefusalKind};
 use crate::spec::{self, Prepared};
@@ -79,6 +80,7 @@ async fn make_wanted(
     };
     if result.is_err() {
         for network in made {
+            fixed.loopbacks.give_up(&network);
             if let Err(error) = fixed.runtime.remove_network(&network).await {
                 tracing::warn!("network {network}: {error}");
             }
@@ -331,6 +333,11 @@ async fn make_networks(
         }
         let made_it = fixed.runtime.create_network(&spec).await;
         made_it.map_err(|error| placed(Refusal::from(error), network))?;
+        if fixed.backend.on_loopback()
+            && let Err(error) = fixed.loopbacks.take(&spec)
+        {
+            tracing::warn!("network {}: others may take {}, too: {error}", spec.name, spec.subnet);
+        }
         if !current.networks.contains_key(key) {
             made.push(spec.name.clone());
         }
@@ -356,9 +363,9 @@ fn new_network<'a>(
 ) -> Result<NetworkSpec, Refusal> {
     let name = format!("{}_{key}", fixed.project);
     let (routes, of_projects) = (routes(), subnets_of_projects(&fixed.paths));
-    let loopback = fixed.backend.on_loopback();
+    let on_loopback = fixed.backend.on_loopback();
     // Plain processes have addresses of the host's own loopback and no others.
-    let asked = network.subnet.filter(|_| !loopback);
+    let asked = network.subnet.filter(|_| !on_loopback);
     if let (Some(subnet), Backend::Local(_)) = (asked, &fixed.backend) {
         let taken = others.map(|other| (format!("is that of network {}", other.name), other.subnet));
         let taken = taken.chain(of_projects.iter().cloned());
@@ -378,8 +385,11 @@ fn new_network<'a>(
             ));
         }
     }
-    let in_use: Vec<_> = routes.iter().chain(&of_projects).map(|(_, net)| *net).collect();
-    let subnet = asked.or_else(|| address::free_subnet(&in_use, loopback)).ok_or_else(|| {
+    let mut in_use: Vec<_> = routes.iter().chain(&of_projects).map(|(_, net)| *net).collect();
+    if on_loopback {
+        in_use.extend(loopback::in_use());
+    }
+    let subnet = asked.or_else(|| address::free_subnet(&in_use, on_loopback)).ok_or_else(|| {
         Refusal::new(RefusalKind::Host, format!("no free subnet for network {key}"))
             .hint("take another project down, or give the network a `subnet` under `ipam`")
     })?;

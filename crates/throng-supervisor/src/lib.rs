@@ -24,6 +24,7 @@ mod inside;
 mod last_words;
 mod listing;
 mod lives;
+mod loopback;
 pub mod metrics;
 mod names;
 mod probe;
@@ -42,6 +43,7 @@ pub mod paths;
 pub mod protocol;
 
 pub use backend::{Asked, On};
+pub use inside::{NAME_PORTS, NAME_PORTS_DEFAULT};
 pub use listing::{images_of, volumes_of};
 pub use room::needed;
 pub use server::{ServeError, ServeOptions, serve};

@@ -55,6 +55,8 @@ pub struct ServeOptions {
     /// Share of these cores, 0 to 1, that health checks of replicas whose health is known may take. The first
     /// successful check of a replica is not counted.
     pub checks_share: f64,
+    /// Ports of one service at which connections by name are held; the others are answered when replicas are ready.
+    pub name_ports: usize,
 }
 
 /// The most bytes of a socket's path (unix(7): 108 with the end mark).
@@ -176,6 +178,8 @@ async fn open(options: ServeOptions, durable: Option<&Durable>) -> Result<Arc<Fi
         limits: options.limits,
         cores: options.cores,
         checks_share: options.checks_share,
+        name_ports: options.name_ports,
+        loopbacks: crate::loopback::Claims::default(),
     }))
 }
 

@@ -17,8 +17,6 @@ use throng_model::replica::{
 
 /// Bytes of a config's or secret's file that is copied, to have an owner or mode of its own.
 const MAX_COPIED: u64 = 16 << 20;
-/// Ports of one service at whose own address connections are held.
-const PORTS_MOST: usize = 16;
 
 /// A service with its image looked up: what all of its replicas share.
 #[derive(Debug, Clone)]
@@ -102,7 +100,7 @@ fn known_ports(service: &Service, image: &Image, health: Option<&HealthCheck>) -
         _ => None,
     });
     let said = published.map(|port| port.target).chain(exposed.map(|port| port.port));
-    said.chain(of_image).chain(asked).take(PORTS_MOST).collect()
+    said.chain(of_image).chain(asked).collect()
 }
 
 impl Prepared {

@@ -426,6 +426,30 @@ fn an_ordinary_user_runs_plain_processes() {
     assert!(!answers(&format!("{}:8123", replicas[0].1)));
 }
 
+#[test]
+fn plain_processes_of_two_users_are_in_nobodys_way() {
+    const NAME: &str = "plain_processes_of_two_users_are_in_nobodys_way";
+    let (Some(one), Some(other)) = (User::new(NAME, 54_408), User::new(NAME, 54_409)) else { return };
+    let mut addresses = BTreeSet::new();
+    for user in [&one, &other] {
+        user.app(PROCESSES, PLAIN_DOCKERFILE);
+        let up = user.ok(&["--isolation", "process", "up", "-d", "--wait"]);
+        if up.err.contains("THRONG_ADDRESS") {
+            return skip(NAME, up.err.trim());
+        }
+        for (name, address) in user.replicas() {
+            assert!(answers(&format!("{address}:8123")), "{name} listens");
+            assert!(addresses.insert(address.clone()), "{name} has {address}, which is another's");
+        }
+        // Its replicas alone tell where they are.
+        user.kill_supervisor();
+    }
+    for user in [&one, &other] {
+        user.ok(&["--isolation", "process", "down"]);
+        user.assert_clean();
+    }
+}
+
 /// A user namespace that allows no further ones, entered as root without a privilege.
 const NO_MORE_NAMESPACES: &str = "echo 0 > /proc/sys/user/max_user_namespaces \\
     && exec setpriv --bounding-set=-all --inh-caps=-all --ambient-caps=-all \"$0\" \"$@\"";

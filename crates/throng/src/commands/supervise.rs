@@ -17,7 +17,7 @@ use throng_model::replica::{Process, ResolvedMount};
 use throng_model::sandbox::Sandbox;
 use throng_runtime::{ErrorKind, ExecIo, RuntimeError};
 use throng_supervisor::paths::Paths;
-use throng_supervisor::{On, ServeOptions, serve};
+use throng_supervisor::{NAME_PORTS, NAME_PORTS_DEFAULT, On, ServeOptions, serve};
 use tokio::io::{AsyncWrite, AsyncWriteExt};
 
 /// Exit code of the build step when the command could not be run at all.
@@ -72,10 +72,12 @@ pub fn run(arguments: Arguments) -> Result<ExitCode> {
         Limits { launches: LAUNCHES_PER_CORE * cores, retirements: RETIREMENTS, probes, rechecks: probes };
     let percent = std::env::var(CHECKS_SHARE.0).ok().and_then(|text| text.parse().ok());
     let checks_share = percent.unwrap_or(CHECKS_SHARE.1) / 100.0;
+    let name_ports = std::env::var(NAME_PORTS).ok().and_then(|text| text.parse().ok());
+    let name_ports = name_ports.unwrap_or(NAME_PORTS_DEFAULT);
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
     let runtime = runtime.map_err(|error| io("start", &error))?;
-    let result =
-        runtime.block_on(serve(ServeOptions { paths, project, isolation, on, limits, cores, checks_share }));
+    let options = ServeOptions { paths, project, isolation, on, limits, cores, checks_share, name_ports };
+    let result = runtime.block_on(serve(options));
     // What the engine keeps beside itself goes with its last task.
     runtime.shutdown_timeout(LEAVING);
     result.map_err(|error| Failure { hint: error.hint(), ..Failure::new(Kind::Host, error.to_string()) })?;
