@@ -211,6 +211,7 @@ fn vertical(of: &Vertical) -> Value {
         [(cpu, "cpu"), (memory, "memory")].into_iter().filter(|(on, _)| *on).map(|(_, name)| name).collect();
     let mut map = Map::new();
     map.insert("updateMode".into(), json!(of.update_mode));
+    map.insert("minReplicas".into(), json!(of.min_replicas));
     set(&mut map, "minAllowed", allowed(&of.min_allowed));
     set(&mut map, "maxAllowed", allowed(&of.max_allowed));
     map.insert("controlledResources".into(), json!(resources));

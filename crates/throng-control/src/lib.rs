@@ -12,11 +12,12 @@
 //! - [`restart`]: whether and when an ended replica starts again.
 //! - [`pace`]: how many replicas may start now, how many health checks the host can afford.
 //! - [`ceiling`]: the search for the largest count that holds.
-//! - [`vertical`]: what of a recommendation a replica is given.
+//! - [`vertical`]: what of a recommendation a replica is given; [`evict`]: who is replaced for its sake.
 //! - [`address`]: which subnet and which address is the next free one.
 
 pub mod address;
 pub mod ceiling;
+pub mod evict;
 pub mod health;
 pub mod job;
 pub mod pace;

@@ -25,7 +25,7 @@ pub fn given(policy: &Vertical, (millicores, bytes): (u64, u64), resources: &Res
     given
 }
 
-fn within(target: u64, least: Option<u64>, most: Option<u64>) -> u64 {
+pub(crate) fn within(target: u64, least: Option<u64>, most: Option<u64>) -> u64 {
     target.max(least.unwrap_or(0)).min(most.unwrap_or(u64::MAX))
 }
 
@@ -51,7 +51,7 @@ fn proportional(
 }
 
 /// Rounded to the nearest: what is written as 0.3 is no less than 300.
-fn milli(cores: f64) -> u64 {
+pub(crate) fn milli(cores: f64) -> u64 {
     (cores * 1_000.0).round() as u64
 }
 

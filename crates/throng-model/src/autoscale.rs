@@ -179,6 +179,8 @@ pub struct Vertical {
     pub max_allowed: Allowed,
     pub controlled_resources: Controlled,
     pub controlled_values: ControlledValues,
+    /// With fewer replicas none is stopped to be given something else.
+    pub min_replicas: u32,
 }
 
 impl Default for Vertical {
@@ -189,6 +191,7 @@ impl Default for Vertical {
             max_allowed: Allowed::default(),
             controlled_resources: Controlled::default(),
             controlled_values: ControlledValues::default(),
+            min_replicas: 2,
         }
     }
 }
@@ -200,7 +203,8 @@ pub enum UpdateMode {
     Off,
     /// Those that are made; one that is started again keeps what it was made with.
     Initial,
-    /// Those that are made or started again, for whatever reason. None is stopped for it.
+    /// Those that are made or started again, for whatever reason, and running ones are replaced when what they request
+    /// is far from it.
     Recreate,
 }
 

@@ -4,10 +4,12 @@ use super::x_throng::{entries, unknown};
 use crate::yaml::values::Values;
 use crate::yaml::{Entry, Findings, Node};
 use serde::Deserialize;
+use std::num::NonZeroU32;
 use throng_autoscale::Quantity;
 use throng_model::autoscale::{Allowed, Controlled, ControlledValues, UpdateMode, Vertical};
 
-const KEYS: [&str; 5] = ["updateMode", "minAllowed", "maxAllowed", "controlledResources", "controlledValues"];
+const KEYS: [&str; 6] =
+    ["updateMode", "minReplicas", "minAllowed", "maxAllowed", "controlledResources", "controlledValues"];
 const RESOURCES: [&str; 2] = ["cpu", "memory"];
 /// `Auto` is what VerticalPodAutoscalers called `Recreate` first.
 const MODES: [(&str, UpdateMode); 4] = [
@@ -28,6 +30,10 @@ pub(super) fn read(entry: &Entry, findings: &mut Findings) -> Vertical {
         match field.key.as_str() {
             "updateMode" => {
                 vertical.update_mode = value.choice(&MODES, findings).unwrap_or(vertical.update_mode);
+            }
+            "minReplicas" => {
+                let least = value.number::<NonZeroU32>("a whole number above 0", findings);
+                vertical.min_replicas = least.map_or(vertical.min_replicas, NonZeroU32::get);
             }
             "minAllowed" => vertical.min_allowed = allowed(value, findings),
             "maxAllowed" => vertical.max_allowed = allowed(value, findings),

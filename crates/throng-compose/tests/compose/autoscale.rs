@@ -175,6 +175,7 @@ fn what_becomes_of_recommendations_is_read_and_comes_back() {
     x-throng:
       vertical:
         updateMode: Initial
+        minReplicas: 3
         minAllowed: {cpu: 100m, memory: 64Mi}
         maxAllowed: {cpu: 2}
         controlledResources: [memory]
@@ -192,6 +193,7 @@ fn what_becomes_of_recommendations_is_read_and_comes_back() {
         max_allowed: Allowed { cpu: Some(2_000), memory: None },
         controlled_resources: Controlled { cpu: false, memory: true },
         controlled_values: ControlledValues::RequestsOnly,
+        min_replicas: 3,
     };
     assert_eq!(app.services["web"].vertical, Some(expected));
     let again = read(&throng_compose::to_yaml(&app));
@@ -216,6 +218,10 @@ fn what_becomes_of_recommendations_is_read_and_comes_back() {
             "vertical: {controlledResources: []}",
             "compose.yaml:6:39: error: controlledResources names nothing (hint: name cpu, memory or both, or say updateMode: \
              Off)",
+        ),
+        (
+            "vertical: {minReplicas: 0}",
+            "compose.yaml:6:31: error: expected a whole number above 0, found \"0\"",
         ),
         (
             "vertical: {updatemode: Off}",

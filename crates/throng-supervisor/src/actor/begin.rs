@@ -209,7 +209,7 @@ impl Actor {
     }
 
     /// Marks a replica as leaving and says how it is to be let go.
-    fn take_out(&mut self, key: Key) -> Option<(Key, steps::Retirement)> {
+    pub(super) fn take_out(&mut self, key: Key) -> Option<(Key, steps::Retirement)> {
         self.generation += 1;
         let id = self.id(&key);
         let grace = self.grace;
@@ -230,7 +230,7 @@ impl Actor {
 
     /// Lets go of replicas that have been taken out. The balancers must know before they are asked to leave; they are
     /// told once for all.
-    fn retire(&mut self, leaving: Vec<(Key, steps::Retirement)>) {
+    pub(super) fn retire(&mut self, leaving: Vec<(Key, steps::Retirement)>) {
         let services: BTreeSet<String> = leaving.iter().map(|((service, _), _)| service.clone()).collect();
         services.iter().for_each(|service| self.tell(service));
         for (key, order) in leaving {

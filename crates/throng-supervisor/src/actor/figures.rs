@@ -53,6 +53,7 @@ impl Actor {
             detail.meter = Some(meter);
         }
         self.note_usage(at);
+        self.evict(at);
         if watched {
             let _ = self.feed.send(Arc::new(Reply::Samples { at: SystemTime::now(), samples: sent }));
         }

@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::lives::{LIVES_VERSION, Life, Lives};
+use throng_control::evict::{self, Candidate};
 use throng_control::vertical;
 use throng_model::app::Service;
 use throng_model::autoscale::{UpdateMode, VerticalStatus};
@@ -23,6 +24,54 @@ impl Actor {
             UpdateMode::Initial => before,
             UpdateMode::Recreate => self.recommended(service),
         }
+    }
+
+    /// Replaces replicas that request something far from what is recommended, in services whose policy says so.
+    pub(super) fn evict(&mut self, now: Instant) {
+        if self.wanted.going_down || !self.informed {
+            return;
+        }
+        let mut leaving = Vec::new();
+        for service in self.evictable(now) {
+            let evictions = self.evictions(&service).into_iter();
+            for ordinal in evictions.take(self.fixed.limits.retirements) {
+                let key = (service.clone(), ordinal);
+                let message =
+                    "is replaced, for it requests something far from what is recommended (EvictedByVPA)";
+                self.event("autoscale", &replica_name(&key), message);
+                leaving.extend(self.take_out(key));
+            }
+        }
+        self.retire(leaving);
+    }
+
+    /// Services that are due to be looked at. A replica of a job that is stopped loses its work, which nothing
+    /// recommended is worth.
+    fn evictable(&mut self, now: Instant) -> Vec<String> {
+        let recreated = self.prepared.iter().filter(|(_, Prepared { service, .. })| {
+            let mode = service.vertical.map(|policy| policy.update_mode);
+            mode == Some(UpdateMode::Recreate) && service.job.is_none()
+        });
+        let due = recreated.filter(|(name, _)| self.recommenders.look(name, now, evict::LOOK_EVERY));
+        due.map(|(name, _)| name.clone()).collect()
+    }
+
+    fn evictions(&self, name: &str) -> Vec<u32> {
+        let Some(Prepared { service, .. }) = self.prepared.get(name) else { return Vec::new() };
+        let (Some(policy), Some(recommendation)) = (service.vertical, self.recommenders.recommendation(name))
+        else {
+            return Vec::new();
+        };
+        let staying = self.replicas(name).filter(|(_, view, _)| !view.leaving && !view.stopped);
+        let candidates: Vec<Candidate> = staying
+            .map(|(ordinal, view, detail)| {
+                let own = || self.origin(&(name.to_owned(), ordinal)).map(|own| own.service.resources);
+                let resources = detail.given.or_else(own).unwrap_or(service.resources);
+                let runs = detail.started_at.filter(|_| view.runs() && !view.busy);
+                Candidate::new(ordinal, &resources, runs.map(|since| since.elapsed().unwrap_or_default()))
+            })
+            .collect();
+        evict::evictions(&policy, &recommendation, &service.resources, service.replicas, &candidates)
     }
 
     /// Says once what replicas of a service are given from now on.

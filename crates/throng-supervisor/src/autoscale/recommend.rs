@@ -14,6 +14,8 @@ pub struct Recommenders {
     offset: Duration,
     next: Instant,
     services: BTreeMap<String, Vertical>,
+    /// When it was last looked at what the replicas of a service request.
+    looked: BTreeMap<String, Instant>,
 }
 
 impl Recommenders {
@@ -22,7 +24,7 @@ impl Recommenders {
         known.retain(|_, vertical| vertical.is_sound());
         // A clock before 1970 makes what was known old, and harms nothing.
         let offset = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-        Recommenders { epoch: now, offset, next: now, services: known }
+        Recommenders { epoch: now, offset, next: now, services: known, looked: BTreeMap::new() }
     }
 
     /// What the next supervisor is to know.
@@ -37,6 +39,7 @@ impl Recommenders {
     /// Forgets services that are no more.
     pub fn retain(&mut self, keep: impl Fn(&str) -> bool) {
         self.services.retain(|service, _| keep(service));
+        self.looked.retain(|service, _| keep(service));
     }
 
     fn moment(&self, now: Instant) -> Duration {
@@ -50,6 +53,17 @@ impl Recommenders {
             self.next = now + EVERY;
         }
         due
+    }
+
+    /// Whether it is time to look at what the replicas of a service request: as soon as something is recommended, and then
+    /// each time after `every`.
+    pub fn look(&mut self, service: &str, now: Instant, every: Duration) -> bool {
+        let last = self.looked.get(service);
+        let due = last.is_none_or(|last| now.saturating_duration_since(*last) >= every);
+        if due && self.knows(service) {
+            self.looked.insert(service.to_owned(), now);
+        }
+        due && self.knows(service)
     }
 
     /// What one replica uses now, and how many cores it requests.
@@ -93,9 +107,12 @@ mod tests {
         let mut all = Recommenders::new(begin, BTreeMap::new());
         assert!(all.due(begin) && !all.due(begin + EVERY / 2) && all.due(begin + EVERY));
         assert_eq!(all.recommendation("web"), None);
+        assert!(!all.look("web", begin, EVERY), "nothing is recommended yet");
         all.sample("web", begin, 0.5, 1 << 30, 0.25);
         let first = all.recommendation("web").expect("known");
         assert!(first.target.0 > 500 && first.target.1 > 1 << 30, "{first:?}");
+        assert!(all.look("web", begin, EVERY) && !all.look("web", begin + EVERY / 2, EVERY));
+        assert!(all.look("web", begin + EVERY, EVERY));
         assert!(first.upper.0 > first.target.0 && first.lower.0 <= first.target.0, "{first:?}");
         all.out_of_memory("web", begin + EVERY, 2 << 30);
         let after = all.recommendation("web").expect("known");

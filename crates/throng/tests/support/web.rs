@@ -15,9 +15,19 @@ pub struct Answer {
 
 /// One GET on a connection of its own. An answer that ends before its announced length is an error.
 pub fn get(address: &str, path: &str) -> std::io::Result<Answer> {
+    answer(ask(address, path)?)
+}
+
+/// Sends one GET on a connection of its own.
+pub fn ask(address: &str, path: &str) -> std::io::Result<TcpStream> {
     let mut stream = TcpStream::connect(address)?;
     stream.set_read_timeout(Some(super::PATIENCE))?;
     write!(stream, "GET {path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n")?;
+    Ok(stream)
+}
+
+/// What comes back. An answer that ends before its announced length is an error.
+pub fn answer(stream: TcpStream) -> std::io::Result<Answer> {
     let mut reader = BufReader::new(stream);
     let (first, length) = head(&mut reader)?;
     let cut = || std::io::Error::from(std::io::ErrorKind::UnexpectedEof);
