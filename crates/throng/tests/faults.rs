@@ -145,7 +145,7 @@ fn a_replica_is_known_by_the_name_that_it_is_given() {
     bench.ok(&["start", "the.store"]).says("the.store is started");
     until("it runs again", || bench.ps().iter().any(|one| one["State"] == "running").then_some(()));
     bench.ok(&["kill", "the.store"]).says("the.store killed");
-    bench.fails(2, &["kill", "the.shop"]).says("no service the.shop");
+    bench.fails(3, &["kill", "the.shop"]).says("no service the.shop");
 }
 
 #[test]
