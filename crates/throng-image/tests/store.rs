@@ -207,6 +207,16 @@ fn a_damaged_blob_is_named() {
     let error = fixture.store.layers(&image).unwrap_err();
     assert!(matches!(error, ImageError::Corrupt { .. } | ImageError::DigestMismatch { .. }), "{error}");
     assert_eq!(fs::read_dir(fixture.store.root().join("l")).unwrap().count(), 0);
+    // It is of no use to anybody any more, so who builds again makes it again, as the hint says.
+    assert!(error.hint().unwrap().contains("make it anew"), "{error}");
+    let (again, steps) = fixture.build("FROM scratch\nCOPY a /");
+    assert_eq!((steps.fresh(), &again.id), (vec!["COPY".to_owned()], &image.id));
+    assert_eq!(fixture.store.layers(&again).unwrap().len(), 1);
+    // The same of the small ones, which say what an image is.
+    fs::write(&config, b"{}").unwrap();
+    fixture.store.get("test/app:1").unwrap_err();
+    fixture.build("FROM scratch\nCOPY a /");
+    assert_eq!(fixture.store.get("test/app:1").unwrap().id, image.id);
 }
 
 #[test]

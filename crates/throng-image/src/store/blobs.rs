@@ -1,7 +1,7 @@
 //! Blobs: files named by the digest of their content.
 
 use super::{Scratch, Store};
-use crate::digest::{self, HashWriter, hex_of};
+use crate::digest::{self, HashReader, HashWriter, hex_of};
 use crate::error::{ImageError, Result};
 use crate::limits::check_size;
 use std::fs::{self, File};
@@ -76,6 +76,7 @@ impl Store {
         file.take(limit).read_to_end(&mut bytes).map_err(ImageError::io("read", &path))?;
         let actual = digest::of_bytes(&bytes);
         if actual != digest {
+            self.drop_damaged(digest);
             return Err(ImageError::DigestMismatch {
                 what: format!("blob {}", path.display()),
                 expected: digest.into(),
@@ -83,6 +84,22 @@ impl Store {
             });
         }
         Ok(bytes)
+    }
+
+    /// Removes a blob that is not what its name says. While it was there, nobody would make or fetch it anew: who builds
+    /// or pulls takes what has that name for the thing itself.
+    pub(crate) fn drop_damaged(&self, digest: &str) {
+        let drop = || -> Result<()> {
+            let path = self.blob_path(digest)?;
+            let mut content = HashReader::new(self.open_blob(digest)?);
+            io::copy(&mut content, &mut io::sink()).map_err(ImageError::io("read", &path))?;
+            if content.finish() != digest {
+                fs::remove_file(&path).map_err(ImageError::io("remove", &path))?;
+            }
+            Ok(())
+        };
+        // Whoever calls this has an error to tell already, and this one is about the same file.
+        let _ = drop();
     }
 
     pub(crate) fn blob_writer(&self) -> Result<BlobWriter> {

@@ -99,6 +99,20 @@ impl Store {
     }
 
     fn unpack_at(&self, blob: &str, diff_id: &str, target: &Path, below: &[PathBuf]) -> Result<Unpacked> {
+        let unpacked = self.unpack_checked(blob, diff_id, target, below);
+        if let Err(ImageError::Corrupt { .. } | ImageError::DigestMismatch { .. }) = &unpacked {
+            self.drop_damaged(blob);
+        }
+        unpacked
+    }
+
+    fn unpack_checked(
+        &self,
+        blob: &str,
+        diff_id: &str,
+        target: &Path,
+        below: &[PathBuf],
+    ) -> Result<Unpacked> {
         fs::create_dir(target).map_err(ImageError::io("create", target))?;
         let what = format!("layer {blob}");
         let compressed = HashReader::new(BufReader::with_capacity(1 << 17, self.open_blob(blob)?));
