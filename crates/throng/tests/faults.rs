@@ -1,16 +1,16 @@
 //! Faults in the middle of things: nothing that runs is lost, nothing is left, and what is said tells what to do.
 //!
-//! Full disks, used-up descriptors and processes are in `walls/`. Root only. Debian package: strace.
+//! Full disks, used-up descriptors and processes are in `walls/`, damaged images in `damaged_images.rs`. Root only.
+//! Debian package: strace.
 
 mod support;
 
 use rustix::process::Signal;
-use sha2::{Digest, Sha256};
 use std::fs;
-use std::io::{BufRead, BufReader, Write};
-use std::net::{TcpListener, TcpStream};
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
 use support::{Bench, kill, skip, until};
 
 /// Kills the app's supervisor and waits until nobody listens.
@@ -114,7 +114,7 @@ fn replicas_that_are_stopped_stay_so_until_they_are_started() {
     until("it has ended", || (in_state(&bench, "exited") == ["web-1"]).then_some(()));
     bench.fails(1, &["scale", "web=4", "--wait-timeout", "1"]).says("web has 3 of 4 ready").says("stopped");
     kill_supervisor(&bench);
-    std::thread::sleep(std::time::Duration::from_secs(1));
+    std::thread::sleep(Duration::from_secs(1));
     assert_eq!(in_state(&bench, "exited"), ["web-1"], "no rule starts it, nor the next supervisor");
     bench.ok(&["start"]).says("web-1 is started");
     bench.ok(&["scale", "web=4"]);
@@ -224,7 +224,7 @@ fn a_group_that_is_held_is_named_and_goes_later() {
     let only = [("web-2".to_owned(), "leaving".to_owned())];
     until("all others have gone", || (bench.states() == only).then_some(()));
     // Tried again and again, told once.
-    std::thread::sleep(std::time::Duration::from_secs(4));
+    std::thread::sleep(Duration::from_secs(4));
     let events = bench.ok(&["events", "--no-follow"]).out;
     assert_eq!(events.matches("could not be removed").count(), 1, "{events}");
     assert!(events.contains("hint: end that process, or move it to another group"), "{events}");
@@ -445,85 +445,70 @@ services:
     bench.assert_clean();
 }
 
-/// What a registry does with the layer of its one image.
-#[derive(Clone, Copy)]
-enum Fault {
-    /// Ends in the middle of it, and is not there any more.
-    Dies,
-    /// Gives other bytes, as many as there should be.
-    Lies,
-}
-
-const LAYER: usize = 1 << 20;
-
-/// A registry with one image, `some/thing:1`, at the returned address.
-fn registry(fault: Fault) -> String {
-    let digest = |bytes: &[u8]| {
-        let hex: String = Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect();
-        format!("sha256:{hex}")
-    };
-    let layer = vec![7u8; LAYER];
-    let config = serde_json::json!({
-        "architecture": if cfg!(target_arch = "aarch64") { "arm64" } else { "amd64" }, "os": "linux",
-        "config": {"Cmd": ["/x"]}, "rootfs": {"type": "layers", "diff_ids": [digest(&layer)]},
-    })
-    .to_string();
-    let manifest = serde_json::json!({
-        "schemaVersion": 2, "mediaType": "application/vnd.oci.image.manifest.v1+json",
-        "config": {"mediaType": "application/vnd.oci.image.config.v1+json", "size": config.len(),
-                   "digest": digest(config.as_bytes())},
-        "layers": [{"mediaType": "application/vnd.oci.image.layer.v1.tar", "size": LAYER, "digest": digest(&layer)}],
-    })
-    .to_string();
-    let listener = TcpListener::bind("127.0.0.1:0").expect("a listener");
-    let address = listener.local_addr().expect("an address").to_string();
-    let (config_path, manifest_digest) = (digest(config.as_bytes()), digest(manifest.as_bytes()));
-    std::thread::spawn(move || {
-        for stream in listener.incoming().flatten() {
-            let Some(path) = asked(&stream) else { continue };
-            let (kind, body) = match path.as_str() {
-                "/v2/" => ("application/json", b"{}".to_vec()),
-                path if path.contains("/manifests/") => {
-                    ("application/vnd.oci.image.manifest.v1+json", manifest.clone().into_bytes())
-                }
-                path if path.ends_with(&config_path) => {
-                    ("application/octet-stream", config.clone().into_bytes())
-                }
-                _ => ("application/octet-stream", vec![8u8; LAYER]),
-            };
-            let head = format!(
-                "HTTP/1.1 200 OK\r\nContent-Type: {kind}\r\nContent-Length: {}\r\n\
-                 Docker-Content-Digest: {manifest_digest}\r\nConnection: close\r\n\r\n",
-                body.len()
-            );
-            let dies = body.len() == LAYER && matches!(fault, Fault::Dies);
-            let sent = if dies { &body[..LAYER / 3] } else { &body[..] };
-            // Whoever asked may have gone.
-            let _ = (&stream).write_all(head.as_bytes()).and_then(|()| (&stream).write_all(sent));
-            if dies {
-                return;
-            }
-        }
-    });
-    address
-}
-
-/// The path that somebody asks for.
-fn asked(stream: &TcpStream) -> Option<String> {
-    let mut lines = BufReader::new(stream.try_clone().ok()?).lines().map_while(Result::ok);
-    let first = lines.next()?;
-    lines.find(String::is_empty)?;
-    first.split(' ').nth(1).map(str::to_owned)
+#[test]
+fn who_ignores_his_stop_signal_is_killed_when_his_time_is_over() {
+    const GRACE: Duration = Duration::from_secs(1);
+    let name = "who_ignores_his_stop_signal_is_killed_when_his_time_is_over";
+    let Some(bench) = Bench::with_probe(name) else { return };
+    // The first process of a namespace ignores what it has no handler for (pid_namespaces(7)).
+    bench.compose(
+        "
+services:
+  web:
+    image: probe
+    command: [serve, '80']
+    stop_signal: SIGTERM
+    stop_grace_period: 1s
+    deploy: {replicas: 3}
+",
+    );
+    bench.ok(&["up", "-d", "--wait"]);
+    let before = firsts(&bench, 3);
+    let begin = Instant::now();
+    bench.ok(&["scale", "web=1"]);
+    assert!(begin.elapsed() >= GRACE, "they had their time: {:?}", begin.elapsed());
+    assert_eq!(firsts(&bench, 3), [before[0], None, None], "only those who were to go");
+    let begin = Instant::now();
+    bench.ok(&["down"]);
+    assert!(begin.elapsed() >= GRACE, "{:?}", begin.elapsed());
+    bench.assert_clean();
+    // Whoever has no patience may say so.
+    bench.ok(&["up", "-d", "--wait"]);
+    bench.ok(&["down", "--timeout", "0"]);
+    bench.assert_clean();
 }
 
 #[test]
-fn an_image_that_does_not_come_whole_is_no_image() {
-    let bench = Bench::anywhere();
-    for (fault, text) in [(Fault::Dies, "127.0.0.1:"), (Fault::Lies, "sha256:")] {
-        let address = registry(fault);
-        bench.compose(&format!("services:\n  web: {{image: '{address}/some/thing:1'}}\n"));
-        bench.fails(5, &["up", "-d"]).says("some/thing").says(text).says("hint:");
-        assert_eq!(bench.ok(&["images", "--format", "json"]).out, "");
-        bench.assert_clean();
-    }
+fn who_fills_his_log_keeps_the_latest_of_it_and_harms_nobody_else() {
+    /// Bytes of one file of the log, of which there are three.
+    const FILE: u64 = 64 << 10;
+    let name = "who_fills_his_log_keeps_the_latest_of_it_and_harms_nobody_else";
+    let Some(bench) = Bench::with_probe(name) else { return };
+    bench.compose(
+        "
+services:
+  calm: {image: probe, command: [serve, '80']}
+  loud:
+    image: probe
+    command: [flood, '300000']
+    logging: {driver: json-file, options: {max-size: 64k, max-file: '3'}}
+",
+    );
+    bench.ok(&["up", "-d", "--wait"]);
+    let folder = bench.home.join("engine").join(&bench.project).join("loud-1");
+    let taken = || -> u64 {
+        let files = fs::read_dir(&folder).expect("a folder").flatten();
+        let logs = files.filter(|file| file.file_name().to_string_lossy().starts_with("log"));
+        logs.map(|file| file.metadata().map_or(0, |metadata| metadata.blocks() * 512)).sum()
+    };
+    let last = |text: &str| text.lines().last().is_some_and(|line| line.ends_with("line 300000"));
+    until("all is written", || last(&bench.ok(&["logs", "loud", "--tail", "1"]).out).then_some(()));
+    // Each file is rounded up to blocks and may begin with a line about what is missing.
+    until("no more than three files are kept", || (taken() <= 3 * (FILE + (8 << 10))).then_some(()));
+    let log = bench.ok(&["logs", "loud"]).out;
+    assert!(last(&log), "the latest is there");
+    assert!(log.contains("bytes came too fast and are not kept]"), "and what is not is told");
+    assert_eq!(bench.ok(&["exec", "calm", "/probe", "get", "127.0.0.1:80", "/"]).out, "200 calm-1\n");
+    bench.ok(&["down"]);
+    bench.assert_clean();
 }

@@ -45,10 +45,12 @@ fn nodes(bench: &Bench) -> BTreeMap<u64, String> {
 }
 
 /// Who each replica is: its address and its first process.
-fn lives(bench: &Bench) -> BTreeMap<u64, (String, Vec<u32>)> {
+fn lives(bench: &Bench) -> BTreeMap<u64, (String, u32)> {
     let each = |replica: Value| {
         let ordinal = replica["Ordinal"].as_u64()?;
-        Some((ordinal, (replica["Addresses"].to_string(), bench.pids(&format!("web-{ordinal}")))))
+        // The first one: health checks come and go beside it.
+        let pids = bench.pids(&format!("web-{ordinal}"));
+        Some((ordinal, (replica["Addresses"].to_string(), *pids.first().expect("a process"))))
     };
     bench.ps().into_iter().filter_map(each).collect()
 }

@@ -61,9 +61,23 @@ pub fn processes_of_home(home: &Path) -> Vec<(u32, Vec<String>)> {
 
 /// Processes in control groups whose path contains a text, oldest first.
 pub fn cgroup_processes(path: &str) -> Vec<u32> {
+    processes_in(|group| group.contains(path))
+}
+
+/// Processes of a replica, wherever its group is: below the project's, or below that of a node (`@pi`).
+pub fn replica_processes(project: &str, replica: &str) -> Vec<u32> {
+    let project = format!("/throng/{project}/");
+    processes_in(|group| {
+        let mut below = group.split_once(&project).map_or("", |(_, below)| below).split('/');
+        below.find(|name| !name.starts_with('@')) == Some(replica)
+    })
+}
+
+/// Processes in control groups whose path, with a slash at its end, fits.
+fn processes_in(fits: impl Fn(&str) -> bool) -> Vec<u32> {
     let inside = |pid: &u32| {
         let groups = std::fs::read_to_string(format!("/proc/{pid}/cgroup")).unwrap_or_default();
-        groups.lines().any(|line| format!("{line}/").contains(path))
+        groups.lines().any(|line| fits(&format!("{line}/")))
     };
     let mut found: Vec<u32> = all_processes().into_iter().filter(inside).collect();
     found.sort_unstable();

@@ -254,7 +254,7 @@ impl Bench {
 
     /// Process ids of a replica's group, the first process first.
     pub fn pids(&self, replica: &str) -> Vec<u32> {
-        leftovers::cgroup_processes(&format!("/throng/{}/{replica}", self.project))
+        leftovers::replica_processes(&self.project, replica)
     }
 
     /// The process that looks after the app.

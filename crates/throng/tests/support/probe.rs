@@ -147,8 +147,41 @@ fn work(folder: &str, failing: u32, milliseconds: u64) {
     note("done", index.to_string());
 }
 
-fn main() {
-    let args: Vec<String> = std::env::args().collect();
+/// Says something, and how it is said is what the order is about. `false` for any other order.
+fn talk(args: &[String]) -> bool {
+    let word = |n: usize| args.get(n).map(String::as_str).unwrap_or_default();
+    let count = || word(2).parse::<u32>().expect("a number");
+    match word(1) {
+        "print" => println!("{}", args[2..].join(" ")),
+        "lines" => (1..=count()).for_each(|n| println!("line {n}")),
+        // As fast as it can, then stays.
+        "flood" => {
+            (1..=count()).for_each(|n| println!("{} line {n}", "x".repeat(80)));
+            std::thread::sleep(Duration::from_secs(3_600));
+        }
+        // Prints, then stays.
+        "say" => {
+            println!("{}", args[2..].join(" "));
+            std::thread::sleep(Duration::from_secs(3_600));
+        }
+        "complain" => {
+            (1..=count()).for_each(|n| eprintln!("complaint {n}"));
+            std::process::exit(word(3).parse().expect("a code"));
+        }
+        "terminal" => println!("terminal: {}", std::io::IsTerminal::is_terminal(&std::io::stdout())),
+        "cat" => {
+            let _ = std::io::copy(&mut std::io::stdin(), &mut std::io::stdout());
+        }
+        "read" => print!("{}", std::fs::read_to_string(word(2)).unwrap_or_else(|error| error.to_string())),
+        "env" => println!("{}", std::env::var(word(2)).unwrap_or_else(|_| "unset".into())),
+        "where" => println!("{}", std::env::current_dir().expect("a folder").display()),
+        _ => return false,
+    }
+    true
+}
+
+/// Has to do with others in its network. `false` for any other order.
+fn meet(args: &[String]) -> bool {
     let word = |n: usize| args.get(n).map(String::as_str).unwrap_or_default();
     match word(1) {
         "serve" => serve(word(2).parse().expect("a port")),
@@ -179,21 +212,6 @@ fn main() {
             }
         },
         "resolve" => println!("{}", resolve(word(2))),
-        "print" => println!("{}", args[2..].join(" ")),
-        "lines" => (1..=word(2).parse().expect("a number")).for_each(|n: u32| println!("line {n}")),
-        // Prints, then stays.
-        "say" => {
-            println!("{}", args[2..].join(" "));
-            std::thread::sleep(Duration::from_secs(3_600));
-        }
-        "spin" => spin(Duration::MAX),
-        "terminal" => println!("terminal: {}", std::io::IsTerminal::is_terminal(&std::io::stdout())),
-        "complain" => {
-            (1..=word(2).parse().expect("a number")).for_each(|n: u32| eprintln!("complaint {n}"));
-            std::process::exit(word(3).parse().expect("a code"));
-        }
-        "exit" => std::process::exit(word(2).parse().expect("a code")),
-        "sleep" => std::thread::sleep(Duration::from_secs(word(2).parse().expect("seconds"))),
         // Connects, with little patience.
         "dial" => {
             let address = word(2).parse().expect("an address");
@@ -225,6 +243,21 @@ fn main() {
                 let _ = socket.send_to(b"hello", (std::net::Ipv4Addr::from(u32::from(first) + number), 9));
             }
         }
+        _ => return false,
+    }
+    true
+}
+
+fn main() {
+    let args: Vec<String> = std::env::args().collect();
+    if talk(&args) || meet(&args) {
+        return;
+    }
+    let word = |n: usize| args.get(n).map(String::as_str).unwrap_or_default();
+    match word(1) {
+        "spin" => spin(Duration::MAX),
+        "exit" => std::process::exit(word(2).parse().expect("a code")),
+        "sleep" => std::thread::sleep(Duration::from_secs(word(2).parse().expect("seconds"))),
         // Makes more of itself without end.
         "breed" => loop {
             let _ = std::process::Command::new("/probe").arg("breed").spawn();
@@ -238,17 +271,11 @@ fn main() {
             }
             std::thread::sleep(Duration::from_secs(3_600));
         }
-        "cat" => {
-            let _ = std::io::copy(&mut std::io::stdin(), &mut std::io::stdout());
-        }
-        "read" => print!("{}", std::fs::read_to_string(word(2)).unwrap_or_else(|error| error.to_string())),
         "append" => {
             let file = std::fs::OpenOptions::new().create(true).append(true).open(word(2));
             file.and_then(|mut file| writeln!(file, "{}", word(3))).expect("a file that can be written");
         }
         "work" => work(word(2), word(3).parse().expect("a number"), word(4).parse().expect("milliseconds")),
-        "env" => println!("{}", std::env::var(word(2)).unwrap_or_else(|_| "unset".into())),
-        "where" => println!("{}", std::env::current_dir().expect("a folder").display()),
         other => {
             eprintln!("unknown order {other:?}");
             std::process::exit(64);
