@@ -1,7 +1,8 @@
 //! One way to load a text and to show what was said about it.
 
 use std::path::Path;
-use throng_compose::{LoadOptions, Loaded, load};
+use throng_compose::{LoadOptions, Loaded};
+use throng_model::app::App;
 use throng_model::diagnostic::Diagnostic;
 
 /// Files of a project and the surroundings in which they are loaded.
@@ -36,7 +37,7 @@ impl Case<'_> {
             directory: directory.clone(),
             ..LoadOptions::default()
         };
-        (load(&options), directory.to_string_lossy().into_owned())
+        (throng_compose::load(&options), directory.to_string_lossy().into_owned())
     }
 
     /// Compares the findings, one to a line.
@@ -54,6 +55,14 @@ impl Case<'_> {
         assert_eq!(lines.join("\n"), expected.trim_end(), "\n{:?}", self.files);
         assert!(Path::new(&directory).is_absolute());
     }
+}
+
+/// The app of a good file, as if its folder were the root.
+pub fn load(text: &str) -> App {
+    let (result, _) = Case { files: &[("compose.yaml", text)], ..Case::default() }.load();
+    let mut app = result.unwrap_or_else(|findings| panic!("{findings:?}")).app;
+    app.directory = "/".into();
+    app
 }
 
 /// Compares the findings about one file.

@@ -1,14 +1,6 @@
 //! Networks with address ranges of their own, and addresses of services in them.
 
-use crate::common::{Case, check};
-use throng_model::app::App;
-
-fn load(text: &str) -> App {
-    let (result, _) = Case { files: &[("compose.yaml", text)], ..Case::default() }.load();
-    let mut app = result.unwrap_or_else(|findings| panic!("{findings:?}")).app;
-    app.directory = "/".into();
-    app
-}
+use crate::common::{check, load};
 
 #[test]
 fn addresses_are_read_and_printed_again() {

@@ -1,16 +1,8 @@
 //! Virtual nodes and where replicas may be.
 
-use crate::common::{Case, check};
+use crate::common::{check, load};
 use std::time::Duration;
-use throng_model::app::App;
 use throng_model::node::Link;
-
-fn load(text: &str) -> App {
-    let (result, _) = Case { files: &[("compose.yaml", text)], ..Case::default() }.load();
-    let mut app = result.unwrap_or_else(|findings| panic!("{findings:?}")).app;
-    app.directory = "/".into();
-    app
-}
 
 #[test]
 fn what_is_wrong_about_nodes_is_told_at_its_place() {

@@ -5,10 +5,13 @@ use crate::peers::{compare, is_here};
 /// Files of a project; those that end in `.yaml` and lie in no folder below are merged in this order.
 type Project = &'static [(&'static str, &'static str)];
 
+/// A project of one file.
+const fn alone(text: &'static str) -> [(&'static str, &'static str); 1] {
+    [("compose.yaml", text)]
+}
+
 const PROJECTS: &[Project] = &[
-    &[(
-        "compose.yaml",
-        "version: '3.8'
+    &alone("version: '3.8'
 services:
   web:
     image: web:${TAG:-1}
@@ -26,11 +29,8 @@ services:
   db:
     image: db
     entrypoint: [run, fast]
-",
-    )],
-    &[(
-        "compose.yaml",
-        "version: '3.8'
+"),
+    &alone("version: '3.8'
 services:
   web:
     image: a
@@ -38,11 +38,8 @@ services:
     volumes: ['data:/data', './src:/src:ro', {type: bind, source: /a, target: /b}]
     deploy: {replicas: 2, resources: {limits: {cpus: '0.5', memory: 64M}}}
 volumes: {data: }
-",
-    )],
-    &[(
-        "compose.yaml",
-        "version: '3.8'
+"),
+    &alone("version: '3.8'
 x-base: &base {environment: {A: 1, B: 2}, image: a}
 services:
   web:
@@ -51,12 +48,9 @@ services:
     networks: {front: {aliases: [www]}, back: }
     command: [echo, '$$HOME']
 networks: {front: {internal: true}, back: }
-",
-    )],
+"),
     // Privileges, limits and names.
-    &[(
-        "compose.yaml",
-        "version: '3.8'
+    &alone("version: '3.8'
 services:
   web:
     image: a
@@ -78,21 +72,15 @@ services:
     oom_score_adj: 5
     cpu_shares: 50
     logging: {driver: json-file, options: {max-size: 1m}}
-",
-    )],
+"),
     // The older places of limits.
-    &[(
-        "compose.yaml",
-        "version: '3.8'
+    &alone("version: '3.8'
 services:
   web: {image: a, mem_limit: 64m, cpus: 0.5, pids_limit: 5, mem_reservation: 32m}
   two: {image: a, deploy: {resources: {limits: {memory: 64m}, reservations: {memory: 32m}}}}
-",
-    )],
+"),
     // What stands beside the services.
-    &[(
-        "compose.yaml",
-        "version: '3.8'
+    &alone("version: '3.8'
 services:
   web:
     image: a
@@ -101,8 +89,7 @@ services:
 secrets: {s: {file: ./s}, two: {file: /two}}
 networks: {n: {internal: true, ipam: {config: [{subnet: 10.1.0.0/16}]}, labels: [a=b]}}
 volumes: {v: {driver: local, driver_opts: {type: none, o: bind, device: /x}, labels: {c: d}}, w: {external: true}}
-",
-    )],
+"),
     // One file over another.
     &[
         (
@@ -286,9 +273,7 @@ volumes: {pg: {}, logs: {name: my-logs}}
         ("b.env", "A=2\nF=x#y\nG='single $HOME'\n"),
     ],
     // A queue with workers, for a swarm.
-    &[(
-        "compose.yaml",
-        "version: '3.8'
+    &alone("version: '3.8'
 services:
   worker:
     image: worker
@@ -314,12 +299,9 @@ volumes:
   data:
     driver: local
     labels: {backup: 'yes'}
-",
-    )],
+"),
     // What services share, merged into each.
-    &[(
-        "compose.yaml",
-        "version: '3.8'
+    &alone("version: '3.8'
 x-common: &common
   restart: always
   environment: &environment {A: one, B: two}
@@ -343,8 +325,7 @@ networks:
     labels: [a=b]
     x-mine: 1
 x-last: {deep: {deeper: [1, 2]}}
-",
-    )],
+"),
     // Base, development and test over one another.
     &[
         (
@@ -417,9 +398,7 @@ services:
         (".env", "NAME=shop\nPORT=8000\nA=one\nEMPTY=\nQUOTED='it is'\n"),
     ],
     // Ports in every form.
-    &[(
-        "compose.yaml",
-        "version: '3.8'
+    &alone("version: '3.8'
 services:
   web:
     image: a
@@ -433,12 +412,9 @@ services:
       - '[::1]:6001:6001'
       - '12400-12401:1240-1241/tcp'
     expose: ['3000', '8000']
-",
-    )],
+"),
     // Volumes in every form.
-    &[(
-        "compose.yaml",
-        "version: '3.8'
+    &alone("version: '3.8'
 services:
   web:
     image: a
@@ -457,20 +433,16 @@ services:
     read_only: true
 volumes:
   named: {external: true, name: actual}
-",
-    )],
+"),
     // Health checks in every form.
-    &[(
-        "compose.yaml",
-        "version: '3.8'
+    &alone("version: '3.8'
 services:
   a: {image: a, healthcheck: {test: 'curl -f http://x/ || exit 1', interval: 1m, timeout: 1h2m3s}}
   b: {image: b, healthcheck: {test: [CMD, 'a b', c], retries: 1}}
   c: {image: c, healthcheck: {test: [CMD-SHELL, 'a && b | c'], start_period: 2m30s}}
   d: {image: d, healthcheck: {test: [NONE]}}
   e: {image: e, healthcheck: {disable: true}}
-",
-    )],
+"),
     // What begins as something else, over three files.
     &[
         (
@@ -509,9 +481,7 @@ services:
         ("common/common.env", "FROM_FILE=yes\nROLE=file\n"),
     ],
     // Networks and who is called what in them.
-    &[(
-        "compose.yaml",
-        "version: '3.8'
+    &alone("version: '3.8'
 services:
   proxy: {image: a, networks: {front: , back: {aliases: [gate, proxy.internal]}}}
   app: {image: b, networks: [back], hostname: app, domainname: example.org, extra_hosts: ['db.example:10.0.0.5', 'x:10.0.0.6']}
@@ -520,12 +490,9 @@ services:
 networks:
   front: {driver: bridge}
   back: {internal: true, ipam: {driver: default, config: [{subnet: 172.28.0.0/16}]}, labels: {a: b}}
-",
-    )],
+"),
     // Secrets and configs, short and long.
-    &[(
-        "compose.yaml",
-        "version: '3.8'
+    &alone("version: '3.8'
 services:
   web:
     image: a
@@ -538,12 +505,9 @@ services:
       - {source: other, target: /other.conf, mode: 0444}
 secrets: {one: {file: ./one.txt}, two: {file: ~/two.txt}}
 configs: {plain: {file: ./plain}, other: {file: /abs/other}}
-",
-    )],
+"),
     // A build as a team has it.
-    &[(
-        "compose.yaml",
-        "version: '3.8'
+    &alone("version: '3.8'
 services:
   web:
     image: team/web:dev
@@ -564,8 +528,7 @@ services:
     ulimits: {nofile: 1024}
   plain: {build: .}
   args: {build: {context: web, args: [A=1, 'B=x=y']}}
-",
-    )],
+"),
 ];
 
 #[test]
