@@ -13,6 +13,8 @@ mod orders;
 mod outcomes;
 mod outside;
 mod rollouts;
+#[cfg(test)]
+mod simulation;
 
 use crate::autoscale::{Autoscalers, Recommenders};
 use crate::backend::{Backend, On};
