@@ -39,6 +39,8 @@ fn beyond_the_limit_of_requests_in_flight_the_answer_is_503() {
     let second = server.upload(FIELD, "x", &image);
     assert_eq!((second.status, second.header("retry-after")), (503, "1"), "{}", second.text());
     assert!(second.text().contains("1 requests in flight already; --max-in-flight allows more"));
+    let third = Answer::read(&mut BufReader::new(unfinished(&server, image.len())));
+    assert_eq!((third.status, third.header("connection")), (503, "close"), "it has not been read");
     assert_eq!(server.get("/healthz").status, 200, "a full replica is not an ill one");
     first.write_all(&image).unwrap();
     assert_eq!(Answer::read(&mut BufReader::new(first)).status, 200);
@@ -53,6 +55,7 @@ fn a_client_that_stops_sending_gets_408() {
     let answer = Answer::read(&mut stream);
     assert_eq!(answer.status, 408, "{}", answer.text());
     assert_eq!(answer.text(), "the image did not arrive in time; the limit is set by --timeout\n");
+    assert_eq!(answer.header("connection"), "close");
     assert!(rest_of(&mut stream).unwrap().is_empty(), "the connection is of no more use");
     server.wait_for_metric("pdfmagic_in_flight 0");
 }

@@ -35,11 +35,11 @@ pub async fn post(State(service): State<Arc<Service>>, request: Request) -> Resp
 
 async fn handle(service: &Arc<Service>, request: Request) -> Result<Response, Rejection> {
     let Ok(permit) = Arc::clone(&service.requests).try_acquire_owned() else {
-        upload::discard(request.into_body()).await;
+        let unread = !upload::discard(request.into_body()).await;
         let limit = service.config.max_in_flight;
         let sentence =
             format!("this replica has {limit} requests in flight already; --max-in-flight allows more");
-        return Err(Rejection::new(Outcome::Overloaded, sentence));
+        return Err(Rejection { unread, ..Rejection::new(Outcome::Overloaded, sentence) });
     };
     let deadline = Instant::now() + service.config.timeout;
     let upload = upload::read(request, service.config.max_bytes, deadline.into()).await?;

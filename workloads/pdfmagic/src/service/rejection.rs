@@ -1,7 +1,7 @@
 //! Everything a request can come to, with its status and its label in the metrics.
 
 use crate::convert::ConvertError;
-use axum::http::header::{CONTENT_TYPE, RETRY_AFTER};
+use axum::http::header::{CONNECTION, CONTENT_TYPE, RETRY_AFTER};
 use axum::http::{HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
 
@@ -73,11 +73,13 @@ impl Outcome {
 pub struct Rejection {
     pub outcome: Outcome,
     pub sentence: String,
+    /// The request has not been read to its end, so its connection is closed after the answer.
+    pub unread: bool,
 }
 
 impl Rejection {
     pub fn new(outcome: Outcome, sentence: impl Into<String>) -> Self {
-        Rejection { outcome, sentence: sentence.into() }
+        Rejection { outcome, sentence: sentence.into(), unread: false }
     }
 }
 
@@ -98,6 +100,10 @@ impl From<ConvertError> for Rejection {
 impl IntoResponse for Rejection {
     fn into_response(self) -> Response {
         let mut response = text(self.outcome.status(), self.sentence);
+        if self.unread {
+            // Said beforehand: a balancer that keeps connections would send the next request on this one.
+            response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+        }
         if self.outcome == Outcome::Overloaded {
             response.headers_mut().insert(RETRY_AFTER, HeaderValue::from_static(RETRY_AFTER_SECONDS));
         }

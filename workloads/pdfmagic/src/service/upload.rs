@@ -51,10 +51,8 @@ pub async fn read(request: Request, max_bytes: usize, deadline: Instant) -> Resu
     let (kind, bytes) = match result {
         Ok(read) => read,
         Err(rejection) => {
-            if rejection.outcome != Outcome::SlowClient {
-                discard(body).await;
-            }
-            return Err(rejection);
+            let whole = rejection.outcome != Outcome::SlowClient && discard(body).await;
+            return Err(Rejection { unread: !whole, ..rejection });
         }
     };
     let upload = match kind {
@@ -121,19 +119,21 @@ async fn collect(
     }
 }
 
-/// Reads what a refused client still sends, within bounds.
-pub async fn discard(mut body: Body) {
+/// Reads what a refused client still sends, within bounds, and says whether that was all of it.
+pub async fn discard(mut body: Body) -> bool {
     let reading = async {
         let mut discarded = 0;
-        while let Some(Ok(frame)) = body.frame().await {
+        while let Some(frame) = body.frame().await {
+            let Ok(frame) = frame else { return false };
             discarded += frame.data_ref().map_or(0, Bytes::len);
             if discarded > DISCARD_BYTES {
-                break;
+                return false;
             }
         }
+        true
     };
     // Whether it ended or not, the answer goes out now.
-    let _ = tokio::time::timeout(DISCARD_TIME, reading).await;
+    tokio::time::timeout(DISCARD_TIME, reading).await.unwrap_or(false)
 }
 
 /// Finds the file in a form that has been read as a whole.
