@@ -38,7 +38,7 @@ pub use convert::{Converted, Options, convert};
 pub use findings::MAX_FINDINGS;
 pub use kompose::LABELS as KOMPOSE_LABELS;
 pub use object::Object;
-pub use output::{Format, HEADER, file_name, files, stream};
+pub use output::{Format, HEADER, file_name, files, kustomization, overlay, stream};
 pub use source::{HostFile, MAX_CONFIG_BYTES, MAX_CONFIG_FILES, Nowhere, Source};
 
 #[cfg(doc)]

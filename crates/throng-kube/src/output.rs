@@ -6,7 +6,8 @@
 use crate::object::Object;
 use crate::yaml;
 use serde_json::{Value, json};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt::Write;
 
 /// The first line of each file that was made here, by which it is known to be ours.
 pub const HEADER: &str = "# Made by throng convert: what is changed here is lost when it runs again.";
@@ -51,6 +52,53 @@ pub fn stream(objects: &[Object], format: Format) -> String {
         Format::Yaml => documents(&objects),
         Format::Json => list(&objects),
     }
+}
+
+/// What Kustomize is told of a folder with these files.
+pub fn kustomization<'f>(files: impl Iterator<Item = &'f str>) -> String {
+    let mut out = format!("{HEADER}\n{KUSTOMIZATION}resources:\n");
+    for file in files {
+        let _ = writeln!(out, "- {file}");
+    }
+    out
+}
+
+const KUSTOMIZATION: &str = "apiVersion: kustomize.config.k8s.io/v1beta1\nkind: Kustomization\n";
+
+/// The beginning of an overlay: what is different in one cluster from the base two folders further up. It is a person's own
+/// from then on.
+pub fn overlay(name: &str, objects: &[Object]) -> String {
+    let mut out = format!(
+        "# What is different in {name}. This file is yours: throng convert writes it once and never again.\n\
+         {KUSTOMIZATION}resources:\n- ../../base\n\n# namespace: {name}\n"
+    );
+    let replicas: Vec<(&str, &Value)> = objects
+        .iter()
+        .filter_map(|object| Some((object.name.as_str(), object.value.pointer("/spec/replicas")?)))
+        .collect();
+    if !replicas.is_empty() {
+        out.push_str("# replicas:\n");
+    }
+    for (name, count) in replicas {
+        let _ = writeln!(out, "# - {{name: {name}, count: {count}}}");
+    }
+    let images: BTreeSet<&str> = objects.iter().filter_map(image).collect();
+    if !images.is_empty() {
+        out.push_str("# images:\n");
+    }
+    for image in images {
+        let name = image.split('@').next().unwrap_or(image);
+        let tag = crate::labels::tag(image);
+        let name = tag.and_then(|tag| name.strip_suffix(tag)?.strip_suffix(':')).unwrap_or(name);
+        let _ = writeln!(out, "# - {{name: {name:?}, newTag: {:?}}}", tag.unwrap_or("latest"));
+    }
+    out
+}
+
+/// The image of a controller's own container.
+fn image(object: &Object) -> Option<&str> {
+    let of_schedule = object.value.pointer("/spec/jobTemplate/spec/template");
+    of_schedule.or(object.value.pointer("/spec/template"))?.pointer("/spec/containers/0/image")?.as_str()
 }
 
 fn documents(objects: &[&Object]) -> String {

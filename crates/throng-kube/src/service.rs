@@ -33,6 +33,7 @@ pub(crate) fn services(
     let outside = matches!(plan.hints.service_type, Some(ServiceType::NodePort | ServiceType::LoadBalancer));
     // Inside, pods are asked for at their own ports; what a host publishes may be another one.
     let moved = declared.iter().any(|port| port.published.iter().flatten().any(|own| *own != port.port));
+    let outside = outside && has_ports(plan, &declared, findings);
     let apart = outside && (moved || plan.kind == Kind::StatefulSet);
     objects.push(inside(cx, plan, &declared, outside && !apart, findings));
     if apart {
@@ -49,6 +50,16 @@ pub(crate) fn services(
     if let Some(expose) = &plan.hints.expose {
         objects.extend(ingress(cx, plan, expose, &declared, findings));
     }
+}
+
+/// Who is let in from outside must be let in somewhere.
+fn has_ports(plan: &Plan<'_>, declared: &[&PodPort], findings: &mut Findings<'_>) -> bool {
+    if declared.is_empty() {
+        let path = ["services", &plan.service.name, "labels", "kompose.service.type"];
+        let message = format!("no port of {} is known that could be reached from outside", plan.service.name);
+        findings.warn(&path, message, "name it under ports:");
+    }
+    !declared.is_empty()
 }
 
 fn metadata(cx: &Context<'_>, plan: &Plan<'_>, name: &str) -> ObjectMeta {
@@ -151,15 +162,21 @@ fn public(
     declared: &[&PodPort],
     findings: &mut Findings<'_>,
 ) -> Object {
-    let mut ports = Vec::new();
-    let published = declared.iter().filter(|port| !port.published.is_empty());
-    for port in published {
-        for own in &port.published {
-            let mut made = service_port(port, own.unwrap_or(port.port));
-            if port.published.len() > 1 {
-                made.name = Some(format!("{}-{}", port.protocol().to_ascii_lowercase(), made.port));
+    let mut ports: Vec<ServicePort> = Vec::new();
+    let any = declared.iter().any(|port| !port.published.is_empty());
+    for port in declared.iter().filter(|port| !any || !port.published.is_empty()) {
+        let own = [None];
+        let published = if port.published.is_empty() { &own[..] } else { &port.published };
+        for number in published {
+            let made = service_port(port, number.unwrap_or(port.port));
+            if ports.iter().any(|one| (one.port, &one.protocol) == (made.port, &made.protocol)) {
+                continue;
             }
-            ports.push(made);
+            // What is published several times needs a name each time.
+            let by_number = || format!("{}-{}", port.protocol().to_ascii_lowercase(), made.port);
+            let spoken = port.app_protocol.is_some() && published.len() == 1;
+            let name = if spoken { made.name.clone() } else { Some(by_number()) };
+            ports.push(ServicePort { name, ..made });
         }
     }
     let mut spec = ServiceSpec { selector: Some(labels::selector(cx, &plan.name)), ..ServiceSpec::default() };

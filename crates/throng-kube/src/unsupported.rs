@@ -85,6 +85,12 @@ fn surroundings(plan: &Plan<'_>) -> Vec<Row> {
             "request as much memory as is allowed for a pod that is to be killed last",
         ),
         (
+            !sandbox.devices.is_empty(),
+            "devices",
+            "devices of a node are given out by plug-ins",
+            "install the device's plug-in, and request the resource that it names",
+        ),
+        (
             sandbox.init,
             "init",
             "a container's program is its first process",

@@ -7,7 +7,7 @@ use throng_kube::{Format, stream};
 
 /// Says that a test could not run, or fails where it must.
 fn skipped(name: &str, reason: &str) {
-    assert!(std::env::var_os("THRONG_REQUIRE_ALL").is_none(), "{name}: {reason}");
+    assert!(std::env::var_os("THRONG_REQUIRE_ALL").is_none_or(|v| v != "1"), "{name}: {reason}");
     eprintln!("SKIPPED {name}: {reason}");
 }
 

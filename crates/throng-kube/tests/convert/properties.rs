@@ -42,6 +42,7 @@ const KEYS: &[(&str, &[&str])] = &[
             "['80']",
             "['127.0.0.1:9000-9001:90-91/udp']",
             "[{target: 70, app_protocol: grpc}, {target: 71, app_protocol: grpc}]",
+            "['80:80', '81:80', '90:81', '80']",
         ],
     ),
     (

@@ -15,6 +15,7 @@ pub fn check(objects: &[Object]) -> Result<(), String> {
     let pods: Vec<(&Object, &Value)> = objects.iter().filter_map(|o| Some((o, template(o)?))).collect();
     for object in objects {
         let spec = &object.value["spec"];
+        bounds(object, spec)?;
         match object.kind.as_str() {
             "Service" => service(object, spec, &pods)?,
             "HorizontalPodAutoscaler" | "VerticalPodAutoscaler" => {
@@ -93,8 +94,43 @@ fn service(object: &Object, spec: &Value, pods: &[(&Object, &Value)]) -> Result<
     let mine: Vec<_> = pods.iter().filter(|(_, template)| selects(&spec["selector"], template)).collect();
     require(mine.len() == 1, object, &format!("selects the pods of {} controllers", mine.len()))?;
     let named = strings(mine[0].1, &["spec", "containers", "ports", "name"]);
+    well_formed(object, spec)?;
     for port in strings(spec, &["ports", "targetPort"]) {
         require(named.contains(&port), object, &format!("leads to the port {port}"))?;
+    }
+    Ok(())
+}
+
+/// What an API server checks of a Service beyond its types.
+fn well_formed(object: &Object, spec: &Value) -> Result<(), String> {
+    let ports: Vec<&Value> = spec["ports"].as_array().into_iter().flatten().collect();
+    let headless = spec["clusterIP"] == "None";
+    require(headless || !ports.is_empty(), object, "has an address and no port")?;
+    require(!headless || spec.get("type").is_none(), object, "has no address to be reached at from outside")?;
+    let names: BTreeSet<&str> = ports.iter().map(|port| text(port, "name")).collect();
+    require(names.len() == ports.len(), object, "has two ports of one name")?;
+    let distinct: BTreeSet<(i64, &str)> = ports
+        .iter()
+        .map(|port| (port["port"].as_i64().unwrap_or_default(), text(port, "protocol")))
+        .collect();
+    require(distinct.len() == ports.len(), object, "has one port twice")?;
+    require(
+        names.iter().all(|name| (1..=15).contains(&name.len())),
+        object,
+        "has a port with a name too long",
+    )
+}
+
+/// What an API server checks of amounts and bounds.
+fn bounds(object: &Object, spec: &Value) -> Result<(), String> {
+    let rolling = spec.pointer("/strategy/rollingUpdate").or(spec.pointer("/updateStrategy/rollingUpdate"));
+    if let Some(rolling) = rolling {
+        let none = |key: &str| rolling[key] == 0;
+        require(!(none("maxSurge") && none("maxUnavailable")), object, "could never be updated")?;
+    }
+    if object.kind == "HorizontalPodAutoscaler" {
+        let (least, most) = (spec["minReplicas"].as_i64().unwrap_or(1), spec["maxReplicas"].as_i64());
+        require(most.is_some_and(|most| least <= most), object, "has no range")?;
     }
     Ok(())
 }

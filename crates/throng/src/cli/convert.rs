@@ -21,9 +21,21 @@ pub struct ConvertArguments {
     /// Size of a volume that no label kompose.volume.size gives one
     #[arg(long, value_name = "SIZE", default_value = "1GiB", value_parser = volume_size)]
     pub volume_size: u64,
+    /// Write a base for Kustomize, and an overlay of this name beside it; may be given several times
+    #[arg(long, value_name = "NAME", value_parser = overlay_name)]
+    pub overlay: Vec<String>,
     /// Write over files that were not made by this command
     #[arg(long)]
     pub force: bool,
+}
+
+/// The name of an overlay is that of its folder.
+fn overlay_name(text: &str) -> Result<String, String> {
+    let good = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_');
+    match !text.is_empty() && text.chars().all(good) {
+        true => Ok(text.to_owned()),
+        false => Err("write a name of letters, digits, - and _".to_owned()),
+    }
 }
 
 /// A disk of no size at all is none.

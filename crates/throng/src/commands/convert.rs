@@ -8,7 +8,7 @@ use std::fs;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 use throng_compose::Places;
-use throng_kube::{Format, HEADER, HostFile, MAX_CONFIG_BYTES, MAX_CONFIG_FILES, Options, Source};
+use throng_kube::{Format, HEADER, HostFile, MAX_CONFIG_BYTES, MAX_CONFIG_FILES, Object, Options, Source};
 use throng_model::diagnostic::Location;
 
 pub fn run(context: &Context, arguments: ConvertArguments) -> Result<()> {
@@ -16,6 +16,7 @@ pub fn run(context: &Context, arguments: ConvertArguments) -> Result<()> {
     if !arguments.file.is_empty() {
         context.project.file.clone_from(&arguments.file);
     }
+    check(&arguments)?;
     let loaded = context.load(None)?;
     let options = Options { namespace: arguments.namespace.clone(), volume_size: arguments.volume_size };
     let source = Host { places: &loaded.places };
@@ -29,42 +30,82 @@ pub fn run(context: &Context, arguments: ConvertArguments) -> Result<()> {
         out!("{}", throng_kube::stream(&converted.objects, format));
         return Ok(());
     }
-    let files = throng_kube::files(&converted.objects, format);
-    write(&arguments, &files, format)?;
-    for name in files.keys() {
-        let of_file =
-            converted.objects.iter().filter(|object| throng_kube::file_name(object, format) == *name);
-        let mut kinds: Vec<&str> = of_file.map(|object| object.kind.as_str()).collect();
+    let mut files = throng_kube::files(&converted.objects, format);
+    let folder = match arguments.overlay.as_slice() {
+        [] => arguments.output.clone(),
+        _ => arguments.output.join("base"),
+    };
+    if !arguments.overlay.is_empty() {
+        let all = throng_kube::kustomization(files.keys().map(String::as_str));
+        files.insert(KUSTOMIZATION.to_owned(), all);
+    }
+    write(&folder, &files, format, arguments.force)?;
+    for name in files.keys().filter(|name| *name != KUSTOMIZATION) {
+        let own = converted.objects.iter().filter(|object| throng_kube::file_name(object, format) == *name);
+        let mut kinds: Vec<&str> = own.map(|object| object.kind.as_str()).collect();
         kinds.dedup();
-        outln!("{}  {}", arguments.output.join(name).display(), kinds.join(", "));
+        outln!("{}  {}", folder.join(name).display(), kinds.join(", "));
+    }
+    overlays(&arguments, &converted.objects)
+}
+
+/// Overlays stand beside their base, and are written in YAML.
+fn check(arguments: &ConvertArguments) -> Result<()> {
+    if arguments.overlay.is_empty() {
+        return Ok(());
+    }
+    let (message, hint) = if arguments.output == Path::new("-") {
+        ("an overlay is a folder beside its base, and standard output is none", "name a folder with -o")
+    } else if arguments.format == ConvertFormat::Json {
+        ("a base for Kustomize is written in YAML", "leave --format out")
+    } else {
+        return Ok(());
+    };
+    Err(Failure::new(Kind::Input, message).hint(hint))
+}
+
+/// What Kustomize calls the file that describes a folder.
+const KUSTOMIZATION: &str = "kustomization.yaml";
+
+/// Overlays that are not there yet.
+fn overlays(arguments: &ConvertArguments, objects: &[Object]) -> Result<()> {
+    for name in &arguments.overlay {
+        let folder = arguments.output.join("overlays").join(name);
+        let path = folder.join(KUSTOMIZATION);
+        if path.exists() {
+            outln!("{}  left as it is", path.display());
+            continue;
+        }
+        fs::create_dir_all(&folder).map_err(|error| cannot("make the folder", &folder, &error))?;
+        fs::write(&path, throng_kube::overlay(name, objects))
+            .map_err(|error| cannot("write", &path, &error))?;
+        outln!("{}  Kustomization", path.display());
     }
     Ok(())
 }
 
+fn cannot(what: &str, path: &Path, error: &std::io::Error) -> Failure {
+    io(format!("{what} {}", path.display()), error)
+}
+
 /// Writes all files, or none if one of them is somebody's own. Files that an earlier run made and that are none any more
 /// are removed, for whoever applies the folder would bring back what left the app.
-fn write(arguments: &ConvertArguments, files: &BTreeMap<String, String>, format: Format) -> Result<()> {
-    let folder = &arguments.output;
-    let cannot =
-        |what: &str, path: &Path, error: &std::io::Error| io(format!("{what} {}", path.display()), error);
+fn write(folder: &Path, files: &BTreeMap<String, String>, format: Format, force: bool) -> Result<()> {
     fs::create_dir_all(folder).map_err(|error| cannot("make the folder", folder, &error))?;
     let there = existing(folder, format).map_err(|error| cannot("read", folder, &error))?;
-    let foreign = there.iter().find(|(path, ours)| {
-        let name = path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
-        !ours && files.contains_key(&name)
-    });
-    if let (Some((path, _)), false) = (foreign, arguments.force) {
+    let is_written = |path: &Path| {
+        path.file_name().is_some_and(|name| files.contains_key(name.to_string_lossy().as_ref()))
+    };
+    let foreign = there.iter().find(|(path, ours)| !ours && is_written(path));
+    if let (Some((path, _)), false) = (foreign, force) {
         let message = format!("{} is there already, and was not made by throng convert", path.display());
         return Err(
             Failure::new(Kind::Input, message).hint("write to another folder with -o, or use --force")
         );
     }
-    for (path, _) in there.iter().filter(|(_, ours)| *ours) {
-        let name = path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
-        if !files.contains_key(&name) {
-            fs::remove_file(path).map_err(|error| cannot("remove", path, &error))?;
-            eprintln!("removed {}: nothing of the app is in it any more", path.display());
-        }
+    for (path, _) in there.iter().filter(|(path, ours)| *ours && !is_written(path)) {
+        fs::remove_file(path).map_err(|error| cannot("remove", path, &error))?;
+        eprintln!("removed {}: nothing of the app is in it any more", path.display());
     }
     for (name, text) in files {
         let path = folder.join(name);
