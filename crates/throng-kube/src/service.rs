@@ -141,13 +141,18 @@ fn outward(plan: &Plan<'_>, spec: &mut ServiceSpec, ports: &mut [ServicePort], f
     if !node {
         let message = "kompose.service.nodeport.port says nothing unless the type is nodeport";
         findings.warn(&path, message, "add kompose.service.type: nodeport");
-    } else if !NODE_PORTS.contains(&wanted) {
-        let (from, to) = (NODE_PORTS.start(), NODE_PORTS.end());
-        let message =
-            format!("a cluster opens ports from {from} to {to} on its nodes, and {wanted} is none of them");
-        findings.error(&path, message, "write one of those");
     } else if let [only] = ports {
         only.node_port = Some(i32::from(wanted));
+        if !NODE_PORTS.contains(&wanted) {
+            let (from, to) = (NODE_PORTS.start(), NODE_PORTS.end());
+            let message =
+                format!("a cluster opens ports from {from} to {to} on its nodes unless it is told otherwise");
+            findings.warn(
+                &path,
+                message,
+                "write one of those, or see --service-node-port-range of kube-apiserver",
+            );
+        }
     } else {
         let message = format!("{} ports cannot all be {wanted}", ports.len());
         findings.warn(&path, message, "remove the label: each port gets one of the cluster's own choice");
