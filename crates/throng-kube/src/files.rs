@@ -179,6 +179,16 @@ pub(crate) fn of_host(cx: &Context<'_>, path: &Path) -> Option<HostFile> {
     cx.source.read(path).ok().filter(|file| *file != HostFile::Other)
 }
 
+/// Whether a file holds a key, a password or the like, by its name or content.
+pub(crate) fn is_private(name: &str, bytes: &[u8]) -> bool {
+    const ENDINGS: [&str; 6] = [".key", ".p12", ".pfx", ".jks", ".keystore", ".env"];
+    const NAMES: [&str; 7] = ["id_rsa", "id_ecdsa", "id_ed25519", ".htpasswd", ".pgpass", ".netrc", ".npmrc"];
+    const MARK: &[u8] = b"PRIVATE KEY-----";
+    ENDINGS.iter().any(|ending| name.ends_with(ending))
+        || NAMES.contains(&name)
+        || bytes.windows(MARK.len()).any(|part| part == MARK)
+}
+
 /// Whether a variable holds something that a manifest in version control should not show.
 pub(crate) fn is_sensitive(name: &str, value: &str) -> bool {
     const WORDS: [&str; 10] = [
@@ -233,6 +243,19 @@ pub(crate) fn secret_variables(
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn private_files_are_told_by_name_or_content() {
+        for (name, content) in [("tls.key", ""), (".env", ""), ("a.pem", "-----BEGIN RSA PRIVATE KEY-----\n")]
+        {
+            assert!(is_private(name, content.as_bytes()), "{name}");
+        }
+        for (name, content) in
+            [("a.pem", "-----BEGIN CERTIFICATE-----"), ("nginx.conf", "ssl_key x"), ("keys", "")]
+        {
+            assert!(!is_private(name, content.as_bytes()), "{name}");
+        }
+    }
 
     #[test]
     fn what_should_not_be_read_is_told_by_name_or_form() {

@@ -247,7 +247,7 @@ impl Mounted {
         self.mount(name, mount, plan.hints.volumes.subpath.clone());
     }
 
-    /// Contents of the host in a ConfigMap.
+    /// Contents of the host in a ConfigMap, or in a Secret if there is a key among them.
     fn carried(
         &mut self,
         cx: &Context<'_>,
@@ -258,17 +258,27 @@ impl Mounted {
     ) {
         if !mount.read_only {
             let message =
-                format!("{} can only be read in a cluster: it travels as a ConfigMap", mount.target);
+                format!("{} can only be read in a cluster: its content travels with the app", mount.target);
             around.findings.warn(at, message, "add :ro, or give it a volume if it is written to");
         }
         let key = contents.keys().next().filter(|_| single).cloned();
         let wish = format!("{}-{}", plan.name, dns_label(base));
         let head = cx.origin_at(at, "volumes");
-        let name =
-            around.files.add(cx, (FileKind::Config, &wish), &plan.name, contents, head, around.objects);
-        self.contents.insert((FileKind::Config, name.clone()));
-        let source = ConfigMapVolumeSource { name, ..ConfigMapVolumeSource::default() };
-        let volume = self.once(Volume { config_map: Some(source), ..Volume::default() }, base);
+        let hidden = contents.iter().any(|(name, bytes)| files::is_private(name, bytes));
+        let kind = if hidden { FileKind::Secret } else { FileKind::Config };
+        let name = around.files.add(cx, (kind, &wish), &plan.name, contents, head, around.objects);
+        self.contents.insert((kind, name.clone()));
+        let source = match kind {
+            FileKind::Config => Volume {
+                config_map: Some(ConfigMapVolumeSource { name, ..ConfigMapVolumeSource::default() }),
+                ..Volume::default()
+            },
+            FileKind::Secret => Volume {
+                secret: Some(SecretVolumeSource { secret_name: Some(name), ..SecretVolumeSource::default() }),
+                ..Volume::default()
+            },
+        };
+        let volume = self.once(source, base);
         self.note_last(cx.origin_at(at, "volumes"));
         self.mount(volume, &Mount { read_only: true, ..mount.clone() }, key);
     }

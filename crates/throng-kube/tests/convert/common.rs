@@ -28,6 +28,7 @@ fn files(directory: &Path) -> BTreeMap<PathBuf, HostFile> {
     let folder = vec![("a.conf".to_owned(), b"a = 1\n".to_vec()), ("b.conf".to_owned(), b"b = 2\n".to_vec())];
     [
         ("nginx.conf", file("server {\n  listen 80;\n}\n")),
+        ("server.key", file("-----BEGIN PRIVATE KEY-----\nAAAA\n-----END PRIVATE KEY-----\n")),
         ("password.txt", file("s3cret\n")),
         ("conf.d", HostFile::Folder(folder)),
         ("icon.png", HostFile::File(vec![0x89, 0x50, 0xff])),
