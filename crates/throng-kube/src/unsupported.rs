@@ -13,14 +13,14 @@ type Row = (bool, &'static str, &'static str, &'static str);
 
 pub(crate) fn of_service_keys(cx: &Context<'_>, plan: &Plan<'_>, findings: &mut Findings<'_>) {
     let name = &plan.service.name;
-    let rows = limits(plan).into_iter().chain(surroundings(plan)).chain(life(cx, plan));
-    for (used, key, why, instead) in rows.filter(|row| row.0) {
+    let rows =
+        limits(plan).into_iter().chain(surroundings(plan)).chain(life(cx, plan)).chain(updates(cx, plan));
+    for (_, key, why, instead) in rows.filter(|row| row.0) {
         let said =
             key.split('|').find(|key| cx.says(name, key)).unwrap_or(key.split('|').next().unwrap_or(key));
         let last = said.rsplit('.').next().unwrap_or(said);
         let last = if said.starts_with("x-throng") { said } else { last };
         let path = of_service(name, said);
-        debug_assert!(used);
         findings.warn(&path, format!("{last:?} says nothing to a cluster: {why}"), instead);
     }
 }
@@ -132,7 +132,6 @@ fn life(cx: &Context<'_>, plan: &Plan<'_>) -> Vec<Row> {
     let gives_up = matches!(service.restart, RestartPolicy::No | RestartPolicy::OnFailure(_));
     let stop = service.stop_signal.as_deref();
     let default_stop = matches!(stop, None | Some("SIGTERM" | "TERM" | "15"));
-    let update = service.update.as_ref();
     let start = service.health_check.as_ref().filter(|check| check.test != HealthTest::Disabled);
     vec![
         (
@@ -160,24 +159,6 @@ fn life(cx: &Context<'_>, plan: &Plan<'_>) -> Vec<Row> {
             "write STOPSIGNAL in the Dockerfile",
         ),
         (
-            service.rollback.is_some(),
-            "deploy.rollback_config",
-            "a roll-out is taken back by hand",
-            "kubectl rollout undo",
-        ),
-        (
-            update.is_some() && said("deploy.update_config.failure_action"),
-            "deploy.update_config.failure_action",
-            "a roll-out whose pods do not become ready stays where it is",
-            "take it back with kubectl rollout undo",
-        ),
-        (
-            update.is_some_and(|update| update.max_failure_ratio > 0.0),
-            "deploy.update_config.max_failure_ratio",
-            "a roll-out whose pods do not become ready stays where it is",
-            "remove it",
-        ),
-        (
             start.is_some_and(|_| said("healthcheck.start_interval")),
             "healthcheck.start_interval",
             "a probe asks at one pace",
@@ -194,6 +175,32 @@ fn life(cx: &Context<'_>, plan: &Plan<'_>) -> Vec<Row> {
             "deploy.mode",
             "a Job is not run once on each node",
             "use mode: global without a job, or choose nodes by constraints",
+        ),
+    ]
+}
+
+fn updates(cx: &Context<'_>, plan: &Plan<'_>) -> Vec<Row> {
+    let service = plan.service;
+    let said = |key: &str| cx.says(&service.name, key);
+    let update = service.update.as_ref();
+    vec![
+        (
+            service.rollback.is_some(),
+            "deploy.rollback_config",
+            "a roll-out is taken back by hand",
+            "kubectl rollout undo",
+        ),
+        (
+            update.is_some() && said("deploy.update_config.failure_action"),
+            "deploy.update_config.failure_action",
+            "a roll-out whose pods do not become ready stays where it is",
+            "take it back with kubectl rollout undo",
+        ),
+        (
+            update.is_some_and(|update| update.max_failure_ratio > 0.0),
+            "deploy.update_config.max_failure_ratio",
+            "a roll-out whose pods do not become ready stays where it is",
+            "remove it",
         ),
         (
             plan.kind == Kind::StatefulSet && service.update.is_some(),
