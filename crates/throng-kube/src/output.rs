@@ -27,9 +27,13 @@ impl Format {
     }
 }
 
-/// The file of an object, with its ending.
+/// The file of an object, with its ending. One name is Kustomize's own in every folder.
 pub fn file_name(object: &Object, format: Format) -> String {
-    format!("{}.{}", object.file, format.ending())
+    let name = match object.file.as_str() {
+        "kustomization" => "kustomization-service",
+        name => name,
+    };
+    format!("{name}.{}", format.ending())
 }
 
 /// Files by their names, in the order of their names.
