@@ -82,7 +82,7 @@ fn what_no_cluster_takes_is_refused_with_nothing_written() {
 fn overlays_are_written_once_and_build_with_kustomize() {
     let bench = Bench::anywhere();
     // One service is called as Kustomize calls its own file.
-    bench.compose(&SHOP.replace("worker:", "kustomization:"));
+    bench.compose(&SHOP.replace("  worker:", "  kustomization:"));
     bench.ok(&["convert", "--overlay", "home", "--overlay", "cloud"]).prints("k8s/base/web.yaml");
     let overlay = bench.folder.join("k8s/overlays/home/kustomization.yaml");
     let own = std::fs::read_to_string(&overlay)
