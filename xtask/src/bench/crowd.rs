@@ -32,8 +32,10 @@ const ALONE: usize = 200;
 const WALL: &str = "the wall is ";
 /// Replicas of one row of the curve.
 const ROW: usize = 1_000;
-/// How long the kernel gets to give memory back before it is counted.
-pub const RECLAIM: Duration = Duration::from_secs(3);
+/// How long the kernel gets to give memory back before it is counted, how often, and what may still change then.
+const RECLAIM: Duration = Duration::from_secs(3);
+const STEADY_TRIES: usize = 10;
+const STEADY: f64 = 2e6;
 
 struct Sizes {
     crowd: usize,
@@ -190,10 +192,9 @@ impl Crowd {
         };
         // The first one brings the program into memory for all.
         let first = start(0)?;
-        let before = available()?;
+        let before = steady(session)?;
         let all = (1..=ALONE).map(start).collect::<Result<Vec<Alone>>>()?;
-        session.children.pause(RECLAIM)?;
-        let used = before - available()?;
+        let used = before - steady(session)?;
         drop((first, all));
         Ok((used / ALONE as f64).max(0.0))
     }
@@ -232,14 +233,12 @@ impl Crowd {
         above: impl FnOnce(&Crowd, &[Listed]) -> Result<()>,
     ) -> Result<Seen> {
         self.throng(session, &["up", "-d", "--scale", "web=0"])?;
-        session.children.pause(RECLAIM)?;
-        let before = available()?;
+        let before = steady(session)?;
         // Containers of Docker have their control groups elsewhere.
         let watch = self.docker.is_none().then(|| Watch::start(count));
         let start = self.scale(session, count)?;
         let rows = watch.map(Watch::rows).unwrap_or_default();
-        session.children.pause(RECLAIM)?;
-        let memory = (before - available()?) / count as f64 - own;
+        let memory = (before - steady(session)?) / count as f64 - own;
         let listed = self.listed(session)?;
         if listed.len() != count {
             bail!("{} of {count} replicas are listed", listed.len());
@@ -317,8 +316,22 @@ fn groups() -> usize {
     links.map_or(0, |links| links.saturating_sub(2) as usize)
 }
 
-/// Bytes that the host could still give to programs.
-pub fn available() -> Result<f64> {
+/// Bytes that the host could still give to programs, once what came before has been given back: as soon as they do not
+/// change any more, and after [`STEADY_TRIES`] looks in any case.
+pub fn steady(session: &Session) -> Result<f64> {
+    let mut last = available()?;
+    for _ in 0..STEADY_TRIES {
+        session.children.pause(RECLAIM)?;
+        let now = available()?;
+        if (now - last).abs() < STEADY {
+            return Ok(now);
+        }
+        last = now;
+    }
+    Ok(last)
+}
+
+fn available() -> Result<f64> {
     Ok(machine::memory("MemAvailable").context("/proc/meminfo has no MemAvailable")? as f64)
 }
 

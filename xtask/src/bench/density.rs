@@ -1,7 +1,7 @@
 //! How many replicas Docker holds on this host, on one daemon that all share and on daemons of their own inside it, and
 //! what either way costs. The same commands as people use them, up to a number or to the end of a time.
 
-use super::crowd::{Crowd, Daemon, RECLAIM, available, well};
+use super::crowd::{Crowd, Daemon, steady, well};
 use super::docker::Docker;
 use super::record::{Better, Comparison, Role, Subject};
 use super::{Measured, Session, crowd_docker, page};
@@ -99,16 +99,13 @@ fn one_way(session: &Session, way: &Way) -> Result<Found> {
     let crowd = Crowd::prepare(session, Some(Daemon { host: docker.host(), nodes: way.nodes }))?;
     // What the way before has left is given back meanwhile.
     session.settle()?;
-    session.children.pause(RECLAIM)?;
-    let before = available()?;
+    let before = steady(session)?;
     let begin = Instant::now();
     crowd.throng(session, &["up", "-d", "--scale", "web=0"])?;
     let nodes_time = begin.elapsed();
-    session.children.pause(RECLAIM)?;
-    let with_nodes = available()?;
+    let with_nodes = steady(session)?;
     let (replicas_time, mut stopped) = rise(session, &crowd, way.replicas, begin)?;
-    session.children.pause(RECLAIM)?;
-    let with_replicas = available()?;
+    let with_replicas = steady(session)?;
     let mut listed = crowd.listed(session)?;
     listed.retain(|replica| replica.state == "running");
     let well = if listed.is_empty() { 0 } else { well(&listed)? };
