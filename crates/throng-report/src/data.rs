@@ -345,7 +345,8 @@ mod tests {
 
     #[test]
     fn what_is_left_at_the_end_is_no_point_of_its_own() {
-        let point = |at: f64, width: f64, requests| TimelinePoint { at, width, requests, ..Default::default() };
+        let point =
+            |at: f64, width: f64, requests| TimelinePoint { at, width, requests, ..Default::default() };
         let seen = |points: &[TimelinePoint]| -> Vec<(f64, f64)> {
             timeline(points).iter().map(|point| (point.at, point.rate)).collect()
         };
