@@ -19,6 +19,10 @@ impl Core {
         pause::forget(replica);
         // With the file that it may keep open.
         *replica.meter() = None;
+        // Since it was last looked at it may have written any amount.
+        if let Err(error) = replica.rotate_log() {
+            tracing::warn!("cannot rotate the log of {}: {error}", replica.id);
+        }
         self.clear_group(&replica.id, self.group_of(replica));
         self.detach(replica);
         let life = state::read_life(&replica.folder).map(|life| Life { end: Some(end), ..life });

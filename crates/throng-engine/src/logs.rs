@@ -33,11 +33,9 @@ pub async fn rotate_for_ever(core: Weak<Core>) {
             let mut full = false;
             for replica in core.all_running() {
                 disk::tell_if_full(&replica);
-                let policy = replica.inner().spec.as_ref().map(|s| s.log);
-                match policy.map(|policy| rotate(&replica.folder, policy)) {
-                    Some(Ok(rotated)) => full |= rotated,
-                    Some(Err(error)) => tracing::warn!("cannot rotate the log of {}: {error}", replica.id),
-                    None => {}
+                match replica.rotate_log() {
+                    Ok(rotated) => full |= rotated,
+                    Err(error) => tracing::warn!("cannot rotate the log of {}: {error}", replica.id),
                 }
             }
             full
@@ -53,7 +51,8 @@ pub async fn rotate_for_ever(core: Weak<Core>) {
     }
 }
 
-/// Rotates the log if more than the policy allows has been written since the last time, and tells whether it has.
+/// Rotates the log if more than the policy allows has been written since the last time, and tells whether it has. One
+/// at a time in a folder.
 pub fn rotate(folder: &Path, policy: LogPolicy) -> io::Result<bool> {
     let path = folder.join(LOG);
     let size = match fs::metadata(&path) {

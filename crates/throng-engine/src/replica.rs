@@ -11,6 +11,7 @@
 use crate::meter::Meter;
 use crate::state::End;
 use std::fs::File;
+use std::io;
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::sync::atomic::AtomicBool;
@@ -34,6 +35,8 @@ pub struct Replica {
     filled: Mutex<Option<File>>,
     /// What it used when it was last asked.
     meter: Mutex<Option<Meter>>,
+    /// Held while its log is rotated.
+    rotating: Mutex<()>,
     inner: Mutex<Inner>,
 }
 
@@ -64,8 +67,9 @@ pub struct Running {
 impl Replica {
     pub fn new(id: ReplicaId, folder: PathBuf, inner: Inner) -> Self {
         let (order, ended, told_full) = (Arc::default(), Notify::new(), AtomicBool::new(false));
-        let (filled, meter, inner) = (Mutex::default(), Mutex::default(), Mutex::new(inner));
-        Replica { id, folder, order, ended, told_full, filled, meter, inner }
+        let (filled, meter, rotating) = (Mutex::default(), Mutex::default(), Mutex::default());
+        let inner = Mutex::new(inner);
+        Replica { id, folder, order, ended, told_full, filled, meter, rotating, inner }
     }
 
     fn filled(&self) -> MutexGuard<'_, Option<File>> {
@@ -81,6 +85,14 @@ impl Replica {
     /// Gives back the room that a fault has taken; fine if there is none.
     pub fn give_back(&self) {
         drop(self.filled().take());
+    }
+
+    /// Rotates its log if that is full, and tells whether it was.
+    pub fn rotate_log(&self) -> io::Result<bool> {
+        let Some(policy) = self.inner().spec.as_ref().map(|spec| spec.log) else { return Ok(false) };
+        // Who panicked has left files that rotating copes with.
+        let _one = self.rotating.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        crate::logs::rotate(&self.folder, policy)
     }
 
     /// Whoever panicked with the lock held has left either the last reading or none.

@@ -435,31 +435,35 @@ async fn a_flooded_log_is_cut_to_its_limit() {
     needs_root!("a_flooded_log_is_cut_to_its_limit");
     const LIMIT: u64 = 64 << 10;
     let bench = Bench::new("engine-flood", 37).await;
-    let mut spec = bench.spec("flood", 1, &["flood", "20000"]);
-    spec.log = LogPolicy { max_size: LIMIT, max_files: 2 };
-    bench.engine.create(&spec).await.expect("created");
-    bench.engine.start(&spec.id, 1).await.expect("started");
-    let taken = |files: &[std::path::PathBuf]| -> u64 {
-        let blocks =
-            |f: &std::path::PathBuf| std::fs::metadata(f).map(|m| std::os::unix::fs::MetadataExt::blocks(&m));
-        files.iter().map(|file| blocks(file).unwrap_or(0) * 512).sum()
-    };
-    // At most three files of at most the limit, each rounded up to blocks and with a line about what is missing.
-    let most = 3 * (LIMIT + (8 << 10));
-    let deadline = Instant::now() + PATIENCE;
-    loop {
-        let files = bench.engine.log_files(&spec.id).await.expect("files");
-        // All of it has been written: 20,000 lines of 1,000 bytes, of which the last one says so.
-        let ended = files
-            .last()
-            .is_some_and(|log| std::fs::metadata(log).is_ok_and(|metadata| metadata.len() >= 20_000_000));
-        if ended && files.len() >= 2 && taken(&files) <= most {
-            break;
+    // One goes on, the other one ends before anybody has looked at its log.
+    for (ordinal, command) in [(1, "flood"), (2, "spill")] {
+        let mut spec = bench.spec("flood", ordinal, &[command, "20000"]);
+        spec.log = LogPolicy { max_size: LIMIT, max_files: 2 };
+        bench.engine.create(&spec).await.expect("created");
+        bench.engine.start(&spec.id, 1).await.expect("started");
+        let taken = |files: &[std::path::PathBuf]| -> u64 {
+            let blocks = |f: &std::path::PathBuf| {
+                std::fs::metadata(f).map(|m| std::os::unix::fs::MetadataExt::blocks(&m))
+            };
+            files.iter().map(|file| blocks(file).unwrap_or(0) * 512).sum()
+        };
+        // At most three files of at most the limit, each rounded up to blocks and with a line about what is missing.
+        let most = 3 * (LIMIT + (8 << 10));
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            let files = bench.engine.log_files(&spec.id).await.expect("files");
+            // All of it has been written: 20,000 lines of 1,000 bytes, of which the last one says so.
+            let ended = files
+                .last()
+                .is_some_and(|log| std::fs::metadata(log).is_ok_and(|metadata| metadata.len() >= 20_000_000));
+            if ended && files.len() >= 2 && taken(&files) <= most {
+                break;
+            }
+            assert!(Instant::now() < deadline, "{} bytes in {} files", taken(&files), files.len());
+            tokio::time::sleep(Duration::from_millis(50)).await;
         }
-        assert!(Instant::now() < deadline, "{} bytes in {} files", taken(&files), files.len());
-        tokio::time::sleep(Duration::from_millis(50)).await;
+        assert!(output(&bench, &spec.id).await.contains("19999 "), "the newest lines are kept");
     }
-    assert!(output(&bench, &spec.id).await.contains("19999 "), "the newest lines are kept");
     bench.end().await;
 }
 

@@ -171,13 +171,15 @@ fn main() {
             }
         }
         "list" => println!("{}", names(argument)),
-        "flood" => {
+        order @ ("flood" | "spill") => {
             let mut out = std::io::BufWriter::new(std::io::stdout());
             for number in 0..argument.parse::<u32>().expect("a number") {
                 writeln!(out, "{number:<999}").expect("written");
             }
             out.flush().expect("written");
-            std::thread::sleep(Duration::from_secs(60));
+            if order == "flood" {
+                std::thread::sleep(Duration::from_secs(60));
+            }
         }
         "fill" => {
             let mut file = std::fs::File::create(argument).expect("a file");
