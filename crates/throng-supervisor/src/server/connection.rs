@@ -154,7 +154,7 @@ impl Connection {
         mut update: bool,
     ) -> std::io::Result<()> {
         let mut readiness = self.handles.readiness.clone();
-        let deadline = tokio::time::Instant::now() + timeout;
+        let deadline = tokio::time::Instant::now() + timeout.min(throng_model::units::LONGEST);
         loop {
             let now = readiness.borrow_and_update().clone();
             let chosen: BTreeMap<_, _> = now

@@ -20,19 +20,27 @@ pub async fn befall(
     fault: ReplicaFault,
     lasts: Option<Duration>,
 ) -> Result<Vec<String>, Refusal> {
-    let befallen = carry_out(fixed, handles, &victims, &fault).await?;
+    let (befallen, failed) = carry_out(fixed, handles, &victims, &fault).await?;
+    // Whatever became of the others: it has befallen some.
     if let (Some(lasts), Some(end), false) = (lasts, fault.end(), befallen.is_empty()) {
         let among = befallen.iter().map(|(ordinal, _)| *ordinal).collect();
         let (fixed, handles) = (fixed.clone(), handles.clone());
         let same = Victims { portion: Portion::ALL, seed: None, among, ..victims };
         tokio::spawn(async move {
             tokio::time::sleep(lasts).await;
-            if let Err(refusal) = carry_out(&fixed, &handles, &same, &end).await {
+            let refusal = match carry_out(&fixed, &handles, &same, &end).await {
+                Ok((_, failed)) => failed,
+                Err(refusal) => Some(refusal),
+            };
+            if let Some(refusal) = refusal {
                 tell(&handles, &same.service, format!("{}: {refusal}", end.of(&same))).await;
             }
         });
     }
-    Ok(befallen.into_iter().map(|(_, name)| name).collect())
+    match failed {
+        Some(refusal) => Err(refusal),
+        None => Ok(befallen.into_iter().map(|(_, name)| name).collect()),
+    }
 }
 
 /// Changes nodes, and heals their links after `lasts`.
@@ -77,29 +85,29 @@ async fn tell(handles: &Handles, subject: &str, message: String) {
     let _ = handles.orders.send(said).await;
 }
 
-/// Returns ordinals and names of those that it has befallen.
+/// Ordinals and names of those that were chosen, and why it has not befallen all of them, if it has not.
+type Befallen = (Vec<(u32, String)>, Option<Refusal>);
+
+/// An error says that it has befallen nobody.
 async fn carry_out(
     fixed: &Arc<Fixed>,
     handles: &Handles,
     victims: &Victims,
     fault: &ReplicaFault,
-) -> Result<Vec<(u32, String)>, Refusal> {
+) -> Result<Befallen, Refusal> {
     let chosen = handles
         .ask(|reply| Order::Befall { victims: victims.clone(), fault: fault.clone(), reply })
         .await??;
     let names = chosen.iter().map(|victim| (victim.id.ordinal, victim.name.clone())).collect();
     let (done, failed) = match fault {
         // The actor's own.
-        ReplicaFault::Start => return Ok(names),
+        ReplicaFault::Start => return Ok((names, None)),
         ReplicaFault::Fill { bytes } => fill_all(fixed, chosen, *bytes).await,
         _ => all_at_once(fixed, chosen, fault).await,
     };
     let done = Order::Befallen { fault: fault.clone(), done };
     handles.orders.send(done).await.map_err(|_| crate::actor::taken_down())?;
-    match failed {
-        Some(error) => Err(error.into()),
-        None => Ok(names),
-    }
+    Ok((names, failed.map(Refusal::from)))
 }
 
 /// Who it has befallen with the generation that it was, and bytes; and the first failure.
