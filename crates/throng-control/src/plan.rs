@@ -211,13 +211,14 @@ impl<'a> Planner<'a> {
         if let Some(work) = &service.job {
             return self.job(name, service, work);
         }
-        if let Some(waiting) = self.unmet_dependency(name, service) {
+        let replicas = self.world.get(name);
+        let replaced = replicas.map(|replicas| service.to_replace(replicas, self.now)).unwrap_or_default();
+        if let Some(waiting) = self.unmet_dependency(name, service, &replaced) {
             self.plan.waiting.push(waiting);
             // What already runs is still looked after; nothing new starts, and so nothing is replaced.
             self.tend(name, service, BTreeSet::new());
             return;
         }
-        let replicas = self.world.get(name);
         let last = service.replicas.saturating_add(service.stand_ins_to_start(replicas, self.now));
         let mut existing = replicas.into_iter().flat_map(BTreeMap::keys).copied().peekable();
         for ordinal in 1..=last {
@@ -231,7 +232,6 @@ impl<'a> Planner<'a> {
             self.room.launches -= 1;
             self.plan.steps.push(Step::Launch { service: name.into(), ordinal });
         }
-        let replaced = replicas.map(|replicas| service.to_replace(replicas, self.now)).unwrap_or_default();
         replaced.iter().for_each(|ordinal| self.retire(name, *ordinal));
         self.tend(name, service, replaced);
     }
@@ -368,10 +368,16 @@ impl<'a> Planner<'a> {
         self.plan.wake = Some(self.plan.wake.map_or(time, |wake| wake.min(time)));
     }
 
-    /// The first dependency that does not hold yet. Only services that still have replicas to launch ask.
-    fn unmet_dependency(&self, name: &str, service: &WantedService) -> Option<Waiting> {
+    /// The first dependency that does not hold yet. Only services that still have replicas to launch ask, and those that
+    /// would give up replicas for others: these could not begin, and what runs is the last that was good.
+    fn unmet_dependency(
+        &self,
+        name: &str,
+        service: &WantedService,
+        replaced: &BTreeSet<u32>,
+    ) -> Option<Waiting> {
         let running = self.world.get(name).map_or(0, BTreeMap::len);
-        if running >= service.replicas as usize {
+        if running >= service.replicas as usize && replaced.is_empty() {
             return None;
         }
         first_unmet(self.wanted, self.world, name)

@@ -109,6 +109,27 @@ fn a_dependent_waits_and_says_for_what() {
     assert_eq!(steps(&after), ["launch web-1", "probe db-1"]);
 }
 
+/// Its successor could not begin.
+#[test]
+fn nobody_is_given_up_for_one_that_waits() {
+    let mut web = service(1);
+    let dependency = Dependency { condition: Condition::ServiceHealthy, required: true, restart: false };
+    web.depends_on.insert("db".into(), dependency);
+    let mut db = service(1);
+    db.checks.readiness = Some(every_second());
+    let mut target = wanted(&[("db", db), ("web", web)]);
+    let mut replica = running("a");
+    replica.busy = true;
+    let unready = world(&[("db", 1, replica.clone()), ("web", 1, running("old"))]);
+    observe(&mut target, &unready, Time::ZERO);
+    let before = plan(&target, &unready, &LIMITS, Time::ZERO);
+    assert_eq!(steps(&before), Vec::<String>::new());
+    assert_eq!(before.waiting, [waiting("web", "db: 0 of 1 ready".into(), false)]);
+    replica.health.status = Status::Healthy;
+    let ready = world(&[("db", 1, replica), ("web", 1, running("old"))]);
+    assert_eq!(steps(&plan(&target, &ready, &LIMITS, Time::ZERO)), ["retire web-1"]);
+}
+
 #[test]
 fn each_replica_gets_its_turn_to_be_probed() {
     let mut db = service(4);
